@@ -1,0 +1,96 @@
+"""Fixtures shared by the suite: tiny random models of every encoder type, and real speech."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: tests never reach for the network
+
+from transformers import AutoConfig
+
+from nes2net_hf import Nes2NetConfig, Nes2NetFeatureExtractor, Nes2NetForAudioClassification
+
+FIXTURES = Path(__file__).parent / "fixtures"
+ENCODER_TYPES = ("wav2vec2", "wavlm", "hubert", "data2vec-audio", "unispeech-sat", "wav2vec2-conformer")
+
+
+def tiny_encoder_config(model_type: str = "wav2vec2", **overrides: Any) -> Any:
+    """A random encoder of two layers and 64 features, without dropout, layerdrop or SpecAugment."""
+    fields: dict[str, Any] = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+        "conv_dim": [16] * 7,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "conv_bias": True,
+        "layerdrop": 0.0,
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "activation_dropout": 0.0,
+        "feat_proj_dropout": 0.0,
+        "apply_spec_augment": False,
+        **overrides,
+    }
+    if model_type == "data2vec-audio":
+        fields |= {"conv_pos_kernel_size": 7, "num_conv_pos_embeddings": 2}
+    if model_type == "wav2vec2-conformer":
+        fields["conformer_conv_dropout"] = 0.0
+    return AutoConfig.for_model(model_type, **fields)
+
+
+def tiny_config(encoder: str = "wav2vec2", **fields: Any) -> Nes2NetConfig:
+    return Nes2NetConfig(encoder_config=tiny_encoder_config(encoder), **{"outer_scale": 4, "inner_scale": 4} | fields)
+
+
+def lively(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Gives the batch norms statistics that differ from those at initialisation, so that tests can see them."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            with torch.no_grad():
+                module.weight.uniform_(0.5, 1.5, generator=generator)
+                module.bias.normal_(0, 0.2, generator=generator)
+    return model
+
+
+def tiny_model(encoder: str = "wav2vec2", seed: int = 0, **fields: Any) -> Nes2NetForAudioClassification:
+    torch.manual_seed(seed)
+    model = Nes2NetForAudioClassification(tiny_config(encoder, **fields))
+    return lively(model, seed).eval()  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `from_pretrained` and `--model` take it: tiny random model and its feature extractor."""
+    folder = tmp_path_factory.mktemp("tiny-nes2net")
+    tiny_model().save_pretrained(folder)
+    Nes2NetFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fixture_audio_dir() -> Path:
+    """About two minutes of licensed real speech, bona fide and spoofed, described by its manifest.csv."""
+    return FIXTURES / "audio"
+
+
+@pytest.fixture(scope="session")
+def speech(fixture_audio_dir: Path) -> list[np.ndarray]:
+    """The fixture recordings: float32, mono, 16 kHz, of unequal lengths."""
+    with open(fixture_audio_dir / "manifest.csv", newline="", encoding="utf-8") as file:
+        paths = [fixture_audio_dir / row["path"] for row in csv.DictReader(file)]
+    return [soundfile.read(path, dtype="float32")[0] for path in paths]
