@@ -17,6 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported:
 from transformers import AutoConfig
 
 from nes2net_hf import Nes2NetConfig, Nes2NetFeatureExtractor, Nes2NetForAudioClassification
+from nes2net_hf.modeling_nes2net import MaskedBatchNorm
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ENCODER_TYPES = ("wav2vec2", "wavlm", "hubert", "data2vec-audio", "unispeech-sat", "wav2vec2-conformer")
@@ -58,7 +59,7 @@ def lively(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """Gives the batch norms statistics that differ from those at initialisation, so that tests can see them."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm1d):
+        if isinstance(module, MaskedBatchNorm):
             module.running_mean.normal_(0, 0.2, generator=generator)
             module.running_var.uniform_(0.5, 1.5, generator=generator)
             with torch.no_grad():

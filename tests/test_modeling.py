@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification
 
 from nes2net_hf import Nes2NetConfig, Nes2NetForAudioClassification, Nes2NetModel
-from nes2net_hf.modeling_nes2net import MaskedBatchNorm1d
+from nes2net_hf.modeling_nes2net import MaskedBatchNorm
 
 from .conftest import ENCODER_TYPES, lively, tiny_config, tiny_encoder_config, tiny_model
 
@@ -95,10 +95,11 @@ def test_padding_does_not_enter_a_training_step(encoder: str, variant: str, aggr
 def test_masked_batch_norm_takes_its_statistics_from_valid_frames() -> None:
     x, mask = torch.randn(3, 5, 11, generator=torch.Generator().manual_seed(0)), torch.ones(3, 1, 11)
     mask[1, :, 4:] = 0
-    masked, reference = MaskedBatchNorm1d(5), torch.nn.BatchNorm1d(5)
+    masked, reference = MaskedBatchNorm(5), torch.nn.BatchNorm1d(5)
     valid = x.transpose(1, 2)[mask[:, 0].bool()]  # (frames, C)
     expected = reference(valid)
-    torch.testing.assert_close(masked(x, mask).transpose(1, 2)[mask[:, 0].bool()], expected)
+    out = masked(x.unsqueeze(2), mask.unsqueeze(2)).squeeze(2)
+    torch.testing.assert_close(out.transpose(1, 2)[mask[:, 0].bool()], expected)
     torch.testing.assert_close(masked.running_mean, reference.running_mean)
     torch.testing.assert_close(masked.running_var, reference.running_var)
 

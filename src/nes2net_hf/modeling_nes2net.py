@@ -32,27 +32,45 @@ _ENCODERS_THAT_KEEP_TO_THEIR_MASK = ("wav2vec2", "wavlm", "hubert", "unispeech",
 # --------------------------------------------------------------------------------------------------------------------
 
 
-class MaskedBatchNorm1d(nn.BatchNorm1d):
-    """Batch norm over (B, C, T) whose statistics in training come from valid frames only."""
+class MaskedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over (B, C, 1, T) whose statistics in training come from valid frames only."""
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`input` (B, C, T); `mask` (B, 1, T) of ones and zeros, or None where every frame is valid."""
+        """`input` (B, C, 1, T); `mask` (B, 1, 1, T) of ones and zeros, or None where every frame is valid."""
         if mask is None or not self.training:
             return super().forward(input)
         x = input.float()
         frames = mask.sum(dtype=torch.float32)
-        mean = (x * mask).sum((0, 2)) / frames
-        centred = (x - mean[:, None]) * mask
-        variance = centred.square().sum((0, 2)) / frames
+        mean = (x * mask).sum((0, 2, 3), keepdim=True) / frames
+        centred = (x - mean) * mask
+        variance = centred.square().sum((0, 2, 3), keepdim=True) / frames
         with torch.no_grad():
             assert self.running_mean is not None and self.running_var is not None
             assert self.num_batches_tracked is not None and self.momentum is not None
             unbiased = variance * frames / (frames - 1).clamp(min=1)
-            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-            self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
+            self.running_mean.lerp_(mean.flatten().to(self.running_mean), self.momentum)
+            self.running_var.lerp_(unbiased.flatten().to(self.running_var), self.momentum)
             self.num_batches_tracked.add_(1)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale[:, None] + self.bias[:, None]).to(input.dtype)
+        scale = self.weight.view(1, -1, 1, 1) * torch.rsqrt(variance + self.eps)
+        return (centred * scale + self.bias.view(1, -1, 1, 1)).to(input.dtype)
+
+
+class Conv(nn.Conv1d):
+    """
+    A 1-D convolution over (B, C, 1, T) that keeps the channels last in memory.
+
+    So laid out, the narrow convolutions and batch norms of the back-end are 1.5 to 2 times as fast on a CPU as over
+    (B, C, T), for which torch has no such layout; the weights stay those of a 1-D convolution.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, kernel_size: int = 1, dilation: int = 1) -> None:
+        padding = dilation * (kernel_size - 1) // 2
+        super().__init__(channels_in, channels_out, kernel_size, dilation=dilation, padding=padding)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, 1, T) → (B, C', 1, T)"""
+        weight = self.weight.unsqueeze(2)
+        return F.conv2d(input, weight, self.bias, padding=(0, self.padding[0]), dilation=(1, self.dilation[0]))
 
 
 def _activation(name: str) -> nn.Module:
@@ -65,7 +83,7 @@ def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _mean_over_time(x: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, C, T) → (B, C), over valid frames."""
+    """(..., T) → (...), over valid frames."""
     if mask is None:
         return x.mean(-1)
     return (x * mask).sum(-1) / mask.sum(-1)
@@ -160,35 +178,36 @@ class ScaleStep(nn.Module):
 
     def __init__(self, channels: int, config: Nes2NetConfig) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(
-            channels,
-            channels,
-            config.kernel_size,
-            dilation=config.dilation,
-            padding=config.dilation * (config.kernel_size - 1) // 2,
-        )
+        self.conv = Conv(channels, channels, config.kernel_size, config.dilation)
         self.act = _activation(config.hidden_act)
-        self.norm = MaskedBatchNorm1d(channels)
+        self.norm = MaskedBatchNorm(channels)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, w, T) → (B, w, T)"""
+        """(B, w, 1, T) → (B, w, 1, T)"""
         return self.norm(self.act(self.conv(_masked(x, mask))), mask)
 
 
 class ColumnStep(ScaleStep):
-    """One step of variant X: the same convolution over every column, then their learnt sum."""
+    """
+    One step of variant X: the same convolution over every column, then their learnt sum.
+
+    The c columns are folded into the batch, (c·B, w, 1, T): one 1-D convolution over all of them, where a stack in an
+    axis of its own would need a 2-D one and a product and sum over strided memory.
+    """
 
     def __init__(self, channels: int, columns: int, config: Nes2NetConfig) -> None:
         super().__init__(channels, config)
         self.column_weights = nn.Parameter(torch.full((columns,), 1 / columns))
 
     def forward(self, columns: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Columns (c, B, w, T) → the new columns (c, B, w, T) and their weighted sum (B, w, T)."""
-        shape = columns.shape
-        # Columns are folded into the batch of one 1-D convolution: far fewer and larger products than a 2-D one.
-        folded = super().forward(columns.flatten(0, 1), None if mask is None else mask.repeat(shape[0], 1, 1))
-        columns = folded.view(shape)
-        return columns, (self.column_weights @ columns.flatten(1)).view(shape[1:])
+        """Columns (c·B, w, 1, T) → the new columns (c·B, w, 1, T) and their weighted sum (B, w, 1, T)."""
+        count = self.column_weights.shape[0]
+        columns = super().forward(columns, None if mask is None else mask.repeat(count, 1, 1, 1))
+        rows, width, _, frames = columns.shape
+        # Channels last, a column is one row of memory, and the sum over columns one matrix product.
+        flat = columns.permute(0, 2, 3, 1).reshape(count, -1)
+        total = (self.column_weights @ flat).view(rows // count, 1, frames, width).permute(0, 3, 1, 2)
+        return columns, total
 
 
 class SqueezeExcitation(nn.Module):
@@ -197,12 +216,12 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         bottleneck = max(2, channels // reduction)
-        self.squeeze = nn.Conv1d(channels, bottleneck, 1)
-        self.excite = nn.Conv1d(bottleneck, channels, 1)
+        self.squeeze = Conv(channels, bottleneck)
+        self.excite = Conv(bottleneck, channels)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, C, T) → (B, C, T)"""
-        mean = _mean_over_time(x, mask).unsqueeze(-1).to(x.dtype)
+        """(B, C, 1, T) → (B, C, 1, T)"""
+        mean = _mean_over_time(x, mask).unsqueeze(-1)
         return x * self.excite(self.squeeze(mean).relu()).sigmoid()
 
 
@@ -214,25 +233,25 @@ class InnerBlock(nn.Module):
         self.scale = config.inner_scale
         self.has_columns = config.backend_variant == "nes2net_x"
         width = channels // self.scale
-        self.conv_in = nn.Conv1d(channels, channels, 1)
-        self.norm_in = MaskedBatchNorm1d(channels)
+        self.conv_in = Conv(channels, channels)
+        self.norm_in = MaskedBatchNorm(channels)
         if self.has_columns:
             self.steps = nn.ModuleList(ColumnStep(width, i + 2, config) for i in range(self.scale - 1))
         else:
             self.steps = nn.ModuleList(ScaleStep(width, config) for _ in range(self.scale - 1))
-        self.conv_out = nn.Conv1d(channels, channels, 1)
-        self.norm_out = MaskedBatchNorm1d(channels)
+        self.conv_out = Conv(channels, channels)
+        self.norm_out = MaskedBatchNorm(channels)
         self.squeeze_excitation = SqueezeExcitation(channels, config.se_reduction)
         self.act = _activation(config.hidden_act)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, C, T) → (B, C, T)"""
+        """(B, C, 1, T) → (B, C, 1, T)"""
         *groups, rest = self.norm_in(self.act(self.conv_in(x)), mask).chunk(self.scale, dim=1)
         outputs = []
         if self.has_columns:
-            columns = rest.unsqueeze(0)
+            columns = rest
             for group, step in zip(groups, self.steps):
-                columns, z = step(torch.cat([columns, group.unsqueeze(0)]), mask)
+                columns, z = step(torch.cat([columns, group]), mask)
                 outputs.append(z)
         else:
             for group, step in zip(groups, self.steps):
@@ -249,18 +268,21 @@ class Nes2NetBackend(nn.Module):
         self.scale = config.outer_scale
         channels = config.hidden_size // self.scale
         self.blocks = nn.ModuleList(InnerBlock(channels, config) for _ in range(self.scale - 1))
-        self.norms = nn.ModuleList(MaskedBatchNorm1d(channels) for _ in range(self.scale - 1))
-        self.norm_out = MaskedBatchNorm1d(config.hidden_size)
+        self.norms = nn.ModuleList(MaskedBatchNorm(channels) for _ in range(self.scale - 1))
+        self.norm_out = MaskedBatchNorm(config.hidden_size)
         self.act = _activation(config.hidden_act)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, D, T), and a mask (B, 1, T) of ones for valid frames or None → (B, D, T)"""
+        if mask is not None:
+            mask = mask.unsqueeze(2)
+        features = features.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         *groups, rest = features.chunk(self.scale, dim=1)
         outputs: list[Tensor] = []
         for group, block, norm in zip(groups, self.blocks, self.norms):
             x = outputs[-1] + group if outputs else group
             outputs.append(norm(self.act(block(_masked(x, mask), mask)), mask))
-        return self.act(self.norm_out(torch.cat([*outputs, rest], dim=1), mask))
+        return self.act(self.norm_out(torch.cat([*outputs, rest], dim=1), mask)).squeeze(2)
 
 
 # --------------------------------------------------------------------------------------------------------------------
