@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -117,9 +116,7 @@ def golden_aggregation(name: str) -> Golden:
     path = FIXTURES / "aggregations" / name
     options = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     config = Nes2NetConfig(
-        encoder_config=tiny_encoder_config(
-            hidden_size=options["n_feat"], num_hidden_layers=options["n_layer"] - 1
-        ),
+        encoder_config=tiny_encoder_config(hidden_size=options["n_feat"], num_hidden_layers=options["n_layer"] - 1),
         layer_aggregation=AGGREGATIONS[name],
         outer_scale=2,
         inner_scale=2,

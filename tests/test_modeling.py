@@ -35,7 +35,7 @@ def ragged(lengths: list[int], padding: float = 0.0) -> tuple[list[torch.Tensor]
     return utterances, batch, mask
 
 
-# Padding --------------------------------------------------------------------------------------------------------------
+# Padding -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("encoder", ENCODER_TYPES)
@@ -104,7 +104,7 @@ def test_masked_batch_norm_takes_its_statistics_from_valid_frames() -> None:
     torch.testing.assert_close(masked.running_var, reference.running_var)
 
 
-# What a transformers user expects -------------------------------------------------------------------------------------
+# What a transformers user expects ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("encoder", ENCODER_TYPES)
@@ -262,7 +262,7 @@ def test_device_map_auto_loads_and_scores(tiny_model_dir: Path) -> None:
         torch.testing.assert_close(mapped(waveforms()).logits.cpu(), plain(waveforms()).logits)
 
 
-# A pretrained encoder -------------------------------------------------------------------------------------------------
+# A pretrained encoder ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("encoder", ENCODER_TYPES)
@@ -311,7 +311,7 @@ def test_default_configuration_is_the_published_size() -> None:
     assert 315e6 < sum(p.numel() for p in model.parameters()) < 317e6
 
 
-# Errors ---------------------------------------------------------------------------------------------------------------
+# Errors --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

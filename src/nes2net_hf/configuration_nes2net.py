@@ -125,6 +125,8 @@ class Nes2NetConfig(PretrainedConfig):
         self.class_weights = list(class_weights) if isinstance(class_weights, (list, tuple)) else class_weights
         kwargs.setdefault("id2label", ID2LABEL)
         kwargs.setdefault("label2id", {label: index for index, label in ID2LABEL.items()})
+        # Saving adds the config and the saved class; the bare model is named here, so that AutoModel finds it as well.
+        kwargs.setdefault("auto_map", {"AutoModel": "modeling_nes2net.Nes2NetModel"})
         super().__init__(**kwargs)
         self.check()
 
@@ -137,7 +139,9 @@ class Nes2NetConfig(PretrainedConfig):
     def min_samples(self) -> int:
         """Shortest input, in samples, of which the encoder's convolutions make one frame (400 = 25 ms)."""
         length = 1
-        for kernel, stride in zip(reversed(self.encoder_config.conv_kernel), reversed(self.encoder_config.conv_stride)):
+        for kernel, stride in zip(
+            reversed(self.encoder_config.conv_kernel), reversed(self.encoder_config.conv_stride)
+        ):
             length = (length - 1) * stride + kernel
         return length
 
@@ -150,6 +154,7 @@ class Nes2NetConfig(PretrainedConfig):
                 f"encoder_config of type {getattr(encoder, 'model_type', type(encoder).__name__)!r} has no "
                 f"{' and no '.join(missing)}: the encoder must read waveforms, as wav2vec2, wavlm or hubert do."
             )
+        choices: tuple[Any, ...]
         for name, choices in (
             ("layer_aggregation", LAYER_AGGREGATIONS),
             ("backend_variant", BACKEND_VARIANTS),
@@ -184,7 +189,7 @@ class Nes2NetConfig(PretrainedConfig):
             )
         if getattr(encoder, "add_adapter", False):
             raise ValueError("encoder_config.add_adapter must be False: Nes2Net reads the encoder's own frames.")
-        if self.layer_aggregation != "last" and getattr(encoder, "layerdrop", 0.0):
+        if self.layer_aggregation != "last" and getattr(encoder, "layerdrop", None):
             raise ValueError(
                 f"encoder_config.layerdrop must be 0 with layer_aggregation={self.layer_aggregation!r}: a dropped "
                 f"layer is missing from the hidden states, got {encoder.layerdrop}."

@@ -64,9 +64,7 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
         self.do_normalize = do_normalize
         self.normalize_eps = normalize_eps
         self.min_samples = min_samples
-        super().__init__(
-            feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs
-        )
+        super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
 
     def __call__(
         self,

@@ -64,13 +64,13 @@ class Conv(nn.Conv1d):
     """
 
     def __init__(self, channels_in: int, channels_out: int, kernel_size: int = 1, dilation: int = 1) -> None:
-        padding = dilation * (kernel_size - 1) // 2
-        super().__init__(channels_in, channels_out, kernel_size, dilation=dilation, padding=padding)
+        self.span = dilation * (kernel_size - 1) // 2
+        super().__init__(channels_in, channels_out, kernel_size, dilation=dilation, padding=self.span)
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, 1, T) → (B, C', 1, T)"""
         weight = self.weight.unsqueeze(2)
-        return F.conv2d(input, weight, self.bias, padding=(0, self.padding[0]), dilation=(1, self.dilation[0]))
+        return F.conv2d(input, weight, self.bias, padding=(0, self.span), dilation=(1, self.dilation[0]))
 
 
 def _activation(name: str) -> nn.Module:
@@ -319,6 +319,12 @@ class AttentiveStatisticsPooling(nn.Module):
         return torch.cat([mean, variance.clamp(min=1e-10).sqrt()], dim=1)
 
 
+def _build_pooling(config: Nes2NetConfig) -> nn.Module:
+    if config.pooling == "attentive_statistics":
+        return AttentiveStatisticsPooling(config.hidden_size, config.pooling_bottleneck)
+    return MeanPooling()
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Models
 # --------------------------------------------------------------------------------------------------------------------
@@ -389,7 +395,8 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
 
     def freeze_feature_encoder(self) -> None:
         """Stops gradients in the encoder's convolutions."""
-        self.base_model.encoder.feature_extractor._freeze_parameters()
+        encoder: Any = self.base_model.encoder
+        encoder.feature_extractor._freeze_parameters()
 
     def freeze_encoder(self) -> None:
         """Stops gradients in the whole encoder; aggregation, back-end and classifier go on learning."""
@@ -407,10 +414,7 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         self.encoder = AutoModel.from_config(config.encoder_config)
         self.aggregation = _build_aggregation(config)
         self.backend = Nes2NetBackend(config)
-        if config.pooling == "attentive_statistics":
-            self.pooling = AttentiveStatisticsPooling(config.hidden_size, config.pooling_bottleneck)
-        else:
-            self.pooling = MeanPooling()
+        self.pooling = _build_pooling(config)
         self.post_init()
 
     def forward(
@@ -498,8 +502,8 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
     def _encode_by_length(self, input_values: Tensor, lengths: list[int]) -> tuple[Tensor, ...]:
         """Hidden states of a ragged batch for encoders that see padding: exact, each length by itself."""
         logger.warning_once(
-            f"This {self.config.encoder_config.model_type} encoder sees padding in spite of its mask: batches of unequal "
-            "lengths run length by length, which is exact but slower. Batch utterances of equal length for speed."
+            f"This {self.config.encoder_config.model_type} encoder sees padding in spite of its mask: batches of "
+            "unequal lengths run length by length, exactly but more slowly. Batch utterances of like length for speed."
         )
         frames = int(self._frames(input_values.shape[1]))
         order: list[int] = []
@@ -627,8 +631,8 @@ def _keeps_to_its_mask(encoder_config: Any) -> bool:
 
 def _settle_attention(encoder_config: Any) -> None:
     """WavLM raises on an explicit "sdpa", which the outer model passes down: such encoders fall back to eager."""
-    wanted = encoder_config._attn_implementation
-    if wanted == "sdpa" and not getattr(MODEL_MAPPING[type(encoder_config)], "_supports_sdpa", False):
+    encoder_class = MODEL_MAPPING.get(type(encoder_config), None)
+    if encoder_config._attn_implementation == "sdpa" and not getattr(encoder_class, "_supports_sdpa", True):
         logger.warning_once(f"The {encoder_config.model_type} encoder has no sdpa attention: it runs with eager.")
         encoder_config._attn_implementation = "eager"
 

@@ -106,7 +106,9 @@ def step(backend: nn.Module, x: Tensor) -> None:
     backend(x).backward(x)
 
 
-def seconds(run: Callable[[nn.Module, Tensor], None], backends: list[nn.Module], x: Tensor, rounds: int) -> list[float]:
+def seconds(
+    run: Callable[[nn.Module, Tensor], None], backends: list[nn.Module], x: Tensor, rounds: int
+) -> list[float]:
     """Median seconds of each backend, turn by turn."""
     times: list[list[float]] = [[] for _ in backends]
     for turn in range(rounds + 2):

@@ -140,7 +140,7 @@ def _weighted_eer(weights: NDArray[np.int32], is_bonafide: NDArray[np.bool_]) ->
 
 
 def _steps_to_cross(
-    done: NDArray[np.int64], total: NDArray[np.int64], goal: NDArray[np.float64]
+    done: NDArray[np.signedinteger], total: NDArray[np.signedinteger], goal: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Fewest further steps after which `(done + steps) / total` reaches `goal`, at least one."""
     return np.maximum(np.ceil(goal * total - 1e-9) - done, 1)

@@ -107,7 +107,7 @@ class WindowDataset(Dataset):
         """(S,) → (S',): augmented over the whole utterance, then cropped."""
         recipe = self.recipe
         if recipe.noise_snr_db is not None and rng.random() < 0.5:
-            snr = rng.uniform(*recipe.noise_snr_db)
+            snr = rng.uniform(recipe.noise_snr_db[0], recipe.noise_snr_db[1])
             level = np.sqrt(np.mean(np.square(waveform, dtype=np.float64))) * 10 ** (-snr / 20)
             waveform = waveform + (level * rng.standard_normal(waveform.size)).astype(np.float32)
         if recipe.gain_db:

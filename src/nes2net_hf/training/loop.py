@@ -16,7 +16,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from ..configuration_nes2net import Nes2NetConfig
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
-from ..metrics import equal_error_rate
+from ..metrics import EqualErrorRate, equal_error_rate
 from ..modeling_nes2net import Nes2NetForAudioClassification
 from .data import WindowDataset, read_manifest
 from .recipe import Recipe, RecipeError
@@ -25,8 +25,8 @@ from .recipe import Recipe, RecipeError
 def train(recipe: Recipe) -> Path:
     """
     Trains as the recipe says and returns the folder of the best checkpoint, `output/best`: weights, configuration,
-    feature extractor and remote code, as `from_pretrained` takes them. Beside it lie `recipe.yaml` and
-    `metrics.jsonl` (one line per epoch: loss, dev EER as a fraction, seconds).
+    feature extractor and remote code, as `from_pretrained` takes them, its threshold that of the dev EER. Beside it
+    lie `recipe.yaml` and `metrics.jsonl` (one line per epoch: loss, dev EER as a fraction, seconds).
 
     Raises:
         RecipeError: the recipe cannot be followed.
@@ -46,9 +46,7 @@ def train(recipe: Recipe) -> Path:
         output.mkdir(parents=True, exist_ok=True)
         recipe.save(output / "recipe.yaml")
 
-    extractor = Nes2NetFeatureExtractor(
-        window_length=recipe.data.window_length, do_normalize=recipe.data.normalize
-    )
+    extractor = Nes2NetFeatureExtractor(window_length=recipe.data.window_length, do_normalize=recipe.data.normalize)
     batch_size = recipe.batch_size // accelerator.num_processes
     train_set = WindowDataset(read_manifest(recipe.data.root, "train"), recipe.data, extractor, True, recipe.seed)
     dev_set = WindowDataset(read_manifest(recipe.data.root, "dev"), recipe.data, extractor, False)
@@ -73,7 +71,7 @@ def train(recipe: Recipe) -> Path:
         started = time.monotonic()
         train_set.epoch = epoch
         loss = train_epoch(accelerator, model, optimiser, schedule, train_loader, recipe, epoch)
-        eer = dev_eer(accelerator, model, dev_loader)
+        eer, threshold = dev_eer(accelerator, model, dev_loader)
         record = {
             "epoch": epoch + 1,
             "train_loss": round(loss, 6),
@@ -86,7 +84,9 @@ def train(recipe: Recipe) -> Path:
             with open(output / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
             if eer < best:
-                save_checkpoint(accelerator.unwrap_model(model), extractor, output / "best")
+                plain = accelerator.unwrap_model(model)
+                plain.config.threshold = threshold
+                save_checkpoint(plain, extractor, output / "best")
         best = min(best, eer)
         accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -130,8 +130,8 @@ def train_epoch(accelerator, model, optimiser, schedule, loader, recipe: Recipe,
 
 
 @torch.inference_mode()
-def dev_eer(accelerator, model, loader) -> float:
-    """EER (a fraction) over the first window of every dev utterance, none twice and none lost."""
+def dev_eer(accelerator, model, loader) -> EqualErrorRate:
+    """EER (a fraction) and its threshold over the first window of every dev utterance, none twice and none lost."""
     model.eval()
     score = accelerator.unwrap_model(model).score
     scores: list[Tensor] = []
@@ -142,12 +142,10 @@ def dev_eer(accelerator, model, loader) -> float:
         scores.append(both[0].cpu())
         labels.append(both[1].cpu())
     score_vector, is_bonafide = torch.cat(scores).numpy(), torch.cat(labels).numpy() == 1
-    return equal_error_rate(score_vector[is_bonafide], score_vector[~is_bonafide]).eer
+    return equal_error_rate(score_vector[is_bonafide], score_vector[~is_bonafide])
 
 
-def save_checkpoint(
-    model: Nes2NetForAudioClassification, extractor: Nes2NetFeatureExtractor, folder: Path
-) -> None:
+def save_checkpoint(model: Nes2NetForAudioClassification, extractor: Nes2NetFeatureExtractor, folder: Path) -> None:
     """Writes beside and renames, so that a kill never leaves half a checkpoint."""
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     for leftover in (fresh, old):

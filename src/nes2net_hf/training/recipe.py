@@ -111,7 +111,7 @@ def _fill(kind: type[T], content: dict[str, Any], prefix: str) -> T:
         if dataclasses.is_dataclass(types[key]):
             if not isinstance(value, dict):
                 raise RecipeError(f"{prefix}{key}: a section of keys is needed, got {value!r}.")
-            values[key] = _fill(types[key], value, f"{prefix}{key}.")  # type: ignore[arg-type]
+            values[key] = _fill(types[key], value, f"{prefix}{key}.")
         else:
             values[key] = _typed(types[key], value, f"{prefix}{key}")
     return kind(**values)
@@ -143,5 +143,5 @@ def _check(recipe: Recipe) -> None:
     for key, number in (("epochs", recipe.epochs), ("batch_size", recipe.batch_size)):
         if number < 1:
             raise RecipeError(f"{key}: must be at least 1, got {number}.")
-    if not recipe.model.pretrained and "model_type" not in recipe.model.encoder:
+    if not recipe.model.pretrained and not recipe.model.encoder.get("model_type"):
         raise RecipeError("model.encoder.model_type: name it (e.g. wav2vec2), or an encoder in model.pretrained.")

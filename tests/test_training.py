@@ -1,0 +1,151 @@
+"""Recipes are read strictly, and the loop trains, validates, saves and is reproducible."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+pytest.importorskip("accelerate")
+
+from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioClassification
+from nes2net_hf.training import Recipe, RecipeError, load_recipe, train
+from nes2net_hf.training.data import WindowDataset, read_manifest
+
+from .conftest import tiny_encoder_config
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def corpus(speech: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half-second cuts of real speech as bona fide, the same turned back in time as spoof: easy to tell apart."""
+    root = tmp_path_factory.mktemp("corpus")
+    lines = ["utterance_id,path,label,speaker_id,gender,language,attack,codec,source,partition"]
+    for partition, count in (("train", 12), ("dev", 6)):
+        for number in range(count):
+            waveform = speech[number % 3][8000 * (number // 3 % 3) :][:8000]
+            for label in ("bonafide", "spoof"):
+                name = f"{partition}-{label}-{number}"
+                path = root / "audio" / f"{name}.flac"
+                path.parent.mkdir(exist_ok=True)
+                soundfile.write(path, waveform if label == "bonafide" else 0.05 * waveform[::-1], 16_000)
+                attack = "" if label == "bonafide" else "reversal"
+                lines.append(f"{name},audio/{name}.flac,{label},s{number % 3},,,{attack},,test,{partition}")
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def tiny_recipe(corpus: Path, output: Path, **fields: object) -> dict:
+    encoder = {"model_type": "wav2vec2", **tiny_encoder_config().to_diff_dict()}
+    return {
+        "output": str(output),
+        "epochs": 2,
+        "batch_size": 4,
+        "model": {"encoder": encoder, "config": {"outer_scale": 4, "inner_scale": 4}},
+        "data": {"root": str(corpus), "window_length": 8000, "normalize": False},
+        "optimiser": {"learning_rate": 1e-3},
+        **fields,
+    }
+
+
+def write(path: Path, recipe: dict) -> Path:
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return path
+
+
+def test_training_lowers_the_loss_and_saves_what_from_pretrained_takes(corpus: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path / "recipe.yaml", tiny_recipe(corpus, tmp_path / "run", epochs=6)))
+    best = train(recipe)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[-1]["train_loss"] < 0.7 * lines[0]["train_loss"]
+    assert lines[-1]["learning_rate"] == 0
+    Nes2NetForAudioClassification.from_pretrained(best)
+    assert Nes2NetFeatureExtractor.from_pretrained(best).window_length == 8000
+    assert {path.suffix for path in best.iterdir()} == {".safetensors", ".json", ".py"}
+    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+
+
+def test_the_same_seed_gives_the_same_run_in_any_number_of_workers(corpus: Path, tmp_path: Path) -> None:
+    curves = []
+    for workers in (0, 2):
+        data = {"root": str(corpus), "window_length": 4000, "gain_db": 6, "noise_snr_db": [10, 30], "workers": workers}
+        recipe = tiny_recipe(corpus, tmp_path / f"run{workers}", epochs=1, data=data)
+        train(load_recipe(write(tmp_path / "recipe.yaml", recipe)))
+        line = json.loads((tmp_path / f"run{workers}" / "metrics.jsonl").read_text())
+        curves.append((line["train_loss"], line["dev_eer"]))
+    assert curves[0] == curves[1]
+
+
+def test_the_script_reports_errors_in_a_sentence(corpus: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "recipe.yaml", tiny_recipe(corpus, tmp_path / "run"))
+    command = [sys.executable, str(ROOT / "training" / "train.py"), "--config", str(path)]
+    answer = subprocess.run([*command, "epoch=3"], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.splitlines()[-1].startswith("error: epoch: no such key in a recipe; did you mean epochs?")
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_run_is_not_overwritten(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(RecipeError, match="holds a run already"):
+        train(load_recipe(write(tmp_path / "recipe.yaml", tiny_recipe(corpus, tmp_path))))
+
+
+def test_windows_are_cropped_at_random_in_training_and_from_the_start_otherwise(corpus: Path) -> None:
+    recipe = Recipe().data
+    recipe.root, recipe.window_length = str(corpus), 4000
+    extractor = Nes2NetFeatureExtractor(window_length=4000)
+    utterances = read_manifest(corpus, "train")
+    training, first = (WindowDataset(utterances, recipe, extractor, kind, seed=1) for kind in (True, False))
+    whole = soundfile.read(utterances[0].path, dtype="float32")[0]
+    assert np.array_equal(first[0]["input_values"], whole[:4000])
+    crops = []
+    for training.epoch in range(3):
+        crops.append(training[0]["input_values"].numpy())
+        assert any(np.array_equal(crops[-1], whole[start : start + 4000]) for start in range(4001))
+    assert not np.array_equal(crops[0], crops[1])
+    training.epoch = 0
+    assert np.array_equal(training[0]["input_values"], crops[0])
+
+
+def test_shipped_recipes_can_be_followed() -> None:
+    from nes2net_hf.training.loop import build_model
+
+    for path in sorted((ROOT / "training" / "configs").glob("*.yaml")):
+        assert build_model(load_recipe(path)).config.encoder_config.layerdrop == 0, path
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.learning_rate=1"], "optimizer: no such key in a recipe; did you mean optimiser"),
+        (["optimiser.learning_rat=1"], r"did you mean optimiser\.learning_rate"),
+        (["epochs=many"], "epochs: must be int, got 'many'"),
+        (["epochs=0"], "epochs: must be at least 1"),
+        (["data.crop=last"], r"data\.crop: must be one of random, first"),
+        (["data=here"], "data: a section of keys is needed"),
+        (["epochs"], "has the form key=value"),
+        (["epochs.x=1"], "'epochs' is a value, not a section"),
+        (["model.encoder.model_type=", "model.pretrained=null"], "model.encoder.model_type"),
+    ],
+)
+def test_recipes_that_cannot_be_followed_are_errors_that_name_the_key(
+    overrides: list[str], message: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "recipe.yaml", {"epochs": 1, "data": {}, "model": {"encoder": {"model_type": "wav2vec2"}}})
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path, overrides)
+
+
+def test_numbers_as_yaml_reads_them_are_floats(tmp_path: Path) -> None:
+    path = write(tmp_path / "recipe.yaml", {"model": {"encoder": {"model_type": "wav2vec2"}}})
+    recipe = load_recipe(path, ["optimiser.learning_rate=1e-4", "optimiser.max_gradient_norm=5"])
+    assert (recipe.optimiser.learning_rate, recipe.optimiser.max_gradient_norm) == (1e-4, 5.0)

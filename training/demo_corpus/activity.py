@@ -1,0 +1,86 @@
+"""One silence policy for both classes: where speech is, how long a pause may be, where an utterance is cut."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .audio import SAMPLE_RATE
+
+FRAME = 160  # samples, 10 ms
+SHORTEST_PAUSE = 6  # frames; a shorter dip in level belongs to the speech around it
+PAUSE_SECONDS = (0.06, 0.22)  # what is left of a longer pause is drawn from here
+PAUSE_GAIN_DB = -30.0  # pauses are turned down, so that the noise added later is the floor of both classes
+
+
+def frame_levels(wave: np.ndarray) -> np.ndarray:
+    """RMS level of each whole 10 ms frame of (S,): (S // 160,) in dB re full scale."""
+    frames = wave[: wave.size // FRAME * FRAME].reshape(-1, FRAME)
+    return 10.0 * np.log10(np.mean(np.square(frames, dtype=np.float64), axis=1) + 1e-12)
+
+
+def active_frames(wave: np.ndarray) -> np.ndarray:
+    """
+    Which 10 ms frames of (S,) hold speech: (S // 160,) bool.
+
+    Speech is what lies less than 35 dB under the loud frames (95th percentile), or 6 dB over the recording's own
+    floor where that is higher. Dips of less than 60 ms are filled.
+    """
+    levels = frame_levels(wave)
+    if levels.size == 0:
+        return np.zeros(0, dtype=bool)
+    loud, floor = np.percentile(levels, 95), np.percentile(levels, 5)
+    active = levels > min(max(loud - 35.0, floor + 6.0), loud - 15.0)
+    for start, stop in runs(~active):
+        if 0 < start and stop < active.size and stop - start < SHORTEST_PAUSE:
+            active[start:stop] = True
+    return active
+
+
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """The stretches [start, stop) of consecutive True in `mask` (T,)."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def speech_only(wave: np.ndarray) -> np.ndarray:
+    """The active frames of (S,), joined: for spectra and levels, not for listening."""
+    active = active_frames(wave)
+    return wave[: active.size * FRAME].reshape(-1, FRAME)[active].ravel()
+
+
+def trim(wave: np.ndarray) -> np.ndarray:
+    """(S,) without the silence before the first and after the last active frame."""
+    stretches = runs(active_frames(wave))
+    return wave[stretches[0][0] * FRAME : stretches[-1][1] * FRAME] if stretches else wave[:0]
+
+
+def shorten_pauses(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(S,) trimmed, its pauses turned down and cut to a length drawn for each, with 5 ms ramps around them."""
+    wave = trim(wave)
+    active = active_frames(wave)
+    gain = np.repeat(np.where(active, 1.0, 10 ** (PAUSE_GAIN_DB / 20)), FRAME)
+    ramp = np.ones(FRAME // 2) / (FRAME // 2)
+    wave = wave[: gain.size] * np.convolve(np.pad(gain, FRAME // 4, mode="edge"), ramp, mode="same")[
+        FRAME // 4 : FRAME // 4 + gain.size
+    ]
+    pieces, position = [], 0
+    for start, stop in runs(~active):
+        keep = round(rng.uniform(*PAUSE_SECONDS) * SAMPLE_RATE)
+        if (stop - start) * FRAME > keep:
+            pieces.append(wave[position : start * FRAME + keep // 2])
+            position = stop * FRAME - (keep - keep // 2)
+    pieces.append(wave[position:])
+    return np.concatenate(pieces).astype(np.float32)
+
+
+def cut(wave: np.ndarray, seconds: float) -> np.ndarray:
+    """At most `seconds` of (S,): up to the last pause in the last third of that, or faded out over 10 ms at its end."""
+    limit = round(seconds * SAMPLE_RATE)
+    if wave.size <= limit:
+        return wave
+    pauses = [start for start, _ in runs(~active_frames(wave[:limit])) if start * FRAME > 2 * limit // 3]
+    if pauses:
+        return wave[: pauses[-1] * FRAME]
+    piece = wave[:limit].copy()
+    piece[-FRAME:] *= np.linspace(1.0, 0.0, FRAME, dtype=np.float32)
+    return piece

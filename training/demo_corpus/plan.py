@@ -1,0 +1,216 @@
+"""Which utterance goes where: speakers apart, attacks apart, codec conditions balanced, everything from one seed."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from . import texts
+from .channel import NARROWBAND, WIDEBAND
+from .sources import Recording
+from .synthesizers import VOICES
+
+PARTITIONS = ("train", "dev", "test")
+SECONDS = (2.0, 5.5)  # how long the speech of an utterance may be, drawn for both classes
+NARROWBAND_SHARE = 0.3  # of the utterances that could be wide-band
+TTS_NARROWBAND_SHARE = 0.45  # about the share that 8 kHz recordings bring the bona fide class to
+
+# Speakers of one language in KLettres and KTuberling may be the same volunteer: a language has one partition.
+_KDE_PARTITIONS = {
+    "dev": ("de", "he", "el", "nl", "tn", "gl"),
+    "test": ("en", "en-gb", "ru", "it", "hu", "pt", "pt-br", "sl"),
+}
+_PARTITION_OF = {
+    "allison": "train", "june": "train", "carlo": "train", "nsh": "train", "armelle": "train",
+    "ivrvoice-ru": "test", "menardi": "test", "librivox-austen": "test", "pocketsphinx-cards": "test",
+}  # fmt: skip
+
+# The most bona fide utterances of a speaker, so that nobody is half of a partition.
+_MOST = {"allison": 330, "nsh": 350, "june": 230, "klettres-ml": 130}
+_MOST_ELSE = 200
+
+# Spoofed utterances per partition and attack. The seen attacks are those of train.
+SEEN = ("world", "griffin-lim", "mel-magnitude", "stft-phase", "sinusoidal", "lpc", "codec2")
+QUOTAS: dict[str, dict[str, int]] = {
+    "train": {
+        "world": 450, "griffin-lim": 450, "mel-magnitude": 330, "stft-phase": 300, "sinusoidal": 300, "lpc": 250,
+        "codec2": 300, "festival-ked": 130, "festival-czech-ph": 70, "festival-czech-dita": 70,
+        "festival-czech-machac": 70, "festival-czech-krb": 70, "festival-finnish-lj": 70, "festival-finnish-mv": 70,
+    },
+    "dev": {**dict.fromkeys(SEEN, 26), "festival-hts-ona": 60},
+    "test": {
+        **dict.fromkeys(SEEN, 150), "piper-joe": 220, "festival-hts-slt": 150, "festival-italian-lp": 150,
+        "festival-italian-pc": 150, "flite-slt": 150, "flite-rms": 150, "flite-awb": 150, "flite-kal16": 150,
+        "espeak-ng": 220, "world-shifted": 150,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What is to be made. `recordings` are the ids a bona fide utterance or copy-synthesis is joined from."""
+
+    utterance_id: str
+    partition: str
+    label: str
+    speaker_id: str
+    gender: str
+    language: str
+    attack: str
+    codec: str
+    source: str
+    licence: str
+    seconds: float
+    seed: int
+    recordings: tuple[str, ...]
+    text: str
+    reference: tuple[str, ...]  # recordings of the bona fide utterance whose spectrum the channel takes on
+
+    def fingerprint(self) -> int:
+        """Changes where anything that the audio hangs on changes."""
+        return zlib.crc32(repr(sorted(asdict(self).items())).encode())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A recording, how long its speech is in seconds, and whether it was made at 8 kHz."""
+
+    recording: Recording
+    seconds: float
+    narrowband: bool
+
+
+def partition_of(recording: Recording) -> str:
+    """The one partition of the recording's speaker."""
+    if recording.speaker_id in _PARTITION_OF:
+        return _PARTITION_OF[recording.speaker_id]
+    language = recording.language.lower().replace("_", "-")
+    for partition, languages in _KDE_PARTITIONS.items():
+        if language in languages:
+            return partition
+    return "train"
+
+
+def utterance_seed(seed: int, utterance_id: str) -> int:
+    """A seed of its own for each utterance: what is made does not hang on what was made before."""
+    return zlib.crc32(f"{seed}:{utterance_id}".encode())
+
+
+def make_plan(recordings: Sequence[Measured], seed: int) -> list[Utterance]:
+    """All utterances of the corpus; the order is fixed by `seed` and the recordings."""
+    plan: list[Utterance] = []
+    for partition in PARTITIONS:
+        here = [item for item in recordings if partition_of(item.recording) == partition]
+        bonafide = _with_references(_bonafide(here, partition, seed), seed)
+        plan += bonafide
+        for attack, quota in QUOTAS[partition].items():
+            if attack in VOICES:
+                plan += _spoken(bonafide, partition, attack, quota, seed)
+            else:
+                plan += _copied(bonafide, partition, attack, quota, seed)
+    return plan
+
+
+def thin(plan: Sequence[Utterance], limit: int) -> list[Utterance]:
+    """About `limit` utterances of the plan, of every partition and attack at least two."""
+    groups: dict[tuple[str, str], list[Utterance]] = {}
+    for utterance in plan:
+        groups.setdefault((utterance.partition, utterance.attack), []).append(utterance)
+    share = limit / len(plan)
+    return [
+        utterance
+        for group in groups.values()
+        for utterance in group[:: max(1, len(group) // max(2, round(len(group) * share)))]
+    ]
+
+
+def _bonafide(recordings: Sequence[Measured], partition: str, seed: int) -> list[Utterance]:
+    """Joins each speaker's recordings, in random order, into utterances of 2 to 5.5 s of speech; each is used once."""
+    pools: dict[tuple[str, str, bool], list[Measured]] = {}
+    for item in recordings:
+        pools.setdefault((item.recording.speaker_id, item.recording.language, item.narrowband), []).append(item)
+    utterances: list[Utterance] = []
+    made: dict[str, int] = {}
+    for (speaker, language, narrowband), pool in sorted(pools.items()):
+        rng = np.random.default_rng(utterance_seed(seed, f"{partition}:{speaker}:{language}:{narrowband}"))
+        order, position = rng.permutation(len(pool)), 0
+        # Allison speaks two languages: she has her share of each.
+        languages = len({key[1] for key in pools if key[0] == speaker})
+        most = made.get(speaker, 0) + _MOST.get(speaker, _MOST_ELSE) // languages
+        while made.get(speaker, 0) < most and position < len(order):
+            seconds, parts = rng.uniform(*SECONDS), []
+            while sum(part.seconds for part in parts) < seconds and position < len(order):
+                parts.append(pool[order[position]])
+                position += 1
+            if sum(part.seconds for part in parts) < SECONDS[0]:
+                break
+            number = made[speaker] = made.get(speaker, 0) + 1
+            utterance_id = f"{partition}-{speaker}-{number:04d}"
+            first = parts[0].recording
+            codec = NARROWBAND if narrowband or rng.random() < NARROWBAND_SHARE else WIDEBAND
+            utterances.append(
+                Utterance(
+                    utterance_id, partition, "bonafide", speaker, first.gender, language, "", codec, first.source,
+                    first.licence, round(float(seconds), 3), utterance_seed(seed, utterance_id),
+                    tuple(part.recording.recording_id for part in parts), "", (),
+                )
+            )  # fmt: skip
+    return utterances
+
+
+def _with_references(utterances: Sequence[Utterance], seed: int) -> list[Utterance]:
+    return [
+        Utterance(**{**vars(utterance), "reference": _draw_reference(utterances, utterance.codec, utterance.seed)})
+        for utterance in utterances
+    ]
+
+
+def _draw_reference(bonafide: Sequence[Utterance], codec: str, seed: int) -> tuple[str, ...]:
+    """
+    The recordings of a bona fide utterance of the same codec condition: first a speaker, then an utterance of theirs.
+    """
+    rng = np.random.default_rng([seed, 1])
+    candidates = [utterance for utterance in bonafide if utterance.codec == codec]
+    return candidates[rng.integers(len(candidates))].recordings
+
+
+def _copied(bonafide: Sequence[Utterance], partition: str, attack: str, quota: int, seed: int) -> list[Utterance]:
+    """Copy-synthesis of `quota` bona fide utterances drawn without repetition as long as there are enough."""
+    rng = np.random.default_rng(utterance_seed(seed, f"{partition}:{attack}"))
+    chosen = np.concatenate([rng.permutation(len(bonafide)) for _ in range(1 + quota // len(bonafide))])[:quota]
+    utterances = []
+    for number, index in enumerate(chosen.tolist(), start=1):
+        original = bonafide[index]
+        utterance_id = f"{partition}-{attack}-{number:04d}"
+        own_seed = utterance_seed(seed, utterance_id)
+        codec = NARROWBAND if attack == "codec2" else original.codec
+        reference = _draw_reference(bonafide, codec, own_seed)
+        changes = {
+            "utterance_id": utterance_id, "label": "spoof", "attack": attack, "codec": codec, "seed": own_seed,
+            "reference": reference,
+        }  # fmt: skip
+        utterances.append(Utterance(**{**vars(original), **changes}))
+    return utterances
+
+
+def _spoken(bonafide: Sequence[Utterance], partition: str, attack: str, quota: int, seed: int) -> list[Utterance]:
+    """`quota` utterances of a TTS voice, on texts drawn for each."""
+    voice, utterances = VOICES[attack], []
+    for number in range(1, quota + 1):
+        utterance_id = f"{partition}-{attack}-{number:04d}"
+        own_seed = utterance_seed(seed, utterance_id)
+        rng = np.random.default_rng([own_seed, 2])
+        seconds = rng.uniform(*SECONDS)
+        language = str(rng.choice(voice.languages))
+        codec = NARROWBAND if rng.random() < TTS_NARROWBAND_SHARE else WIDEBAND
+        utterances.append(
+            Utterance(
+                utterance_id, partition, "spoof", attack, voice.gender, language, attack, codec, voice.source,
+                voice.licence, round(float(seconds), 3), own_seed, (), texts.draw(language, round(18 * seconds), rng),
+                _draw_reference(bonafide, codec, own_seed),
+            )
+        )  # fmt: skip
+    return utterances

