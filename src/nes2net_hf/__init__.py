@@ -1,22 +1,39 @@
 """Nes2Net deepfake speech detection on the Hugging Face stack. Importing it registers the Auto classes."""
 
+from typing import TYPE_CHECKING, Any
+
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
 
 from .configuration_nes2net import Nes2NetConfig
 from .feature_extraction_nes2net import Nes2NetFeatureExtractor
 from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetModel
 
+if TYPE_CHECKING:
+    from .detection import Detector, Result, detect
+
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "Detector",
     "Nes2NetConfig",
     "Nes2NetFeatureExtractor",
     "Nes2NetForAudioClassification",
     "Nes2NetModel",
+    "Result",
     "__version__",
+    "detect",
 ]
 
 AutoConfig.register("nes2net", Nes2NetConfig)
 AutoFeatureExtractor.register(Nes2NetConfig, Nes2NetFeatureExtractor)
 AutoModel.register(Nes2NetConfig, Nes2NetModel)
 AutoModelForAudioClassification.register(Nes2NetConfig, Nes2NetForAudioClassification)
+
+
+def __getattr__(name: str) -> Any:
+    # Detection brings the audio readers along; who only loads a model need not wait for them.
+    if name in ("Detector", "Result", "detect"):
+        from . import detection
+
+        return getattr(detection, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

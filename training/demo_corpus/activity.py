@@ -31,7 +31,7 @@ def active_frames(wave: np.ndarray) -> np.ndarray:
     loud, floor = np.percentile(levels, 95), np.percentile(levels, 5)
     active = levels > min(max(loud - 35.0, floor + 6.0), loud - 15.0)
     for start, stop in runs(~active):
-        if 0 < start and stop < active.size and stop - start < SHORTEST_PAUSE:
+        if start > 0 and stop < active.size and stop - start < SHORTEST_PAUSE:
             active[start:stop] = True
     return active
 
@@ -60,9 +60,10 @@ def shorten_pauses(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     active = active_frames(wave)
     gain = np.repeat(np.where(active, 1.0, 10 ** (PAUSE_GAIN_DB / 20)), FRAME)
     ramp = np.ones(FRAME // 2) / (FRAME // 2)
-    wave = wave[: gain.size] * np.convolve(np.pad(gain, FRAME // 4, mode="edge"), ramp, mode="same")[
-        FRAME // 4 : FRAME // 4 + gain.size
-    ]
+    wave = (
+        wave[: gain.size]
+        * np.convolve(np.pad(gain, FRAME // 4, mode="edge"), ramp, mode="same")[FRAME // 4 : FRAME // 4 + gain.size]
+    )
     pieces, position = [], 0
     for start, stop in runs(~active):
         keep = round(rng.uniform(*PAUSE_SECONDS) * SAMPLE_RATE)
@@ -74,7 +75,7 @@ def shorten_pauses(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def cut(wave: np.ndarray, seconds: float) -> np.ndarray:
-    """At most `seconds` of (S,): up to the last pause in the last third of that, or faded out over 10 ms at its end."""
+    """At most `seconds` of (S,): to the last pause in the last third of that, or faded out over 10 ms at its end."""
     limit = round(seconds * SAMPLE_RATE)
     if wave.size <= limit:
         return wave

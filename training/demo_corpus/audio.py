@@ -26,7 +26,8 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
         return wave.mean(axis=1), rate
     with av.open(str(path), format=path.suffix[1:]) as container:
         blocks = [frame.to_ndarray().ravel() for frame in container.decode(audio=0)]
-        return np.concatenate(blocks).astype(np.float32) / 32768.0, container.streams.audio[0].rate
+        wave = np.concatenate([np.zeros(0, dtype=np.int16), *blocks])  # some prompts are files without audio
+        return wave.astype(np.float32) / 32768.0, container.streams.audio[0].rate
 
 
 def write(path: Path, wave: np.ndarray) -> None:

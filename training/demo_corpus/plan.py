@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from . import texts
 from .channel import NARROWBAND, WIDEBAND
+from .recordings import Piece
 from .sources import Recording
 from .synthesizers import VOICES
 
 PARTITIONS = ("train", "dev", "test")
 SECONDS = (2.0, 5.5)  # how long the speech of an utterance may be, drawn for both classes
-NARROWBAND_SHARE = 0.3  # of the utterances that could be wide-band
-TTS_NARROWBAND_SHARE = 0.45  # about the share that 8 kHz recordings bring the bona fide class to
+# Of the bona fide utterances that could be wide-band, so that about half of each partition is narrow-band, and of
+# TTS, so that with Codec2 (narrow-band only) the spoofs of train come to the same share.
+NARROWBAND_SHARE = {"train": 0.4, "dev": 0.45, "test": 0.2}
+TTS_NARROWBAND_SHARE = {"train": 0.3, "dev": 0.3, "test": 0.45}
 
 # Speakers of one language in KLettres and KTuberling may be the same volunteer: a language has one partition.
 _KDE_PARTITIONS = {
-    "dev": ("de", "he", "el", "nl", "tn", "gl"),
+    "dev": ("de", "he", "el", "nl", "tn", "gl", "uk"),
     "test": ("en", "en-gb", "ru", "it", "hu", "pt", "pt-br", "sl"),
 }
 _PARTITION_OF = {
@@ -37,7 +40,7 @@ SEEN = ("world", "griffin-lim", "mel-magnitude", "stft-phase", "sinusoidal", "lp
 QUOTAS: dict[str, dict[str, int]] = {
     "train": {
         "world": 450, "griffin-lim": 450, "mel-magnitude": 330, "stft-phase": 300, "sinusoidal": 300, "lpc": 250,
-        "codec2": 300, "festival-ked": 130, "festival-czech-ph": 70, "festival-czech-dita": 70,
+        "codec2": 200, "festival-ked": 130, "festival-czech-ph": 70, "festival-czech-dita": 70,
         "festival-czech-machac": 70, "festival-czech-krb": 70, "festival-finnish-lj": 70, "festival-finnish-mv": 70,
     },
     "dev": {**dict.fromkeys(SEEN, 26), "festival-hts-ona": 60},
@@ -70,17 +73,8 @@ class Utterance:
     reference: tuple[str, ...]  # recordings of the bona fide utterance whose spectrum the channel takes on
 
     def fingerprint(self) -> int:
-        """Changes where anything that the audio hangs on changes."""
+        """Changes where anything of the plan that the audio hangs on changes."""
         return zlib.crc32(repr(sorted(asdict(self).items())).encode())
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A recording, how long its speech is in seconds, and whether it was made at 8 kHz."""
-
-    recording: Recording
-    seconds: float
-    narrowband: bool
 
 
 def partition_of(recording: Recording) -> str:
@@ -99,7 +93,7 @@ def utterance_seed(seed: int, utterance_id: str) -> int:
     return zlib.crc32(f"{seed}:{utterance_id}".encode())
 
 
-def make_plan(recordings: Sequence[Measured], seed: int) -> list[Utterance]:
+def make_plan(recordings: Sequence[Piece], seed: int) -> list[Utterance]:
     """All utterances of the corpus; the order is fixed by `seed` and the recordings."""
     plan: list[Utterance] = []
     for partition in PARTITIONS:
@@ -127,9 +121,9 @@ def thin(plan: Sequence[Utterance], limit: int) -> list[Utterance]:
     ]
 
 
-def _bonafide(recordings: Sequence[Measured], partition: str, seed: int) -> list[Utterance]:
+def _bonafide(recordings: Sequence[Piece], partition: str, seed: int) -> list[Utterance]:
     """Joins each speaker's recordings, in random order, into utterances of 2 to 5.5 s of speech; each is used once."""
-    pools: dict[tuple[str, str, bool], list[Measured]] = {}
+    pools: dict[tuple[str, str, bool], list[Piece]] = {}
     for item in recordings:
         pools.setdefault((item.recording.speaker_id, item.recording.language, item.narrowband), []).append(item)
     utterances: list[Utterance] = []
@@ -141,7 +135,8 @@ def _bonafide(recordings: Sequence[Measured], partition: str, seed: int) -> list
         languages = len({key[1] for key in pools if key[0] == speaker})
         most = made.get(speaker, 0) + _MOST.get(speaker, _MOST_ELSE) // languages
         while made.get(speaker, 0) < most and position < len(order):
-            seconds, parts = rng.uniform(*SECONDS), []
+            seconds = rng.uniform(*SECONDS)
+            parts: list[Piece] = []
             while sum(part.seconds for part in parts) < seconds and position < len(order):
                 parts.append(pool[order[position]])
                 position += 1
@@ -150,12 +145,12 @@ def _bonafide(recordings: Sequence[Measured], partition: str, seed: int) -> list
             number = made[speaker] = made.get(speaker, 0) + 1
             utterance_id = f"{partition}-{speaker}-{number:04d}"
             first = parts[0].recording
-            codec = NARROWBAND if narrowband or rng.random() < NARROWBAND_SHARE else WIDEBAND
+            codec = NARROWBAND if narrowband or rng.random() < NARROWBAND_SHARE[partition] else WIDEBAND
             utterances.append(
                 Utterance(
                     utterance_id, partition, "bonafide", speaker, first.gender, language, "", codec, first.source,
                     first.licence, round(float(seconds), 3), utterance_seed(seed, utterance_id),
-                    tuple(part.recording.recording_id for part in parts), "", (),
+                    tuple(part.piece_id for part in parts), "", (),
                 )
             )  # fmt: skip
     return utterances
@@ -163,15 +158,13 @@ def _bonafide(recordings: Sequence[Measured], partition: str, seed: int) -> list
 
 def _with_references(utterances: Sequence[Utterance], seed: int) -> list[Utterance]:
     return [
-        Utterance(**{**vars(utterance), "reference": _draw_reference(utterances, utterance.codec, utterance.seed)})
+        replace(utterance, reference=_draw_reference(utterances, utterance.codec, utterance.seed))
         for utterance in utterances
     ]
 
 
 def _draw_reference(bonafide: Sequence[Utterance], codec: str, seed: int) -> tuple[str, ...]:
-    """
-    The recordings of a bona fide utterance of the same codec condition: first a speaker, then an utterance of theirs.
-    """
+    """The recordings of a bona fide utterance of the same partition and codec condition, each as likely."""
     rng = np.random.default_rng([seed, 1])
     candidates = [utterance for utterance in bonafide if utterance.codec == codec]
     return candidates[rng.integers(len(candidates))].recordings
@@ -187,12 +180,12 @@ def _copied(bonafide: Sequence[Utterance], partition: str, attack: str, quota: i
         utterance_id = f"{partition}-{attack}-{number:04d}"
         own_seed = utterance_seed(seed, utterance_id)
         codec = NARROWBAND if attack == "codec2" else original.codec
-        reference = _draw_reference(bonafide, codec, own_seed)
-        changes = {
-            "utterance_id": utterance_id, "label": "spoof", "attack": attack, "codec": codec, "seed": own_seed,
-            "reference": reference,
-        }  # fmt: skip
-        utterances.append(Utterance(**{**vars(original), **changes}))
+        utterances.append(
+            replace(
+                original, utterance_id=utterance_id, label="spoof", attack=attack, codec=codec, seed=own_seed,
+                reference=_draw_reference(bonafide, codec, own_seed),
+            )
+        )  # fmt: skip
     return utterances
 
 
@@ -205,7 +198,7 @@ def _spoken(bonafide: Sequence[Utterance], partition: str, attack: str, quota: i
         rng = np.random.default_rng([own_seed, 2])
         seconds = rng.uniform(*SECONDS)
         language = str(rng.choice(voice.languages))
-        codec = NARROWBAND if rng.random() < TTS_NARROWBAND_SHARE else WIDEBAND
+        codec = NARROWBAND if rng.random() < TTS_NARROWBAND_SHARE[partition] else WIDEBAND
         utterances.append(
             Utterance(
                 utterance_id, partition, "spoof", attack, voice.gender, language, attack, codec, voice.source,

@@ -52,7 +52,9 @@ def festival(text: str, language: str, rng: np.random.Generator, *, voice: str, 
         script = f'(voice_{voice}) (utt.save.wave (utt.synth (Utterance Text "{quoted}")) "{path}")'
         result = subprocess.run([program, "--pipe"], input=script.encode(encoding), capture_output=True)
         if result.returncode or not path.is_file():
-            raise CorpusError(f"festival has no working voice {voice}; apt-get install the voices training/README.md names.")
+            raise CorpusError(
+                f"festival has no working voice {voice}; apt-get install the voices training/README.md names."
+            )
         return _read(path, "festival", text)
 
 
@@ -101,7 +103,9 @@ def piper(text: str, language: str, rng: np.random.Generator) -> np.ndarray:
     config = PiperConfig.from_dict(json.loads((folder / "en_US-joe-medium.onnx.json").read_text(encoding="utf-8")))
     voice = PiperVoice(session=session, config=config)
     rate = SynthesisConfig(length_scale=float(rng.uniform(0.9, 1.15)))
-    return resample(np.concatenate([chunk.audio_float_array for chunk in voice.synthesize(text, rate)]), config.sample_rate)
+    return resample(
+        np.concatenate([chunk.audio_float_array for chunk in voice.synthesize(text, rate)]), config.sample_rate
+    )
 
 
 _ENGLISH = ("en",)

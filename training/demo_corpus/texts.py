@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# ruff: noqa: RUF001 (the Russian texts are in Cyrillic)
 import numpy as np
 
 # Per language: sentences, then single words (the KDE recordings are letters, syllables and words).
@@ -120,8 +121,28 @@ SENTENCES: dict[str, tuple[str, ...]] = {
 }
 
 WORDS: dict[str, tuple[str, ...]] = {
-    "en": ("yes", "no", "goodbye", "hat", "nose", "moon", "river", "a", "b", "k", "m", "sugar", "window", "seven",
-           "monday", "north", "extension", "password", "hello", "camel"),
+    "en": (
+        "yes",
+        "no",
+        "goodbye",
+        "hat",
+        "nose",
+        "moon",
+        "river",
+        "a",
+        "b",
+        "k",
+        "m",
+        "sugar",
+        "window",
+        "seven",
+        "monday",
+        "north",
+        "extension",
+        "password",
+        "hello",
+        "camel",
+    ),
     "it": ("casa", "luna", "sole", "gatto", "ba", "de", "mi", "fo", "gu", "sette", "lunedi", "grazie", "finestra"),
     "ru": ("дом", "луна", "нос", "шляпа", "ба", "ми", "ку", "семь", "спасибо", "окно", "река"),
     "hu": ("ház", "hold", "kalap", "orr", "ba", "mi", "ku", "hét", "köszönöm", "ablak"),
@@ -133,8 +154,8 @@ WORDS: dict[str, tuple[str, ...]] = {
 
 
 def draw(language: str, characters: int, rng: np.random.Generator) -> str:
-    """A text of at least `characters`: in six cases of ten sentences, else a list of single words."""
-    pool, mark = (SENTENCES[language], " ") if rng.random() < 0.6 else (WORDS[language], ". ")
+    """A text of at least `characters`: in four cases of ten sentences, else a list of single words."""
+    pool, mark = (SENTENCES[language], " ") if rng.random() < 0.4 else (WORDS[language], ". ")
     pieces: list[str] = []
     while sum(map(len, pieces)) < characters:
         pieces.append(str(rng.choice(pool)))

@@ -35,7 +35,7 @@ def _world_analysis(wave: np.ndarray, harvest: bool) -> tuple[np.ndarray, np.nda
 
 
 def world(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """WORLD with dio or harvest; in half the cases envelope and aperiodicity coded coarsely, as a TTS would predict."""
+    """WORLD with dio or harvest; in half the cases envelope and aperiodicity coded as coarsely as a TTS predicts."""
     f0, envelope, aperiodicity = _world_analysis(wave, harvest=bool(rng.integers(2)))
     if rng.integers(2):
         coefficients = int(rng.integers(24, 61))
@@ -62,7 +62,9 @@ def world_shifted(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _from_mel(magnitude: np.ndarray, bands: int) -> np.ndarray:
     """Magnitudes (F, T) that a mel spectrogram of `bands` bands leaves of `magnitude` (F, T)."""
     filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=2 * (magnitude.shape[0] - 1), n_mels=bands)
-    return np.maximum(np.linalg.pinv(filters) @ (filters @ magnitude), 1e-8)
+    # In double precision: Griffin-Lim makes much of the last digit.
+    inverse = np.linalg.pinv(filters.astype(np.float64)).astype(np.float32)
+    return np.maximum(inverse @ (filters @ magnitude), 1e-8)
 
 
 def griffin_lim(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -103,7 +105,7 @@ def stft_phase(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def sinusoidal(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Harmonics of the measured F0 with the envelope's amplitudes and smooth phases, and noise above a voicing limit."""
+    """Harmonics of the measured F0, amplitudes of the envelope, phases drawn; noise above a voicing limit."""
     f0, envelope, _ = _world_analysis(wave, harvest=False)
     limit = rng.uniform(3000.0, 7000.0)
     samples = np.arange(wave.size) / SAMPLE_RATE
@@ -119,7 +121,8 @@ def sinusoidal(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         bins = np.clip(np.round(frequency * 1024 / SAMPLE_RATE).astype(int), 0, 512)
         # The amplitude of a harmonic of a pulse train of unit power per sample is sqrt(2 * F0 / rate) of the envelope.
         amplitude = np.exp(log_amplitude[frames, bins]) * (frequency < limit) * np.sqrt(frequency / number)
-        harmonic += np.interp(samples, times, amplitude) * np.cos(number * phase)
+        # Cosines all in phase would make peaks that a crest factor tells.
+        harmonic += np.interp(samples, times, amplitude) * np.cos(number * phase + rng.uniform(0.0, 2.0 * np.pi))
     excitation = librosa.stft(rng.standard_normal(wave.size), n_fft=1024, hop_length=80)
     shape = np.exp(log_amplitude.T)[:, : excitation.shape[1]] / np.sqrt(1024.0)
     above = (np.fft.rfftfreq(1024, 1 / SAMPLE_RATE) >= limit)[:, None] | (f0 == 0)[None, : shape.shape[1]]
@@ -140,7 +143,7 @@ def _power_above(wave: np.ndarray, frequency: float) -> float:
 def lpc(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Linear prediction of order 16 to 24 every 10 ms, excited by pulses at the measured F0 or by noise (LPC-10)."""
     order, hop, width = int(rng.integers(16, 25)), 160, 480
-    f0, times = pyworld.dio(wave.astype(np.float64), SAMPLE_RATE, frame_period=10.0)
+    f0, _ = pyworld.dio(wave.astype(np.float64), SAMPLE_RATE, frame_period=10.0)
     window, output = np.hanning(width), np.zeros(wave.size + width)
     state, next_pulse = np.zeros(order), 0.0
     padded = np.pad(wave.astype(np.float64), (width // 2, width))

@@ -81,14 +81,14 @@ class WindowDataset(Dataset):
         self,
         utterances: list[Utterance],
         recipe: DataRecipe,
-        extractor: Nes2NetFeatureExtractor,
         training: bool,
         seed: int = 0,
     ) -> None:
         self.utterances = utterances
         self.recipe = recipe
-        self.extractor = extractor
         self.training = training
+        self.window_length = (training and recipe.crop_length) or recipe.window_length
+        self.extractor = Nes2NetFeatureExtractor(window_length=self.window_length, do_normalize=recipe.normalize)
         self.seed = seed
         self.epoch = 0
 
@@ -112,8 +112,8 @@ class WindowDataset(Dataset):
             waveform = waveform + (level * rng.standard_normal(waveform.size)).astype(np.float32)
         if recipe.gain_db:
             waveform = waveform * np.float32(10 ** (rng.uniform(-recipe.gain_db, recipe.gain_db) / 20))
-        excess = waveform.size - recipe.window_length
+        excess = waveform.size - self.window_length
         if recipe.crop == "random" and excess > 0:
             start = int(rng.integers(excess + 1))
-            waveform = waveform[start : start + recipe.window_length]
+            waveform = waveform[start : start + self.window_length]
         return waveform

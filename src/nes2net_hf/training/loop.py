@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -38,6 +39,9 @@ def train(recipe: Recipe) -> Path:
             f"batch_size: {recipe.batch_size} utterances cannot be shared evenly by {accelerator.num_processes} "
             "processes."
         )
+    if accelerator.device.type == "cpu":
+        # accelerate launch leaves each process one thread unless told otherwise; share out all cores.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
     set_seed(recipe.seed)
     output = Path(recipe.output)
     if accelerator.is_main_process:
@@ -46,10 +50,9 @@ def train(recipe: Recipe) -> Path:
         output.mkdir(parents=True, exist_ok=True)
         recipe.save(output / "recipe.yaml")
 
-    extractor = Nes2NetFeatureExtractor(window_length=recipe.data.window_length, do_normalize=recipe.data.normalize)
     batch_size = recipe.batch_size // accelerator.num_processes
-    train_set = WindowDataset(read_manifest(recipe.data.root, "train"), recipe.data, extractor, True, recipe.seed)
-    dev_set = WindowDataset(read_manifest(recipe.data.root, "dev"), recipe.data, extractor, False)
+    train_set = WindowDataset(read_manifest(recipe.data.root, "train"), recipe.data, True, recipe.seed)
+    dev_set = WindowDataset(read_manifest(recipe.data.root, "dev"), recipe.data, False)
     train_loader: DataLoader = DataLoader(
         train_set, batch_size, shuffle=True, drop_last=True, num_workers=recipe.data.workers
     )
@@ -86,7 +89,7 @@ def train(recipe: Recipe) -> Path:
             if eer < best:
                 plain = accelerator.unwrap_model(model)
                 plain.config.threshold = threshold
-                save_checkpoint(plain, extractor, output / "best")
+                save_checkpoint(plain, dev_set.extractor, output / "best")
         best = min(best, eer)
         accelerator.wait_for_everyone()
     accelerator.end_training()

@@ -33,6 +33,7 @@ class DataRecipe:
 
     root: str = "demo-corpus"
     window_length: int = 64_600  # samples; also the extractor's, so that detection windows as training did
+    crop_length: int | None = None  # samples of a training window where it is to be shorter than window_length
     crop: str = "random"  # of longer training utterances: random | first
     normalize: bool = False  # each window to zero mean and unit variance
     gain_db: float = 0.0  # training windows are amplified by a random gain within ± so many dB
@@ -143,5 +144,10 @@ def _check(recipe: Recipe) -> None:
     for key, number in (("epochs", recipe.epochs), ("batch_size", recipe.batch_size)):
         if number < 1:
             raise RecipeError(f"{key}: must be at least 1, got {number}.")
+    if recipe.data.crop_length is not None and not 400 <= recipe.data.crop_length <= recipe.data.window_length:
+        raise RecipeError(
+            f"data.crop_length: must lie between 400 and window_length {recipe.data.window_length} samples, "
+            f"got {recipe.data.crop_length}."
+        )
     if not recipe.model.pretrained and not recipe.model.encoder.get("model_type"):
         raise RecipeError("model.encoder.model_type: name it (e.g. wav2vec2), or an encoder in model.pretrained.")

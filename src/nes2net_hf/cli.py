@@ -1,0 +1,138 @@
+"""The command line: one function per command, no logic of its own. Errors are one sentence, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="nes2net",
+    help="Deepfake speech detection with Nes2Net.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Channels(str, Enum):
+    mix = "mix"
+    each = "each"
+
+
+class DType(str, Enum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Format(str, Enum):
+    table = "table"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        typer.echo(f"nes2net_hf {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+]
+
+
+@app.callback()
+def nes2net(version: Version = False) -> None:
+    """Deepfake speech detection with Nes2Net."""
+
+
+@app.command()
+def detect(
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Audio files, folders, or - for audio on standard input.")
+    ] = None,
+    list_file: Annotated[
+        Path | None, typer.Option("--list", metavar="FILE", help="A text file naming one recording a line.")
+    ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Judge the two bundled samples.")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id or folder.", show_default="bundled demonstration model")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Score from which speech is bona fide.", show_default="the model's own, or 0")
+    ] = None,
+    channels: Annotated[
+        Channels, typer.Option(help="Judge the mix of the channels, or each (calls: one speaker per channel).")
+    ] = Channels.mix,
+    hop: Annotated[
+        float | None, typer.Option(help="Seconds from window to window.", show_default="one window: side by side")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows judged together.")] = 8,
+    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, mps, cpu.", show_default="the best there")] = None,
+    dtype: Annotated[DType, typer.Option(help="Precision of the model.")] = DType.float32,
+    output_format: Annotated[
+        Format | None,
+        typer.Option("--format", help="Form of the results.", show_default="table on a terminal, else jsonl"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write results here (.csv: CSV, else JSON Lines).")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip files that --output holds; retry errors.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw score and waveform of the one file.")
+    ] = None,
+    version: Version = False,
+) -> None:
+    """
+    Judge recordings: bona fide speech, or spoofed. Score: higher = bona fide.
+
+    Exit codes: 0 all were judged, 1 some could not be, 2 wrong usage, 130 interrupted.
+    """
+    from .commands import DetectOptions, run_detect
+
+    options = DetectOptions(
+        paths=paths or [],
+        list_file=list_file,
+        demo=demo,
+        model=model,
+        revision=revision,
+        threshold=threshold,
+        channels=channels.value,
+        hop=hop,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype.value,
+        form=output_format.value if output_format else None,
+        output=output,
+        resume=resume,
+        plot=plot,
+    )
+    raise typer.Exit(run_detect(options))
+
+
+def main() -> None:
+    """The console entry: what nobody foresaw is a sentence, too."""
+    try:
+        app()
+    except BrokenPipeError:  # the reader went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        typer.echo(f"nes2net failed unexpectedly ({reason}); please report it with the command you ran.", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

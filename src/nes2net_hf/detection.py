@@ -1,0 +1,374 @@
+"""
+Detection: recordings in, verdicts out. What `nes2net detect` and `nes2net_hf.detect` run.
+
+Windows over the whole of each recording, as long as in training and side by side, are judged in batches that run
+across files while a background thread decodes; a recording's score is the mean over its windows that hold sound.
+Score: higher = bona fide. Letters in shapes: B batch, C channels, S samples.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .audio import AUDIO_SUFFIXES, CHANNELS, SAMPLING_RATE, SILENCE, AudioError, AudioStream, iter_windows, open_audio
+from .loading import DEMO_MODEL, ModelError, choose_device, load_model
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+DEMO_NOTICE = "demonstration model, not fit for decisions; convert or choose a real one with --model"
+
+
+class DetectionError(RuntimeError):
+    """The run cannot go on; the message is one sentence with the mend."""
+
+
+@dataclass
+class WindowScore:
+    start: float
+    """Seconds."""
+    end: float
+    """Seconds; before the window's own end where the recording is shorter than a window."""
+    score: float | None
+    """None where the window holds no sound (never rises above -60 dBFS): it is not judged."""
+
+
+@dataclass
+class Result:
+    """The verdict on one recording, or on one channel of it; `error` says why there is none."""
+
+    file: str
+    channel: int | None = None
+    """Counted from 0 with `channels="each"`; None for mixed and mono recordings, and for one that cannot be read."""
+    duration: float | None = None
+    score: float | None = None
+    """Mean over the windows that hold sound; higher = bona fide."""
+    label: str | None = None
+    """`bonafide` from the threshold on, `spoof` below."""
+    threshold: float = 0.0
+    min_window_score: float | None = None
+    min_window_start: float | None = None
+    windows: list[WindowScore] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    model: str = ""
+    schema_version: int = SCHEMA_VERSION
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields in the order above, floats rounded to six decimals (times to the sample)."""
+        return _rounded(asdict(self))
+
+
+def detect(sources: Any, **options: Any) -> list[Result]:
+    """
+    Judges one recording or a list of them.
+
+    Args:
+        sources: what [`Detector.stream`] takes.
+        options: what [`Detector`] takes.
+
+    Returns:
+        One result per recording, or per channel of it with `channels="each"`, in the order of the sources.
+
+    Raises:
+        ModelError: the model cannot be loaded, or an option is impossible.
+        DetectionError: the model ran out of memory.
+    """
+    return list(Detector(**options).stream(sources))
+
+
+class Detector:
+    """
+    A model made ready to judge recordings; it is loaded once.
+
+    Args:
+        model: Hub id or folder of a Nes2Net model; the bundled demonstration model if None.
+        revision: branch, tag or commit on the Hub.
+        device: `"cuda"`, `"cuda:1"`, `"mps"`, `"cpu"` ...; the first of cuda, mps, cpu that is there if None.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`, the precision the model computes in.
+        batch_size: windows judged together.
+        hop: seconds from one window to the next; a window's own length if None, so that they stand side by side.
+        channels: `"mix"` judges the mean of the channels, `"each"` every channel for itself.
+        threshold: score from which a recording is called bona fide; the model's own if None, or else 0.
+
+    Raises:
+        ModelError: the model cannot be loaded, or an option is impossible.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str = "float32",
+        batch_size: int = 8,
+        hop: float | None = None,
+        channels: str = "mix",
+        threshold: float | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ModelError(f"batch size must be at least 1, got {batch_size}.")
+        if channels not in CHANNELS:
+            raise ModelError(f"channels must be one of {', '.join(CHANNELS)}, got {channels!r}.")
+        if threshold is not None and not math.isfinite(threshold):
+            raise ModelError(f"threshold must be a finite number, got {threshold}.")
+        self.device = choose_device(device)
+        self.model, self.extractor = load_model(DEMO_MODEL if model is None else model, revision, self.device, dtype)
+        if model is None:
+            logger.warning(DEMO_NOTICE)
+        if dtype == "float16" and self.device.type == "cpu":
+            logger.warning("float16 is many times slower than float32 on a CPU: choose bfloat16 or float32 there")
+        self.model_name = DEMO_MODEL.name if model is None else os.fspath(model) + (f"@{revision}" if revision else "")
+        self.batch_size = batch_size
+        self.channels = channels
+        self.threshold = next(t for t in (threshold, self.model.config.threshold, 0.0) if t is not None)
+        self.window_length = self.extractor.window_length
+        self.hop = self.window_length if hop is None else round(hop * SAMPLING_RATE)
+        if not 1 <= self.hop <= self.window_length:
+            raise ModelError(
+                f"hop must be above 0 and at most a window of {self.window_length / SAMPLING_RATE:.4g} s, got {hop} s."
+            )
+
+    def stream(self, sources: Any, progress: Callable[[float], None] | None = None) -> Iterator[Result]:
+        """
+        Judges recordings, yielding each as soon as it and those before it are done.
+
+        Args:
+            sources: one of, or an iterable of: paths, folders (searched for audio files), `"-"` for standard input,
+                bytes, binary file objects, pairs (array, sampling rate), dicts with `array` and `sampling_rate`.
+            progress: called with the seconds of audio that each batch brought through the model.
+
+        Raises:
+            DetectionError: the model ran out of memory.
+        """
+        with closing(_in_background(self._batches(list_recordings(sources)))) as batches:
+            for batch in batches:
+                if batch.inputs is not None:
+                    for window, score in zip(batch.windows, self._score(batch.inputs), strict=True):
+                        window.score = score
+                    if progress is not None:
+                        progress(sum(window.end - window.start for window in batch.windows))
+                for recording in batch.finished:
+                    yield self._verdict(recording)
+
+    def _batches(self, sources: Iterable[Any]) -> Iterator[_Batch]:
+        """Windows of equal length, gathered across files, with the recordings that are done once they are scored."""
+        batch = _Batch()
+        for source in sources:
+            for item in self._windows(source):
+                if isinstance(item, _Recording):
+                    batch.finished.append(item)
+                    if not batch.windows:  # nothing it would have to wait for
+                        yield batch.close(self.extractor)
+                        batch = _Batch()
+                    continue
+                window, samples = item
+                # Only files shorter than a window differ, and only where the extractor does not fill them up.
+                if batch.samples and self.extractor.length_policy == "whole" and len(samples) != len(batch.samples[0]):
+                    yield batch.close(self.extractor)
+                    batch = _Batch()
+                batch.windows.append(window)
+                batch.samples.append(samples)
+                if len(batch.windows) == self.batch_size:
+                    yield batch.close(self.extractor)
+                    batch = _Batch()
+        if batch.windows:
+            yield batch.close(self.extractor)
+
+    def _windows(self, source: Any) -> Iterator[tuple[WindowScore, np.ndarray] | _Recording]:
+        """The windows (S,) of a recording that hold sound, then the recording, or its channels."""
+        name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+        try:
+            if name is not None and os.path.isdir(name):
+                raise AudioError(f"{name} is a folder without audio files.")
+            with open_audio(source) as audio:
+                name = audio.info.name
+                count = audio.info.channels if self.channels == "each" else 1
+                recordings = [_Recording(name, index if count > 1 else None) for index in range(count)]
+                for start, block in iter_windows(audio.blocks(self.channels), self.window_length, self.hop):
+                    for recording, samples in zip(recordings, block, strict=True):
+                        window = WindowScore(start / SAMPLING_RATE, (start + len(samples)) / SAMPLING_RATE, None)
+                        recording.windows.append(window)
+                        if np.abs(samples).max() > SILENCE:
+                            yield window, samples
+                for recording in recordings:
+                    recording.conclude(audio)
+                yield from recordings
+        except AudioError as error:
+            yield _Recording(name or "<unnamed>", error=str(error))
+        except Exception as error:  # a decoder may fail in ways nobody foresaw: this file's error, not the run's
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            yield _Recording(name or "<unnamed>", error=f"{name or '<unnamed>'} could not be read ({reason}).")
+
+    @torch.inference_mode()
+    def _score(self, input_values: Tensor) -> list[float]:
+        """(B, S) → B scores. No attention mask: windows of one batch are equally long."""
+        try:
+            logits = self.model(input_values=input_values.to(self.device)).logits
+            return self.model.score(logits).float().tolist()
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, MemoryError) or "memory" in str(error):
+                raise DetectionError(
+                    f"out of memory on {self.device} with batch size {len(input_values)}: lower --batch-size, or "
+                    "choose another --device or --dtype."
+                ) from None
+            raise
+
+    def _verdict(self, recording: _Recording) -> Result:
+        result = Result(
+            recording.name,
+            recording.channel,
+            duration=recording.duration,
+            threshold=self.threshold,
+            model=self.model_name,
+            error=recording.error,
+        )
+        judged = [window for window in recording.windows if window.score is not None]
+        scores = [window.score for window in judged if window.score is not None]
+        if result.error is None and not all(map(math.isfinite, scores)):
+            result.error = (
+                f"{recording.name} got a score that is not a finite number: judge it with --dtype float32, or check "
+                "the model's weights."
+            )
+        if result.error is None:
+            lowest = scores.index(min(scores))
+            result.score = float(np.mean(scores))
+            result.label = "bonafide" if result.score >= self.threshold else "spoof"
+            result.min_window_score, result.min_window_start = scores[lowest], judged[lowest].start
+            result.windows, result.warnings = recording.windows, recording.warnings
+        return result
+
+
+def list_recordings(sources: Any) -> Iterator[Any]:
+    """
+    One source or an iterable of them → the recordings, folders replaced by the audio files in them, sorted.
+
+    A folder without audio files stays in the list, to be an error of its own; hidden files are passed over.
+    """
+    for source in [sources] if _is_one_recording(sources) else sources:
+        if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+            found = sorted(
+                os.path.join(folder, file)
+                for folder, _, files in os.walk(os.fspath(source))
+                for file in files
+                if Path(file).suffix.lower() in AUDIO_SUFFIXES and not file.startswith(".")
+            )
+            yield from found or [os.fspath(source)]
+        else:
+            yield source
+
+
+def _is_one_recording(sources: Any) -> bool:
+    if isinstance(sources, tuple) and len(sources) == 2:
+        return isinstance(sources[1], (int, float, np.integer))
+    return isinstance(sources, (str, os.PathLike, bytes, bytearray, memoryview, dict, np.ndarray, Tensor)) or hasattr(
+        sources, "read"
+    )
+
+
+@dataclass
+class _Recording:
+    """A recording, or one channel of it, on its way from the decoder to its verdict."""
+
+    name: str
+    channel: int | None = None
+    windows: list[WindowScore] = field(default_factory=list)
+    duration: float | None = None
+    warnings: list[str] = field(default_factory=list)
+    error: str | None = None
+
+    def conclude(self, audio: AudioStream) -> None:
+        """Takes over what is known once all has been read."""
+        assert audio.summary is not None
+        summary, index = audio.summary, self.channel or 0
+        self.duration = summary.duration
+        if summary.peak[index] <= SILENCE:
+            self.error = f"{self.name} is silent in channel {index}: no window peaks above -60 dBFS."
+        sound, clipped = summary.sound[index], summary.clipped[index]
+        if sound < 1:
+            self.warnings.append(f"under a second of sound ({sound:.2f} s)")
+        if sound < summary.duration / 2:
+            self.warnings.append(f"mostly silence ({sound:.1f} of {summary.duration:.1f} s hold sound)")
+        if audio.info.sampling_rate <= 8000:
+            self.warnings.append("8 kHz original (nothing above 4 kHz to judge by)")
+        if clipped > 0.001:
+            self.warnings.append(f"clipping ({100 * clipped:.1f} % of the samples at full scale)")
+        if summary.cancelling:
+            self.warnings.append("channels nearly cancel in the mix (opposite phase): judge each with --channels each")
+
+
+@dataclass
+class _Batch:
+    """Windows judged together, and the recordings that are complete once they are."""
+
+    windows: list[WindowScore] = field(default_factory=list)
+    samples: list[np.ndarray] = field(default_factory=list)
+    finished: list[_Recording] = field(default_factory=list)
+    inputs: Tensor | None = None
+
+    def close(self, extractor: Any) -> _Batch:
+        """Prepares the inputs (B, S) as in training: each window filled up and normalised by itself."""
+        if self.samples:
+            prepared = extractor(self.samples, sampling_rate=SAMPLING_RATE, return_tensors="pt")
+            self.inputs, self.samples = prepared["input_values"], []
+        return self
+
+
+def _in_background(batches: Iterator[_Batch]) -> Generator[_Batch, None, None]:
+    """Runs an iterator in a thread, two items ahead; closing it ends the thread, an error in it is raised here."""
+    ready: queue.Queue[_Batch | BaseException | None] = queue.Queue(maxsize=2)
+    stopped = threading.Event()
+
+    def put(item: _Batch | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                put(batch)
+                if stopped.is_set():
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    threading.Thread(target=work, name="decoding", daemon=True).start()
+    try:
+        while True:
+            try:
+                item = ready.get(timeout=0.5)  # with a timeout, for Windows cannot interrupt it otherwise
+            except queue.Empty:
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,110 @@
+"""Loading a model for detection, or saying in one sentence why it cannot be."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .configuration_nes2net import Nes2NetConfig
+from .feature_extraction_nes2net import Nes2NetFeatureExtractor
+from .modeling_nes2net import Nes2NetForAudioClassification
+
+DEMO_MODEL = Path(__file__).parent / "models" / "nes2net-demo"
+DTYPES = ("float32", "bfloat16", "float16")
+
+# What went wrong at the Hub, by the names of huggingface_hub's and its HTTP client's exceptions.
+_HUB_REASONS = {
+    "GatedRepoError": "access to it must be granted first: ask for it on its page, then log in with `hf auth login`",
+    "RevisionNotFoundError": "it has no such revision",
+    "RepositoryNotFoundError": "there is no such model on the Hub, or it is private: check the id, or log in with "
+    "`hf auth login`",
+    "OfflineModeIsEnabled": "offline mode is on and it is not in the cache: unset HF_HUB_OFFLINE, or give a folder",
+    "LocalEntryNotFoundError": "the Hub cannot be reached and it is not in the cache: check the network, or give a "
+    "folder",
+    "ConnectError": "the Hub cannot be reached: check the network, or give a folder",
+    "ConnectTimeout": "the Hub cannot be reached: check the network, or give a folder",
+}
+
+
+class ModelError(ValueError):
+    """A model cannot be loaded, or a setting of a run is impossible; the message is one sentence with the mend."""
+
+
+def choose_device(device: str | None = None) -> torch.device:
+    """The device asked for, or the first of cuda, mps, cpu that is there."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ModelError(f"device {device} is not available here: choose another, such as cpu.") from None
+
+
+def load_model(
+    model: str | os.PathLike[str], revision: str | None, device: torch.device, dtype: str
+) -> tuple[Nes2NetForAudioClassification, Nes2NetFeatureExtractor]:
+    """
+    Loads a model, ready to judge, and its feature extractor. No code from the Hub is run: the classes are ours.
+
+    Args:
+        model: Hub id or folder.
+        revision: branch, tag or commit on the Hub.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`.
+
+    Raises:
+        ModelError: it does not exist, cannot be reached, is no Nes2Net model, or lacks weights.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    name = os.fspath(model)
+    _check_place(name)
+    place: dict[str, Any] = {"pretrained_model_name_or_path": name, "revision": revision or "main"}
+    loaded: Any
+    try:
+        config, _ = Nes2NetConfig.get_config_dict(**place)
+        # transformers would build a Nes2Net of random weights from any other model's configuration.
+        if config.get("model_type") != Nes2NetConfig.model_type:
+            raise ModelError(
+                f"model {name} is no Nes2Net model: its model_type is {config.get('model_type')!r}, not "
+                f"{Nes2NetConfig.model_type!r}."
+            )
+        extractor = Nes2NetFeatureExtractor.from_pretrained(**place)
+        loaded = Nes2NetForAudioClassification.from_pretrained(**place, dtype=torch.float32, output_loading_info=True)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"model {name}{f' at {revision}' if revision else ''} {_reason(error, name)}.") from None
+    network, report = loaded
+    missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    if missing:
+        raise ModelError(
+            f"model {name} lacks {len(missing)} of its weights ({sorted(missing)[0]} ...): train or convert it first."
+        )
+    return network.to(device=device, dtype=getattr(torch, dtype)).eval(), extractor
+
+
+def _check_place(name: str) -> None:
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"model folder {name} holds no config.json: it is no Nes2Net model.")
+    elif path.exists():
+        raise ModelError(f"model {name} is a file: give a folder in the Hugging Face layout, or a Hub id.")
+    elif not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
+        raise ModelError(f"model folder {name} does not exist.")
+
+
+def _reason(error: BaseException, name: str) -> str:
+    """What a chain of exceptions comes down to."""
+    seen: BaseException | None = error
+    while seen is not None and not Path(name).is_dir():
+        if type(seen).__name__ in _HUB_REASONS:
+            return f"could not be loaded: {_HUB_REASONS[type(seen).__name__]}"
+        seen = seen.__cause__ or seen.__context__
+    first: Any = re.split(r"(?<=\w)[.:]?\s*\n|\.\s", str(error).strip())[0]
+    return f"could not be loaded: {first.rstrip('.') or type(error).__name__}"

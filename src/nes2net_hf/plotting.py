@@ -1,0 +1,158 @@
+"""Pictures of scores (needs the extra `plot`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .audio import SAMPLING_RATE, open_audio
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from .detection import Result
+
+BONAFIDE, SPOOF, INK, FAINT = "#1b7f5c", "#c0392b", "#2b2f36", "#8a929c"
+
+
+def plot_scores(results: Sequence[Result], source: Any, path: str | os.PathLike[str], channels: str = "mix") -> None:
+    """
+    Draws the score over time, with the waveform under it, for each judged channel of one recording.
+
+    Args:
+        results: what `detect` gave for the recording; channels that could not be judged are left out.
+        source: the recording itself, read once more for its waveform.
+        path: the picture, a PNG.
+        channels: as it was judged, `"mix"` or `"each"`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    results = [result for result in results if result.error is None]
+    with open_audio(source) as audio:
+        low, high, step = envelope(audio.blocks(channels))
+    figure = Figure(figsize=(11, 0.6 + 4.0 * len(results)), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2 * len(results), 1, sharex=True, squeeze=False, height_ratios=[2, 1] * len(results))[
+        :, 0
+    ]
+    for result, scores, waveform in zip(results, panels[::2], panels[1::2], strict=True):
+        _draw_scores(scores, result)
+        _draw_waveform(waveform, result, low[result.channel or 0], high[result.channel or 0], step)
+    panels[-1].set_xlim(0, results[0].duration)
+    panels[-1].set_xlabel("time")
+    panels[-1].xaxis.set_major_formatter(lambda seconds, _: _clock(seconds))
+    figure.savefig(path, format="png")
+
+
+def envelope(blocks: Iterable[np.ndarray], bins: int = 3000) -> tuple[np.ndarray, np.ndarray, float]:
+    """
+    The lowest and highest sample of up to `bins` equal stretches; it keeps 100 values a second, not the samples.
+
+    Args:
+        blocks: float32 (C, S) at 16 kHz.
+
+    Returns:
+        Lowest (C, N), highest (C, N), and the seconds of one stretch.
+    """
+    stretch = SAMPLING_RATE // 100
+    parts = [(part.min(axis=2), part.max(axis=2)) for part in _stretches(blocks, stretch)]
+    low, high = (np.concatenate(values, axis=1) for values in zip(*parts, strict=True))
+    group = -(-low.shape[1] // bins)
+    padding = ((0, 0), (0, -low.shape[1] % group))
+    low, high = (np.pad(values, padding, mode="edge").reshape(len(values), -1, group) for values in (low, high))
+    return low.min(axis=2), high.max(axis=2), group * stretch / SAMPLING_RATE
+
+
+def _stretches(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
+    """Blocks (C, S) → (C, N, length); the last one is filled up with its last sample."""
+    rest: np.ndarray | None = None
+    for block in blocks:
+        rest = block if rest is None else np.concatenate([rest, block], axis=1)
+        whole = rest.shape[1] - rest.shape[1] % length
+        if whole:
+            yield rest[:, :whole].reshape(len(rest), -1, length)
+            rest = rest[:, whole:].copy()
+    if rest is not None and rest.shape[1]:
+        yield np.pad(rest, ((0, 0), (0, length - rest.shape[1])), mode="edge")[:, None]
+
+
+def _draw_scores(panel: Axes, result: Result) -> None:
+    """One bar of the staircase per window; where windows overlap, each has the middle of what it shares."""
+    assert result.score is not None and result.min_window_start is not None and result.min_window_score is not None
+    color = BONAFIDE if result.label == "bonafide" else SPOOF
+    edges = _edges(result)
+    values = np.array([np.nan if window.score is None else window.score for window in result.windows])
+    panel.stairs(values, edges, baseline=None, color=INK, linewidth=1.6)
+    for left, right, value in zip(edges, edges[1:], values, strict=False):
+        if value < result.threshold:
+            panel.axvspan(left, right, color=SPOOF, alpha=0.13, linewidth=0)
+    panel.axhline(result.threshold, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    panel.axhline(result.score, color=color, linewidth=1)
+
+    above = result.score >= result.threshold
+    for value, name, ink, high in (
+        (result.score, "mean", color, above),
+        (result.threshold, "threshold", FAINT, not above),
+    ):  # on either side of their lines, for these may lie close together
+        va = "bottom" if high else "top"
+        panel.text(1.005, value, name, transform=panel.get_yaxis_transform(), color=ink, va=va, fontsize=8)
+    lowest = next(index for index, window in enumerate(result.windows) if window.start == result.min_window_start)
+    middle = (edges[lowest] + edges[lowest + 1]) / 2
+    panel.plot(middle, result.min_window_score, marker="v", color=SPOOF, markersize=7, zorder=3)
+    panel.annotate(
+        f"lowest {result.min_window_score:.2f} at {_clock(result.min_window_start)}",
+        (middle, result.min_window_score),
+        xytext=(0, -13),
+        textcoords="offset points",
+        ha="left" if lowest < len(values) / 4 else "right" if lowest > 3 * len(values) / 4 else "center",
+        va="center",
+        color=SPOOF,
+        fontsize=8,
+    )
+    panel.margins(y=0.2)
+    name = Path(result.file).name + ("" if result.channel is None else f", channel {result.channel}")
+    panel.set_title(name, loc="left", color=INK, fontsize=11)
+    panel.set_title(f"{result.label}  {result.score:.3f}", loc="right", color=color, fontsize=11, fontweight="bold")
+    panel.set_ylabel("score\n(higher = bona fide)", color=INK, fontsize=9)
+    _strip(panel)
+
+
+def _draw_waveform(panel: Axes, result: Result, low: np.ndarray, high: np.ndarray, step: float) -> None:
+    times = (np.arange(len(low)) + 0.5) * step
+    panel.fill_between(times, low, high, color=INK, alpha=0.75, linewidth=0.3)
+    edges = _edges(result)
+    for left, right, window in zip(edges, edges[1:], result.windows, strict=False):
+        if window.score is None:
+            panel.axvspan(left, right, color=FAINT, alpha=0.25, linewidth=0)
+    if any(window.score is None for window in result.windows):
+        panel.text(
+            1.005, 0, "grey:\nno sound", transform=panel.get_yaxis_transform(), color=FAINT, va="center", fontsize=8
+        )
+    limit = max(float(np.abs([low, high]).max()) * 1.05, 1e-3)
+    panel.set_ylim(-limit, limit)
+    panel.set_ylabel("waveform", color=INK, fontsize=9)
+    _strip(panel)
+
+
+def _edges(result: Result) -> np.ndarray:
+    """Borders between N windows (N + 1,), in seconds: halfway through the overlap of neighbours."""
+    starts = np.array([window.start for window in result.windows])
+    ends = np.array([window.end for window in result.windows])
+    return np.concatenate([starts[:1], (starts[1:] + ends[:-1]) / 2, ends[-1:]])
+
+
+def _strip(panel: Axes) -> None:
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["left", "bottom"]].set_color(FAINT)
+    panel.tick_params(colors=INK, labelsize=8)
+
+
+def _clock(seconds: float) -> str:
+    """Seconds as min:s, with hundredths where there are any."""
+    rest = f"{seconds % 60:05.2f}".rstrip("0").rstrip(".")
+    return f"{int(seconds // 60)}:{rest.zfill(2)}"

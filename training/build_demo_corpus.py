@@ -1,0 +1,63 @@
+"""Builds and checks the corpus of the demonstration model; see the first section of training/README.md."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+try:
+    from demo_corpus.baseline import check as check_corpus
+    from demo_corpus.build import build as build_corpus
+    from demo_corpus.errors import CorpusError
+    from demo_corpus.export import export as export_audio
+except ImportError as error:
+    sys.exit(f"build_demo_corpus: {error.name} is not installed; pip install 'nes2net_hf[corpus]'.")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Out = Annotated[Path, typer.Option("--out", help="Folder of the corpus.")]
+
+
+@app.callback(invoke_without_command=True)
+def build(
+    context: typer.Context,
+    out: Out = Path("demo-corpus"),
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same corpus.")] = 12345,
+    limit: Annotated[int | None, typer.Option(min=1, help="About as many utterances, for a quick look.")] = None,
+) -> None:
+    """Build the corpus, or go on with a build that was stopped."""
+    if context.invoked_subcommand is not None:
+        return
+    start = time.monotonic()
+    entries = build_corpus(out, seed, workers, limit, lambda line: print(line, flush=True))
+    hours = sum(float(entry.duration) for entry in entries) / 3600
+    print(f"{len(entries)} utterances, {hours:.2f} h, built in {(time.monotonic() - start) / 60:.1f} min: {out}")
+
+
+@app.command()
+def check(out: Out = Path("demo-corpus")) -> None:
+    """Train the trivial baseline; exit status 1 where it tells spoofs from bona fide (EER under 35 %)."""
+    if not check_corpus(out, print):
+        sys.exit(1)
+
+
+@app.command()
+def export(
+    bonafide: Annotated[str, typer.Option(help="Utterance id of the bona fide sample.")],
+    spoof: Annotated[str, typer.Option(help="Utterance id of the spoofed sample.")],
+    out: Out = Path("demo-corpus"),
+    repository: Annotated[Path, typer.Option(help="Where the samples and fixtures are written.")] = Path("."),
+) -> None:
+    """Put two samples of the test partition and the tests' fixtures into the repository, with their attribution."""
+    export_audio(out, repository, bonafide, spoof)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except CorpusError as error:
+        sys.exit(f"build_demo_corpus: {error}")

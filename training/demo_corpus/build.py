@@ -1,0 +1,141 @@
+"""From packages to corpus: fetch, prepare, plan, make each utterance, write the manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from . import activity, audio, channel, recordings, sources
+from .errors import CorpusError
+from .manifest import Entry, checksum, write_licences, write_manifest
+from .plan import Utterance, make_plan, thin
+from .synthesizers import VOICES
+from .vocoders import VOCODERS
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def build(out: Path, seed: int, workers: int, limit: int | None, report: Callable[[str], None]) -> list[Entry]:
+    """
+    Builds the corpus in `out` and returns its manifest.
+
+    Args:
+        out: folder of the corpus; `out/work` keeps packages, pieces and the journal that lets a build be resumed.
+        seed: of the plan and of every utterance.
+        workers: processes.
+        limit: about as many utterances, for a quick look; None for all.
+        report: is told, in a line, how far the build is.
+    """
+    packages, pieces_folder, journal = out / "work/packages", out / "work/pieces", out / "work/journal.jsonl"
+    report("fetching the packages")
+    sources.fetch(packages)
+    index = out / "work/pieces.json"
+    if not index.is_file():
+        report("decoding and trimming the recordings")
+        listed = list(sources.list_recordings(packages))
+        prepare = partial(recordings.prepare, folder=pieces_folder)
+        recordings.save_index(index, [piece for found in _parallel(prepare, listed, workers) for piece in found])
+    plan = make_plan(list(recordings.load_index(index)), seed)
+    plan = thin(plan, limit) if limit else plan
+    done = {row["utterance_id"]: row for row in _read_journal(journal)}
+    todo = [utterance for utterance in plan if not _is_made(out, utterance, done)]
+    report(f"{len(plan)} utterances planned, {len(plan) - len(todo)} there already")
+    # In random order the slow generators are spread out, and how long it takes can be told from the first lines.
+    todo = [todo[index] for index in np.random.default_rng(seed).permutation(len(todo))]
+    with open(journal, "a", encoding="utf-8") as file:
+        for number, row in enumerate(_parallel(partial(make, out, pieces_folder), todo, workers), start=1):
+            done[row["utterance_id"]] = row
+            file.write(json.dumps(row) + "\n")
+            if number % 200 == 0:
+                file.flush()
+                report(f"{number} of {len(todo)} utterances made")
+    entries = [_entry(utterance, done[utterance.utterance_id]) for utterance in plan]
+    write_manifest(out / "manifest.csv", entries)
+    write_licences(out / "LICENCES.md", packages)
+    return entries
+
+
+def make(out: Path, pieces_folder: Path, utterance: Utterance) -> dict[str, Any]:
+    """Makes one utterance's file; returns its line of the journal."""
+    if utterance.attack:
+        wave = _generated(pieces_folder, utterance)
+    else:
+        wave = recordings.join(pieces_folder, utterance.recordings, np.random.default_rng(utterance.seed))
+    reference = recordings.join(pieces_folder, utterance.reference, np.random.default_rng([utterance.seed, 3]))
+    wave = channel.send(
+        wave, reference, utterance.codec, utterance.seconds, np.random.default_rng([utterance.seed, 4])
+    )
+    path = out / audio_path(utterance)
+    audio.write(path, wave)
+    return {
+        "utterance_id": utterance.utterance_id,
+        "fingerprint": utterance.fingerprint(),
+        "duration": round(wave.size / audio.SAMPLE_RATE, 3),
+        "sha256": checksum(path),
+    }
+
+
+def _generated(pieces_folder: Path, utterance: Utterance) -> np.ndarray:
+    """What the utterance's attack makes, kept beside the pieces: a change of the channel need not make it anew."""
+    path = pieces_folder.parent / f"generated/{utterance.utterance_id}.{utterance.fingerprint():08x}.flac"
+    if path.is_file():
+        return audio.read(path)
+    rng = np.random.default_rng(utterance.seed)
+    if utterance.attack in VOICES:
+        wave = VOICES[utterance.attack].synthesize(utterance.text, utterance.language, rng)
+    else:
+        wave = VOCODERS[utterance.attack](recordings.join(pieces_folder, utterance.recordings, rng), rng)
+    if not activity.active_frames(wave).any():
+        raise CorpusError(f"{utterance.utterance_id}: no speech came out of {utterance.attack}.")
+    # The recordings have been through G.722 once before the channel; what was generated goes through it, too.
+    wave = audio.g722_round_trip(0.5 * wave / np.abs(wave).max())
+    unfinished = path.with_suffix(".part")
+    audio.write(unfinished, wave)
+    unfinished.replace(path)
+    return wave
+
+
+def audio_path(utterance: Utterance) -> str:
+    """The utterance's path below the corpus folder."""
+    return f"audio/{utterance.partition}/{utterance.utterance_id}.flac"
+
+
+def _entry(utterance: Utterance, row: dict[str, Any]) -> Entry:
+    return Entry(
+        utterance.utterance_id, audio_path(utterance), utterance.label, utterance.speaker_id, utterance.gender,
+        utterance.language, utterance.attack, utterance.codec, utterance.source, utterance.partition,
+        f"{row['duration']:.3f}", row["sha256"], utterance.licence,
+    )  # fmt: skip
+
+
+def _is_made(out: Path, utterance: Utterance, done: dict[str, dict[str, Any]]) -> bool:
+    row, path = done.get(utterance.utterance_id), out / audio_path(utterance)
+    return (
+        row is not None
+        and row["fingerprint"] == utterance.fingerprint()
+        and path.is_file()
+        and checksum(path) == row["sha256"]
+    )
+
+
+def _read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            # A build that was stopped may have left half a line.
+            if line.endswith("}"):
+                yield json.loads(line)
+
+
+def _parallel(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """`function` over `items` in processes of one thread each; results in the items' order."""
+    # Also for the sake of the same files on every machine: how BLAS rounds depends on its number of threads.
+    with ProcessPoolExecutor(workers, initializer=threadpool_limits, initargs=(1,)) as pool:
+        yield from pool.map(function, items, chunksize=8)
