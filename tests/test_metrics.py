@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +31,19 @@ def test_eer_equals_the_official_one_ties_included(name: str) -> None:
     eer, threshold = equal_error_rate(*trials(name))
     assert eer == pytest.approx(EXPECTED[name]["eer"], abs=1e-12)
     assert threshold == pytest.approx(EXPECTED[name]["eer_threshold"], abs=1e-12)
+
+
+@pytest.mark.skipif("NES2NET_SHARED" not in os.environ, reason="NES2NET_SHARED names no folder with their scores")
+def test_eer_of_the_asvspoof5_example_scores_is_the_organisers() -> None:
+    folder = Path(os.environ["NES2NET_SHARED"]) / "fixtures" / "metrics"
+    name = "asvspoof5_dev_sasv_scores.csv"
+    expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))[name]
+    with open(folder / name, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    spoof = [float(row["cm_score"]) for row in rows if float(row["sasv_label"]) == 0]
+    bonafide = [float(row["cm_score"]) for row in rows if float(row["sasv_label"]) != 0]
+    assert (len(bonafide), len(spoof)) == (expected["n_bonafide"], expected["n_spoof"])
+    assert equal_error_rate(bonafide, spoof) == pytest.approx((expected["eer"], expected["eer_threshold"]), abs=1e-9)
 
 
 def test_det_curve_runs_from_nothing_rejected_to_everything_rejected() -> None:
