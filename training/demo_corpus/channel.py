@@ -19,7 +19,7 @@ from .audio import SAMPLE_RATE, g722_round_trip, through_8khz
 WIDEBAND, NARROWBAND = "g722", "g722-8k"
 LEVEL_DB = (-34.0, -22.0)  # RMS of the speech, dB re full scale
 PADDING_SECONDS = (0.03, 0.25)  # before and after, drawn apart
-NOISE_SNR_DB = (20.0, 35.0)  # speech over noise
+NOISE_SNR_DB = (28.0, 42.0)  # speech over noise
 NOISE_TILT = (0.0, 1.0)  # power falls as 1 / f ** tilt: from white to pink
 CREST_DB = (8.0, 10.0)  # peaks of the speech over its RMS, after limiting; about all speech has more before
 MATCH_LIMIT_DB = 20.0  # the most that spectrum matching raises or lowers a band
@@ -118,8 +118,10 @@ def send(wave: np.ndarray, reference: np.ndarray, codec: str, seconds: float, rn
     """
     wave = activity.cut(activity.shorten_pauses(wave, rng), seconds)
     bands = int(np.searchsorted(_BANDS, EDGES_HZ[codec][1]))
-    wave = band_limit(match_spectrum(wave, long_term_spectrum(reference), bands), codec)
-    wave = limit_peaks(wave, rng.uniform(*CREST_DB))
+    target, crest = long_term_spectrum(reference), rng.uniform(*CREST_DB)
+    # Limiting moves the spectrum a little, and the more the peakier a voice is: both are done once more.
+    for _ in range(2):
+        wave = limit_peaks(band_limit(match_spectrum(wave, target, bands), codec), crest)
     before, after = (round(rng.uniform(*PADDING_SECONDS) * SAMPLE_RATE) for _ in range(2))
     wave = np.pad(wave, (before, after))
     level = rng.uniform(*LEVEL_DB)

@@ -1,0 +1,50 @@
+"""The bundled demonstration model: whole, small, honest about itself, and right about the bundled samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import nes2net_hf
+from nes2net_hf import Nes2NetForAudioClassification, detect
+
+PACKAGE = Path(nes2net_hf.__file__).parent
+MODEL = PACKAGE / "models" / "nes2net-demo"
+
+
+def test_folder_is_small_and_holds_no_pickle() -> None:
+    assert sum(path.stat().st_size for path in MODEL.iterdir()) < 10e6
+    assert {path.suffix for path in MODEL.iterdir()} == {".json", ".md", ".py", ".safetensors"}
+
+
+@pytest.mark.parametrize("name", ["configuration_nes2net.py", "modeling_nes2net.py", "feature_extraction_nes2net.py"])
+def test_code_that_travels_with_it_is_the_package_s_own(name: str) -> None:
+    assert (MODEL / name).read_text(encoding="utf-8") == (PACKAGE / name).read_text(encoding="utf-8"), (
+        f"copy src/nes2net_hf/{name} into {MODEL.name}"
+    )
+
+
+def test_every_weight_is_there_and_used() -> None:
+    _, info = Nes2NetForAudioClassification.from_pretrained(MODEL, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+def test_it_judges_the_bundled_samples() -> None:
+    results = detect([PACKAGE / "samples" / "bonafide.flac", PACKAGE / "samples" / "spoof.flac"])
+    assert [result.label for result in results] == ["bonafide", "spoof"]
+
+
+def test_it_beats_the_trivial_baseline_by_more_than_its_interval() -> None:
+    rows = {row["name"]: row for row in json.loads((MODEL / "evaluation.json").read_text(encoding="utf-8"))}
+    for name in ("all seen attacks", "all unseen attacks"):
+        assert rows[name]["model"]["high"] < rows[name]["baseline"]["estimate"]
+    assert all(row["baseline"]["estimate"] >= 0.35 for row in rows.values())
+
+
+def test_its_card_shows_every_measured_figure() -> None:
+    card = (MODEL / "README.md").read_text(encoding="utf-8")
+    assert "not fit for decisions" in card and "$" not in card
+    for row in json.loads((MODEL / "evaluation.json").read_text(encoding="utf-8")):
+        assert f"| {row['name']} | {row['bonafide']} | {row['spoof']} | {100 * row['model']['estimate']:.1f} " in card
