@@ -19,7 +19,6 @@ import soundfile
 
 from nes2net_hf import __version__, cli, commands
 from nes2net_hf.detection import Detector
-from nes2net_hf.loading import DEMO_MODEL
 from nes2net_hf.plotting import envelope
 
 from .test_audio import encode, voice
@@ -234,8 +233,6 @@ def test_a_model_that_is_not_there_is_wrong_usage(nes2net: Any, folder: Path) ->
 
 
 def test_the_demonstration_model_says_so(nes2net: Any, folder: Path) -> None:
-    if not DEMO_MODEL.is_dir():
-        pytest.skip("the bundled model is not built")
     run = subprocess.run([*COMMAND, "detect", folder / "a.flac"], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0
     assert "demonstration model, not fit for decisions; convert or choose a real one with --model" in run.stderr

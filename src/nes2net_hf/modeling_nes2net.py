@@ -446,7 +446,7 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
             self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         )
         features, hidden_states, attentions, frame_mask = self.encode(
-            input_values, attention_mask, output_attentions=bool(output_attentions)
+            input_values, attention_mask, bool(output_attentions), bool(output_hidden_states)
         )
         mask = None if frame_mask is None else frame_mask.unsqueeze(1).to(features.dtype)
         frames = self.backend(features.transpose(1, 2), mask)
@@ -459,7 +459,11 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         return output if self._wants_dict(return_dict) else output.to_tuple()
 
     def encode(
-        self, input_values: Tensor, attention_mask: Tensor | None = None, output_attentions: bool = False
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...] | None, Tensor | None]:
         """
         What the back-end reads: (B, S) waveforms → aggregated features (B, T, D), the encoder's L + 1 hidden states
@@ -470,15 +474,17 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         if lengths is not None and min(lengths) == input_values.shape[1]:
             attention_mask = lengths = None
         input_values = input_values.to(self.encoder.dtype)
+        # Layers that nobody reads are not kept: of a large encoder they are most of the memory of a pass.
+        every_layer = output_hidden_states or self.config.layer_aggregation != "last"
         if lengths is not None and not _keeps_to_its_mask(self.config.encoder_config):
             if output_attentions:
                 raise ValueError(
                     f"output_attentions needs utterances of one length with a {self.config.encoder_config.model_type} "
                     "encoder, which runs a ragged batch in groups: pass them one by one."
                 )
-            hidden_states, attentions = self._encode_by_length(input_values, lengths), None
+            hidden_states, attentions = self._encode_by_length(input_values, lengths, every_layer), None
         else:
-            hidden_states, attentions = self._run_encoder(input_values, attention_mask, output_attentions)
+            hidden_states, attentions = self._run_encoder(input_values, attention_mask, every_layer, output_attentions)
         frame_mask = None
         if attention_mask is not None:
             valid = self._frames(attention_mask.sum(-1))
@@ -487,19 +493,24 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         return self.aggregation(hidden_states, mask), hidden_states, attentions, frame_mask
 
     def _run_encoder(
-        self, input_values: Tensor, attention_mask: Tensor | None, output_attentions: bool = False
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None,
+        every_layer: bool,
+        output_attentions: bool = False,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
         output = self.encoder(
             input_values,
             attention_mask=attention_mask,
-            output_hidden_states=True,
+            output_hidden_states=every_layer,
             output_attentions=output_attentions or None,
             return_dict=True,
         )
         # The last of transformers' hidden states is taken before the final layer norm, the published systems' after.
-        return (*output.hidden_states[:-1], output.last_hidden_state), output.attentions
+        earlier = output.hidden_states[:-1] if every_layer else ()
+        return (*earlier, output.last_hidden_state), output.attentions
 
-    def _encode_by_length(self, input_values: Tensor, lengths: list[int]) -> tuple[Tensor, ...]:
+    def _encode_by_length(self, input_values: Tensor, lengths: list[int], every_layer: bool) -> tuple[Tensor, ...]:
         """Hidden states of a ragged batch for encoders that see padding: exact, each length by itself."""
         logger.warning_once(
             f"This {self.config.encoder_config.model_type} encoder sees padding in spite of its mask: batches of "
@@ -510,7 +521,7 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         groups: list[tuple[Tensor, ...]] = []
         for length in sorted(set(lengths)):
             rows = [row for row, its_length in enumerate(lengths) if its_length == length]
-            hidden_states, _ = self._run_encoder(input_values[rows, :length], None)
+            hidden_states, _ = self._run_encoder(input_values[rows, :length], None, every_layer)
             groups.append(tuple(F.pad(h, (0, 0, 0, frames - h.shape[1])) for h in hidden_states))
             order += rows
         back = sorted(range(len(order)), key=order.__getitem__)
