@@ -350,7 +350,9 @@ def _in_background(batches: Iterator[_Batch]) -> Generator[_Batch, None, None]:
         except BaseException as error:
             put(error)
 
-    threading.Thread(target=work, name="decoding", daemon=True).start()
+    # A daemon, for a read of standard input may never return; all else is waited for below.
+    thread = threading.Thread(target=work, name="decoding", daemon=True)
+    thread.start()
     try:
         while True:
             try:
@@ -364,6 +366,8 @@ def _in_background(batches: Iterator[_Batch]) -> Generator[_Batch, None, None]:
             yield item
     finally:
         stopped.set()
+        # The interpreter aborts where it ends while a thread is inside native code of torch or of a decoder.
+        thread.join(timeout=5)
 
 
 def _rounded(value: Any) -> Any:
