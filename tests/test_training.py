@@ -76,7 +76,8 @@ def test_training_lowers_the_loss_and_saves_what_from_pretrained_takes(corpus: P
 def test_the_same_seed_gives_the_same_run_in_any_number_of_workers(corpus: Path, tmp_path: Path) -> None:
     curves = []
     for workers in (0, 2):
-        data = {"root": str(corpus), "window_length": 4000, "gain_db": 6, "noise_snr_db": [10, 30], "workers": workers}
+        augmentation = [{"name": "speed", "probability": 0.5}, {"name": "rawboost", "number": 4}]
+        data = {"root": str(corpus), "window_length": 4000, "augmentation": augmentation, "workers": workers}
         recipe = tiny_recipe(corpus, tmp_path / f"run{workers}", epochs=1, data=data)
         train(load_recipe(write(tmp_path / "recipe.yaml", recipe)))
         line = json.loads((tmp_path / f"run{workers}" / "metrics.jsonl").read_text())

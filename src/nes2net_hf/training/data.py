@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..audio import read_audio
+from ..augmentation import build_chain
 from ..configuration_nes2net import ID2LABEL
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from .recipe import DataRecipe, RecipeError
@@ -89,6 +90,7 @@ class WindowDataset(Dataset):
         self.training = training
         self.window_length = (training and recipe.crop_length) or recipe.window_length
         self.extractor = Nes2NetFeatureExtractor(window_length=self.window_length, do_normalize=recipe.normalize)
+        self.augment = build_chain(recipe.augmentation)
         self.seed = seed
         self.epoch = 0
 
@@ -105,15 +107,9 @@ class WindowDataset(Dataset):
 
     def _vary(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(S,) → (S',): augmented over the whole utterance, then cropped."""
-        recipe = self.recipe
-        if recipe.noise_snr_db is not None and rng.random() < 0.5:
-            snr = rng.uniform(recipe.noise_snr_db[0], recipe.noise_snr_db[1])
-            level = np.sqrt(np.mean(np.square(waveform, dtype=np.float64))) * 10 ** (-snr / 20)
-            waveform = waveform + (level * rng.standard_normal(waveform.size)).astype(np.float32)
-        if recipe.gain_db:
-            waveform = waveform * np.float32(10 ** (rng.uniform(-recipe.gain_db, recipe.gain_db) / 20))
+        waveform = self.augment(waveform, rng)
         excess = waveform.size - self.window_length
-        if recipe.crop == "random" and excess > 0:
+        if self.recipe.crop == "random" and excess > 0:
             start = int(rng.integers(excess + 1))
             waveform = waveform[start : start + self.window_length]
         return waveform

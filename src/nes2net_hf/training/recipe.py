@@ -11,6 +11,8 @@ from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
+from ..augmentation import AugmentationError, build_chain
+
 T = TypeVar("T")
 
 
@@ -36,8 +38,7 @@ class DataRecipe:
     crop_length: int | None = None  # samples of a training window where it is to be shorter than window_length
     crop: str = "random"  # of longer training utterances: random | first
     normalize: bool = False  # each window to zero mean and unit variance
-    gain_db: float = 0.0  # training windows are amplified by a random gain within ± so many dB
-    noise_snr_db: list[float] | None = None  # [low, high]: white noise at a random SNR in dB, on half of the windows
+    augmentation: list[dict[str, Any]] = field(default_factory=list)  # of training utterances: augmentation/chain.py
     workers: int = 0
 
 
@@ -149,5 +150,9 @@ def _check(recipe: Recipe) -> None:
             f"data.crop_length: must lie between 400 and window_length {recipe.data.window_length} samples, "
             f"got {recipe.data.crop_length}."
         )
+    try:
+        build_chain(recipe.data.augmentation)
+    except AugmentationError as error:
+        raise RecipeError(f"data.augmentation: {error}") from error
     if not recipe.model.pretrained and not recipe.model.encoder.get("model_type"):
         raise RecipeError("model.encoder.model_type: name it (e.g. wav2vec2), or an encoder in model.pretrained.")

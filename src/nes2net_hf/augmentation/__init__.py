@@ -1,0 +1,11 @@
+"""
+Augmentation of training audio: pure functions of a waveform (S,) and a random generator, composed by recipes.
+
+The same generator state gives the same audio, whatever process or worker draws it.
+"""
+
+from .chain import AugmentationError, Chain, build_chain
+from .rawboost import RawBoost
+from .speed import Speed
+
+__all__ = ["AugmentationError", "Chain", "RawBoost", "Speed", "build_chain"]

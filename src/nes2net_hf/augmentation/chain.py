@@ -1,0 +1,66 @@
+"""A recipe's list of augmentations, made into one function."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .rawboost import RawBoost
+from .speed import Speed
+
+Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+AUGMENTATIONS: dict[str, Any] = {"rawboost": RawBoost, "speed": Speed}
+
+
+class AugmentationError(ValueError):
+    """An augmentation is unknown or its settings are impossible; the message is one sentence naming the key."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Augmentations one after the other, each with its probability."""
+
+    steps: tuple[tuple[float, Augmentation], ...]
+
+    def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(S,) float32 → (S',) float32."""
+        for probability, augment in self.steps:
+            if rng.random() < probability:
+                waveform = augment(waveform, rng)
+        return waveform
+
+
+def build_chain(steps: Sequence[dict[str, Any]]) -> Chain:
+    """
+    Args:
+        steps: each with a `name` of `AUGMENTATIONS`, its `probability` (1 if absent) and the settings of that class.
+
+    Raises:
+        AugmentationError: a name or setting is unknown, or a value impossible.
+    """
+    return Chain(tuple(_build(step, index) for index, step in enumerate(steps)))
+
+
+def _build(step: dict[str, Any], index: int) -> tuple[float, Augmentation]:
+    settings = dict(step)
+    name, probability = settings.pop("name", None), settings.pop("probability", 1.0)
+    if name not in AUGMENTATIONS:
+        raise AugmentationError(f"augmentation {index}: name must be one of {', '.join(AUGMENTATIONS)}, got {name!r}.")
+    if isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
+        raise AugmentationError(f"{name}: probability must lie between 0 and 1, got {probability!r}.")
+    known = [field.name for field in dataclasses.fields(AUGMENTATIONS[name])]
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            raise AugmentationError(
+                f"{name}: {key} is no setting of it; " + (f"did you mean {near[0]}?" if near else f"it has {known}.")
+            )
+    try:
+        return float(probability), AUGMENTATIONS[name](**settings)
+    except (TypeError, ValueError) as error:
+        raise AugmentationError(f"{name}: {error}") from error

@@ -1,0 +1,148 @@
+"""
+RawBoost (Tak et al., "RawBoost: A Raw Data Boosting and Augmentation Method applied to Automatic Speaker Verification
+Anti-Spoofing", ICASSP 2022, arXiv 2111.04433): three kinds of nuisance of telephony, on the waveform alone.
+
+LnL, linear and non-linear convolutive noise: the sum of the signal's powers, each through notch filters of its own.
+ISD, impulsive signal-dependent additive noise: some samples are disturbed in proportion to themselves.
+SSI, stationary signal-independent additive noise: coloured noise at a drawn signal-to-noise ratio.
+
+Where the paper leaves a choice this follows the authors' released settings: parameters are drawn uniformly, notches
+are linear-phase band-stop filters by the window method, and only signals that would clip are scaled down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+from scipy.signal import firwin
+
+from ..audio import SAMPLING_RATE
+
+NUMBERS = {
+    0: "none", 1: "LnL", 2: "ISD", 3: "SSI", 4: "LnL, ISD, SSI in series", 5: "LnL, ISD in series",
+    6: "LnL, SSI in series", 7: "ISD, SSI in series", 8: "LnL and ISD in parallel", 9: "LnL, ISD and SSI in parallel",
+    10: "LnL and ISD in parallel, each with a probability", 11: "LnL, ISD, SSI in series, each with a probability",
+}  # fmt: skip
+_SERIES = {1: "L", 2: "I", 3: "S", 4: "LIS", 5: "LI", 6: "LS", 7: "IS", 11: "LIS"}
+_PARALLEL = {8: "LI", 9: "LIS", 10: "LI"}
+
+
+@dataclass(frozen=True)
+class RawBoost:
+    """
+    One of the twelve combinations that the published systems number; 0 to 8 are the paper's.
+
+    Args:
+        number: key of `NUMBERS`.
+        bands: notch filters in a cascade.
+        centre: lowest and highest centre frequency of a notch, in Hz.
+        width: narrowest and widest notch, in Hz.
+        coefficients: fewest and most taps of a notch; even draws become the next odd number.
+        gain: lowest and highest gain of a cascade, in dB.
+        powers: of the signal that LnL sums (N_f), 1 = linear.
+        bias: lowest and highest attenuation of the non-linear parts against the linear one, in dB.
+        disturbed: the most samples that ISD disturbs, in per cent.
+        disturbance: gain of ISD (g_sd).
+        snr: lowest and highest signal-to-noise ratio of SSI, in dB.
+        chances: of LnL, ISD and SSI in numbers 10 and 11.
+
+    Raises:
+        ValueError: `number` is unknown, or a range is out of order.
+    """
+
+    number: int = 4
+    bands: int = 5
+    centre: tuple[float, float] = (20.0, 8000.0)
+    width: tuple[float, float] = (100.0, 1000.0)
+    coefficients: tuple[int, int] = (10, 100)
+    gain: tuple[float, float] = (0.0, 0.0)
+    powers: int = 5
+    bias: tuple[float, float] = (5.0, 20.0)
+    disturbed: float = 10.0
+    disturbance: float = 2.0
+    snr: tuple[float, float] = (10.0, 40.0)
+    chances: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.number not in NUMBERS:
+            raise ValueError(f"number must be 0 to 11, got {self.number!r}.")
+        for name in ("centre", "width", "coefficients", "gain", "bias", "snr"):
+            value = getattr(self, name)
+            if len(value) != 2 or value[0] > value[1]:
+                raise ValueError(f"{name} must be a lower and an upper bound, got {value!r}.")
+        if self.bands < 1 or self.powers < 1 or not 0 <= self.disturbed <= 100:
+            raise ValueError("bands and powers must be at least 1, and disturbed a percentage.")
+
+    def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(S,) float32 in [-1, 1] → (S,) float32 in [-1, 1]."""
+        wave = waveform.astype(np.float64)
+        parts: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+            "L": self.convolutive, "I": self.impulsive, "S": self.stationary
+        }  # fmt: skip
+        if self.number in _SERIES:
+            for part in _SERIES[self.number]:
+                if self._is_drawn(part, rng):
+                    wave = parts[part](wave, rng)
+        elif self.number in _PARALLEL:
+            drawn = [parts[part](wave, rng) for part in _PARALLEL[self.number] if self._is_drawn(part, rng)]
+            if drawn:
+                wave = _scaled(np.sum(drawn, axis=0), always=True)
+        return wave.astype(np.float32)
+
+    def _is_drawn(self, part: str, rng: np.random.Generator) -> bool:
+        return self.number not in (10, 11) or rng.random() < self.chances["LIS".index(part)]
+
+    def convolutive(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """LnL (section 3.1): Σ_j h_j * x^j, the parts with j > 1 `bias` dB lower; mean taken out. (S,) → (S,)"""
+        size = fft.next_fast_len(wave.size + self.bands * self.coefficients[1], real=True)
+        spectrum, power = np.zeros(size // 2 + 1, dtype=np.complex128), np.ones(1)
+        for order in range(self.powers):
+            power = power * wave
+            # By linearity the filtered powers are summed as spectra: one transform back for all of them.
+            least, most = (0.0, 0.0) if order == 0 else self.bias
+            taps = self._notches(rng, (self.gain[0] - most, self.gain[1] - least))
+            spectrum += fft.rfft(power, size) * _centred_response(taps, size)
+        filtered = fft.irfft(spectrum, size)[: wave.size]
+        return _scaled(filtered - filtered.mean())
+
+    def impulsive(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """ISD (section 3.2): x + g·x·D where D is the product of two uniform draws in [-1, 1]. (S,) → (S,)"""
+        count = int(wave.size * rng.uniform(0.0, self.disturbed) / 100)
+        places = rng.choice(wave.size, count, replace=False, shuffle=False)
+        factors = rng.uniform(-1.0, 1.0, count) * rng.uniform(-1.0, 1.0, count)
+        disturbed = wave.copy()
+        disturbed[places] += self.disturbance * wave[places] * factors
+        return _scaled(disturbed)
+
+    def stationary(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """SSI (section 3.3): white noise through notch filters, added at a drawn SNR. (S,) → (S,)"""
+        size = fft.next_fast_len(wave.size + self.bands * self.coefficients[1], real=True)
+        response = _centred_response(self._notches(rng, self.gain), size)
+        noise = fft.irfft(fft.rfft(rng.standard_normal(wave.size), size) * response, size)[: wave.size]
+        snr = rng.uniform(*self.snr)
+        return wave + noise * (np.linalg.norm(wave) / np.linalg.norm(noise) / 10 ** (snr / 20))
+
+    def _notches(self, rng: np.random.Generator, gain: tuple[float, float]) -> np.ndarray:
+        """Taps (odd,) of a cascade of band-stop filters whose largest gain is drawn from `gain` dB."""
+        taps = np.ones(1)
+        for _ in range(self.bands):
+            centre, width = rng.uniform(*self.centre), rng.uniform(*self.width)
+            count = int(rng.integers(self.coefficients[0], self.coefficients[1])) | 1
+            low, high = max(centre - width / 2, 1e-3), min(centre + width / 2, SAMPLING_RATE / 2 - 1e-3)
+            taps = np.convolve(taps, firwin(count, [low, high], window="hamming", fs=SAMPLING_RATE))
+        largest = np.abs(fft.rfft(taps, 2048)).max()
+        return taps * (10 ** (rng.uniform(*gain) / 20) / largest)
+
+
+def _centred_response(taps: np.ndarray, size: int) -> np.ndarray:
+    """Spectrum (size // 2 + 1,) of linear-phase taps (odd,) without their delay, so that powers stay aligned."""
+    return fft.rfft(np.roll(np.pad(taps, (0, size - taps.size)), -(taps.size // 2)))
+
+
+def _scaled(wave: np.ndarray, always: bool = False) -> np.ndarray:
+    """Brought to a peak of 1 where it is beyond that, or always."""
+    peak = np.abs(wave).max()
+    return wave / peak if peak > 1 or (always and peak > 0) else wave
