@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,38 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nes2net_hf import Nes2NetConfig
+from nes2net_hf.conversion.keys import AGGREGATION_KEYS, BACKEND_PREFIX, official_key
 from nes2net_hf.modeling_nes2net import Nes2NetBackend, Nes2NetModel, _build_aggregation
 
 from .conftest import FIXTURES, tiny_encoder_config
 
-# Official key, under `Nested_Res2Net_TDNN.` → ours, under the modules of `OfficialBackend` below.
-_RULES = [
-    (r"^Build_in_Res2Nets\.(\d+)\.", r"backend.blocks.\1."),
-    (r"^bns\.", "backend.norms."),
-    (r"^bn\.", "backend.norm_out."),
-    (r"^fc\.", "classifier."),
-    (r"^pooling\.linear1\.", "pooling.squeeze."),
-    (r"^pooling\.linear2\.", "pooling.attend."),
-    (r"\.convs\.(\d+)\.", r".steps.\1.conv."),
-    (r"\.bns\.(\d+)\.", r".steps.\1.norm."),
-    (r"\.weighted_sum\.(\d+)$", r".steps.\1.column_weights"),
-    (r"\.conv1\.", ".conv_in."),
-    (r"\.bn1\.", ".norm_in."),
-    (r"\.conv3\.", ".conv_out."),
-    (r"\.bn3\.", ".norm_out."),
-    (r"\.se\.se\.1\.", ".squeeze_excitation.squeeze."),
-    (r"\.se\.se\.3\.", ".squeeze_excitation.excite."),
-]
-_AGGREGATION_KEYS = {
-    "fc_att_merge.0.weight": "squeeze.weight",
-    "fc_att_merge.2.weight": "excite.weight",
-    "weight_hidd": "layer_weights",
-    "W": "feature_weights",
-    "W1": "squeeze",
-    "W2": "excite",
-    "linear_proj.weight": "projection.weight",
-    "linear_proj.bias": "projection.bias",
-}
 BACKENDS = sorted(path.stem for path in (FIXTURES / "backends").glob("*.json"))
 AGGREGATIONS = {
     "agg_sea": "squeeze_excitation",
@@ -102,12 +74,13 @@ def golden_backend(name: str) -> Golden:
         pooling="attentive_statistics" if options["pool_func"] == "ASTP" else "mean",
     )
     module = OfficialBackend(config, options["n_output_logits"])
-    ours = module.state_dict()
+    official = load_file(path.with_suffix(".safetensors"))
     state = {}
-    for key, tensor in load_file(path.with_suffix(".safetensors")).items():
-        for pattern, replacement in _RULES:
-            key = re.sub(pattern, replacement, key)
-        state[key] = tensor.reshape(ours[key].shape).to(ours[key].dtype)
+    for key, ours in module.state_dict().items():
+        whole = key if key.startswith("classifier.") else f"nes2net.{key}"
+        name = official_key(whole, config, encoder_prefix="").removeprefix(BACKEND_PREFIX)
+        state[key] = official.pop(name).reshape(ours.shape).to(ours.dtype)
+    assert not official, f"not read: {list(official)}"
     module.load_state_dict(state, strict=True)
     return Golden(module.eval(), dict(np.load(path.with_suffix(".npz"))))
 
@@ -122,6 +95,8 @@ def golden_aggregation(name: str) -> Golden:
         inner_scale=2,
     )
     module = _build_aggregation(config)
-    state = {_AGGREGATION_KEYS[key]: tensor for key, tensor in load_file(path.with_suffix(".safetensors")).items()}
+    official = load_file(path.with_suffix(".safetensors"))
+    state = {ours: official.pop(key) for ours, key in AGGREGATION_KEYS[AGGREGATIONS[name]].items()}
+    assert not official, f"not read: {list(official)}"
     module.load_state_dict(state, strict=True)
     return Golden(module.eval(), dict(np.load(path.with_suffix(".npz"))))

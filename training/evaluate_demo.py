@@ -14,7 +14,6 @@ import sys
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from string import Template
 
 import torch
 import transformers
@@ -22,10 +21,9 @@ import yaml
 from demo_corpus.baseline import baseline_scores
 
 from nes2net_hf import Detector, Nes2NetForAudioClassification
+from nes2net_hf.cards import render
 from nes2net_hf.metrics import Interval, bootstrap_eer
 from nes2net_hf.training.data import Utterance, read_manifest
-
-TEMPLATE = Path(__file__).parents[1] / "model_cards" / "demo.md"
 
 
 @dataclass
@@ -108,7 +106,8 @@ def write_card(folder: Path, rows: list[Condition], test: list[Utterance]) -> No
     recipe = folder.parent / "recipe.yaml"
     curve = folder.parent / "metrics.jsonl"
     history = [json.loads(line) for line in curve.read_text(encoding="utf-8").splitlines()]
-    card = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+    card = render(
+        "demo.md",
         table=table(rows),
         parameters=f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}",
         threshold=f"{model.config.threshold:.3f}",

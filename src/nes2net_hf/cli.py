@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,11 @@ app = typer.Typer(
 class Channels(str, Enum):
     mix = "mix"
     each = "each"
+
+
+class Activation(str, Enum):
+    relu = "relu"
+    selu = "selu"
 
 
 class DType(str, Enum):
@@ -119,6 +125,63 @@ def detect(
     raise typer.Exit(run_detect(options))
 
 
+@app.command()
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="IN", help="The authors' .pth, .pt or .safetensors, or org/repo:file.pth on the Hub."),
+    ],
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The folder to write.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    encoder_config: Annotated[
+        Path | None,
+        typer.Option(
+            help="File or folder with the encoder's configuration.", show_default="XLS-R 300M's or WavLM-Large's"
+        ),
+    ] = None,
+    activation: Annotated[
+        Activation | None, typer.Option(help="Of the back-end.", show_default="told by its batch norms")
+    ] = None,
+    dilation: Annotated[
+        int | None, typer.Option(min=1, help="Of the back-end, in frames.", show_default="the recipe's")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="All of it, but write nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT where it exists.")] = False,
+    verify: Annotated[
+        Path | None,
+        typer.Option("--verify", metavar="AUDIO", help="Load OUT in a fresh process and compare its logits."),
+    ] = None,
+    back: Annotated[
+        bool, typer.Option("--to-official", help="The way back: IN is a folder, OUT the official .pth to write.")
+    ] = False,
+    original: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="ORIGINAL.pth", help="With --to-official: where the keys of pre-training are."),
+    ] = None,
+) -> None:
+    """
+    Convert the authors' checkpoints to folders of the Hugging Face layout, or back.
+
+    Exit codes: 0 converted, 1 it cannot be, 2 wrong usage, 130 interrupted.
+    """
+    from .commands import ConvertOptions, run_convert
+
+    options = ConvertOptions(
+        source=source,
+        out=out,
+        revision=revision,
+        encoder_config=encoder_config,
+        activation=activation.value if activation else None,
+        dilation=dilation,
+        dry_run=dry_run,
+        force=force,
+        verify=verify,
+        back=back,
+        original=original,
+    )
+    raise typer.Exit(run_convert(options))
+
+
 def main() -> None:
     """The console entry: what nobody foresaw is a sentence, too."""
     try:
@@ -129,7 +192,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …")
         typer.echo(f"nes2net failed unexpectedly ({reason}); please report it with the command you ran.", err=True)
         sys.exit(1)
 

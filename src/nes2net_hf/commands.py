@@ -48,9 +48,7 @@ class DetectOptions:
 
 def run_detect(options: DetectOptions) -> int:
     """Judges, writes and draws; returns the exit code."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    hub_logging.set_verbosity_error()
+    _be_quiet()
     judged = failed = 0
     drawn: list[Result] = []
     try:
@@ -100,6 +98,70 @@ def run_detect(options: DetectOptions) -> int:
     except KeyboardInterrupt:
         _say(f"Interrupted: {judged} judged, {failed} could not be.")
         return 130
+
+
+@dataclass
+class ConvertOptions:
+    """What `nes2net convert` was asked for."""
+
+    source: str
+    out: Path | None
+    revision: str | None
+    encoder_config: Path | None
+    activation: str | None
+    dilation: int | None
+    dry_run: bool
+    force: bool
+    verify: Path | None
+    back: bool
+    original: Path | None
+
+
+def run_convert(options: ConvertOptions) -> int:
+    """Converts and says what was found; returns the exit code."""
+    from .conversion import ConversionError, convert, to_official
+
+    _be_quiet()
+    _as_utf8(sys.stdout)
+    try:
+        _check_conversion(options)
+        if options.back:
+            assert options.out is not None
+            to_official(options.source, options.out, original=options.original, force=options.force, report=print)
+        else:
+            convert(
+                options.source,
+                None if options.dry_run else options.out,
+                revision=options.revision,
+                encoder_config=options.encoder_config,
+                activation=options.activation,
+                dilation=options.dilation,
+                force=options.force,
+                verify=options.verify,
+                report=print,
+            )
+        return 0
+    except UsageError as error:
+        _say(f"Error: {error}")
+        return 2
+    except ConversionError as error:
+        _say(f"Error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        _say("Interrupted: nothing was written.")
+        return 130
+
+
+def _check_conversion(options: ConvertOptions) -> None:
+    forward = (options.revision, options.encoder_config, options.activation, options.dilation, options.verify)
+    if options.back and (options.dry_run or any(value is not None for value in forward)):
+        raise UsageError("--to-official goes with --from and --force only.")
+    if options.original is not None and not options.back:
+        raise UsageError("--from is for --to-official.")
+    if options.out is None and not options.dry_run:
+        raise UsageError("name OUT, what to write, or ask for a --dry-run.")
+    if options.dry_run and options.verify is not None:
+        raise UsageError("--verify needs a written folder: leave --dry-run away.")
 
 
 def _check(options: DetectOptions) -> str:
@@ -161,6 +223,13 @@ def _writer(options: DetectOptions, form: str, progress: _Progress, stack: ExitS
     except OSError as error:
         raise OutputError(f"--output {options.output} cannot be written: {error.strerror}.") from None
     return make(stack.enter_context(file), fresh)
+
+
+def _be_quiet() -> None:
+    """Libraries' remarks and bars would stand between our lines."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()
 
 
 def _as_utf8(stream: Any) -> None:

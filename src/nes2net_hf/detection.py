@@ -58,7 +58,8 @@ class Result:
     """Mean over the windows that hold sound; higher = bona fide."""
     label: str | None = None
     """`bonafide` from the threshold on, `spoof` below."""
-    threshold: float = 0.0
+    threshold: float | None = 0.0
+    """None where the score is the bona fide logit and no threshold is known: the label is that of the log-odds."""
     min_window_score: float | None = None
     min_window_start: float | None = None
     windows: list[WindowScore] = field(default_factory=list)
@@ -102,7 +103,8 @@ class Detector:
         batch_size: windows judged together.
         hop: seconds from one window to the next; a window's own length if None, so that they stand side by side.
         channels: `"mix"` judges the mean of the channels, `"each"` every channel for itself.
-        threshold: score from which a recording is called bona fide; the model's own if None, or else 0.
+        threshold: score from which a recording is called bona fide; the model's own if None, else
+            0 of the log-odds.
 
     Raises:
         ModelError: the model cannot be loaded, or an option is impossible.
@@ -135,7 +137,9 @@ class Detector:
         self.model_name = DEMO_MODEL.name if model is None else os.fspath(model) + (f"@{revision}" if revision else "")
         self.batch_size = batch_size
         self.channels = channels
-        self.threshold = next(t for t in (threshold, self.model.config.threshold, 0.0) if t is not None)
+        self.threshold = self.model.config.threshold if threshold is None else threshold
+        if self.threshold is None and self.model.config.score == "log_odds":
+            self.threshold = 0.0
         self.window_length = self.extractor.window_length
         self.hop = self.window_length if hop is None else round(hop * SAMPLING_RATE)
         if not 1 <= self.hop <= self.window_length:
@@ -158,10 +162,13 @@ class Detector:
         with closing(_in_background(self._batches(list_recordings(sources)))) as batches:
             for batch in batches:
                 if batch.inputs is not None:
-                    for window, score in zip(batch.windows, self._score(batch.inputs), strict=True):
+                    for (recording, window), (score, log_odds) in zip(
+                        batch.windows, self._score(batch.inputs), strict=True
+                    ):
                         window.score = score
+                        recording.log_odds.append(log_odds)
                     if progress is not None:
-                        progress(sum(window.end - window.start for window in batch.windows))
+                        progress(sum(window.end - window.start for _, window in batch.windows))
                 for recording in batch.finished:
                     yield self._verdict(recording)
 
@@ -176,12 +183,12 @@ class Detector:
                         yield batch.close(self.extractor)
                         batch = _Batch()
                     continue
-                window, samples = item
+                recording, window, samples = item
                 # Only files shorter than a window differ, and only where the extractor does not fill them up.
                 if batch.samples and self.extractor.length_policy == "whole" and len(samples) != len(batch.samples[0]):
                     yield batch.close(self.extractor)
                     batch = _Batch()
-                batch.windows.append(window)
+                batch.windows.append((recording, window))
                 batch.samples.append(samples)
                 if len(batch.windows) == self.batch_size:
                     yield batch.close(self.extractor)
@@ -189,8 +196,8 @@ class Detector:
         if batch.windows:
             yield batch.close(self.extractor)
 
-    def _windows(self, source: Any) -> Iterator[tuple[WindowScore, np.ndarray] | _Recording]:
-        """The windows (S,) of a recording that hold sound, then the recording, or its channels."""
+    def _windows(self, source: Any) -> Iterator[tuple[_Recording, WindowScore, np.ndarray] | _Recording]:
+        """The windows (S,) of a recording that hold sound, each with it, then the recording, or its channels."""
         name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
         try:
             if name is not None and os.path.isdir(name):
@@ -204,7 +211,7 @@ class Detector:
                         window = WindowScore(start / SAMPLING_RATE, (start + len(samples)) / SAMPLING_RATE, None)
                         recording.windows.append(window)
                         if np.abs(samples).max() > SILENCE:
-                            yield window, samples
+                            yield recording, window, samples
                 for recording in recordings:
                     recording.conclude(audio)
                 yield from recordings
@@ -215,11 +222,11 @@ class Detector:
             yield _Recording(name or "<unnamed>", error=f"{name or '<unnamed>'} could not be read ({reason}).")
 
     @torch.inference_mode()
-    def _score(self, input_values: Tensor) -> list[float]:
-        """(B, S) → B scores. No attention mask: windows of one batch are equally long."""
+    def _score(self, input_values: Tensor) -> list[list[float]]:
+        """(B, S) → B scores with their log-odds. No attention mask: windows of one batch are equally long."""
         try:
             logits = self.model(input_values=input_values.to(self.device)).logits
-            return self.model.score(logits).float().tolist()
+            return torch.stack([self.model.score(logits), logits[:, 1] - logits[:, 0]], dim=1).float().tolist()
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, MemoryError) or "memory" in str(error):
                 raise DetectionError(
@@ -247,7 +254,8 @@ class Detector:
         if result.error is None:
             lowest = scores.index(min(scores))
             result.score = float(np.mean(scores))
-            result.label = "bonafide" if result.score >= self.threshold else "spoof"
+            margin = float(np.mean(recording.log_odds)) if self.threshold is None else result.score - self.threshold
+            result.label = "bonafide" if margin >= 0 else "spoof"
             result.min_window_score, result.min_window_start = scores[lowest], judged[lowest].start
             result.windows, result.warnings = recording.windows, recording.warnings
         return result
@@ -287,6 +295,7 @@ class _Recording:
     name: str
     channel: int | None = None
     windows: list[WindowScore] = field(default_factory=list)
+    log_odds: list[float] = field(default_factory=list)  # of the windows that hold sound
     duration: float | None = None
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
@@ -315,7 +324,7 @@ class _Recording:
 class _Batch:
     """Windows judged together, and the recordings that are complete once they are."""
 
-    windows: list[WindowScore] = field(default_factory=list)
+    windows: list[tuple[_Recording, WindowScore]] = field(default_factory=list)
     samples: list[np.ndarray] = field(default_factory=list)
     finished: list[_Recording] = field(default_factory=list)
     inputs: Tensor | None = None

@@ -11,23 +11,11 @@ import torch
 
 from .configuration_nes2net import Nes2NetConfig
 from .feature_extraction_nes2net import Nes2NetFeatureExtractor
+from .hub import hub_reason
 from .modeling_nes2net import Nes2NetForAudioClassification
 
 DEMO_MODEL = Path(__file__).parent / "models" / "nes2net-demo"
 DTYPES = ("float32", "bfloat16", "float16")
-
-# What went wrong at the Hub, by the names of huggingface_hub's and its HTTP client's exceptions.
-_HUB_REASONS = {
-    "GatedRepoError": "access to it must be granted first: ask for it on its page, then log in with `hf auth login`",
-    "RevisionNotFoundError": "it has no such revision",
-    "RepositoryNotFoundError": "there is no such model on the Hub, or it is private: check the id, or log in with "
-    "`hf auth login`",
-    "OfflineModeIsEnabled": "offline mode is on and it is not in the cache: unset HF_HUB_OFFLINE, or give a folder",
-    "LocalEntryNotFoundError": "the Hub cannot be reached and it is not in the cache: check the network, or give a "
-    "folder",
-    "ConnectError": "the Hub cannot be reached: check the network, or give a folder",
-    "ConnectTimeout": "the Hub cannot be reached: check the network, or give a folder",
-}
 
 
 class ModelError(ValueError):
@@ -101,10 +89,8 @@ def _check_place(name: str) -> None:
 
 def _reason(error: BaseException, name: str) -> str:
     """What a chain of exceptions comes down to."""
-    seen: BaseException | None = error
-    while seen is not None and not Path(name).is_dir():
-        if type(seen).__name__ in _HUB_REASONS:
-            return f"could not be loaded: {_HUB_REASONS[type(seen).__name__]}"
-        seen = seen.__cause__ or seen.__context__
+    reason = None if Path(name).is_dir() else hub_reason(error)
+    if reason is not None:
+        return f"could not be loaded: {reason}"
     first: Any = re.split(r"(?<=\w)[.:]?\s*\n|\.\s", str(error).strip())[0]
     return f"could not be loaded: {first.rstrip('.') or type(error).__name__}"

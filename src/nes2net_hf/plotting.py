@@ -89,16 +89,15 @@ def _draw_scores(panel: Axes, result: Result) -> None:
     values = np.array([np.nan if window.score is None else window.score for window in result.windows])
     panel.stairs(values, edges, baseline=None, color=INK, linewidth=1.6)
     for left, right, value in zip(edges, edges[1:], values, strict=False):
-        if value < result.threshold:
+        if result.threshold is not None and value < result.threshold:
             panel.axvspan(left, right, color=SPOOF, alpha=0.13, linewidth=0)
-    panel.axhline(result.threshold, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
     panel.axhline(result.score, color=color, linewidth=1)
-
-    above = result.score >= result.threshold
-    for value, name, ink, high in (
-        (result.score, "mean", color, above),
-        (result.threshold, "threshold", FAINT, not above),
-    ):  # on either side of their lines, for these may lie close together
+    above = result.threshold is None or result.score >= result.threshold
+    lines = [(result.score, "mean", color, above)]
+    if result.threshold is not None:
+        panel.axhline(result.threshold, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+        lines.append((result.threshold, "threshold", FAINT, not above))
+    for value, name, ink, high in lines:  # on either side of their lines, for these may lie close together
         va = "bottom" if high else "top"
         panel.text(1.005, value, name, transform=panel.get_yaxis_transform(), color=ink, va=va, fontsize=8)
     lowest = next(index for index, window in enumerate(result.windows) if window.start == result.min_window_start)

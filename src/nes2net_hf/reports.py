@@ -87,7 +87,7 @@ def clock(seconds: float) -> str:
     return (f"{hours}:{minutes:02}" if hours else f"{minutes}") + f":{rest // 10:02}.{rest % 10}"
 
 
-def finished_files(path: Path, form: str, model: str, threshold: float, channels: str) -> set[str]:
+def finished_files(path: Path, form: str, model: str, threshold: float | None, channels: str) -> set[str]:
     """
     The files an interrupted run has judged, for `--resume`; leaves in the output only their rows.
 
@@ -100,10 +100,12 @@ def finished_files(path: Path, form: str, model: str, threshold: float, channels
     text = path.read_bytes().decode("utf-8", errors="surrogateescape")
     rows = _read_json_lines(path, text) if form == "jsonl" else _read_csv(path, text)
     for row in rows:
-        if row["model"] != model or float(row["threshold"]) != round(threshold, 6):
+        # None is an empty cell in CSV.
+        its_threshold = None if row["threshold"] in (None, "") else float(row["threshold"])
+        if row["model"] != model or its_threshold != (None if threshold is None else round(threshold, 6)):
             raise OutputError(
-                f"{path} was written with model {row['model']} and threshold {row['threshold']}, not {model} and "
-                f"{threshold:g}: resume with those, or write to another file."
+                f"{path} was written with model {row['model']} and threshold {its_threshold}, not {model} and "
+                f"{threshold}: resume with those, or write to another file."
             )
     again = {row["file"] for row in rows if row["error"]}
     if channels == "each" and rows:

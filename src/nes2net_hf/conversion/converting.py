@@ -1,0 +1,309 @@
+"""From an official checkpoint to a folder that `from_pretrained`, `pipeline` and `nes2net detect --model` take."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from torch import Tensor
+from transformers import AutoConfig, PretrainedConfig
+
+from ..cards import write_converted_card
+from ..configuration_nes2net import Nes2NetConfig
+from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
+from ..hub import hub_reason
+from ..modeling_nes2net import Nes2NetForAudioClassification
+from .errors import ConversionError
+from .keys import BACKEND_PREFIX, official_key, official_shape
+from .reading import Checkpoint, is_legacy_pickle, read_checkpoint
+from .recognition import Recognised, recognise
+from .system import System
+
+Report = Callable[[str], None]
+_LISTED = 8  # wrong keys that a message names; the rest is counted
+
+
+@dataclass
+class Converted:
+    """A checkpoint made ready to be written: our configuration and tensors, none of them copied."""
+
+    checkpoint: Checkpoint
+    recognised: Recognised
+    config: Nes2NetConfig
+    extractor: Nes2NetFeatureExtractor
+    tensors: dict[str, Tensor]
+    dropped: list[str] = field(default_factory=list)
+
+    def model(self) -> Nes2NetForAudioClassification:
+        """The model in memory, on the checkpoint's own tensors."""
+        model = _without_weights(self.config)
+        model.load_state_dict(self.tensors, strict=True, assign=True)
+        return model.eval()
+
+
+def convert(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None,
+    *,
+    revision: str | None = None,
+    encoder_config: str | os.PathLike[str] | None = None,
+    activation: str | None = None,
+    dilation: int | None = None,
+    force: bool = False,
+    verify: str | os.PathLike[str] | None = None,
+    report: Report = lambda line: None,
+) -> Converted | None:
+    """
+    Converts an official system, or the bare encoder that the official instructions download.
+
+    Args:
+        source: `.pth`, `.pt` or `.safetensors`, or a file on the Hub as `org/repo:file.pth`.
+        out: the folder to write; None writes nothing, and does all the rest.
+        revision: of the file on the Hub.
+        encoder_config: file or folder with the encoder's configuration; XLS-R 300M's or WavLM-Large's if None.
+        activation: `"relu"` or `"selu"`; read from the batch norms if None.
+        dilation: of the back-end; the recipe's if None.
+        force: replace `out` where it exists.
+        verify: a recording whose logits a fresh process must get from the folder as the model in memory gives them.
+        report: is told, line by line, what is found, assumed and done.
+
+    Returns:
+        What was converted; None for a bare encoder.
+
+    Raises:
+        ConversionError: the file cannot be read, is no such system, has wrong keys, or does not verify.
+    """
+    target = None if out is None else _target(Path(out), force)
+    path, is_on_hub = _fetch(os.fspath(source), revision)
+    if path.is_file() and path.stat().st_size and is_legacy_pickle(path):
+        report("note      a pickle of torch before 1.6: it is read into memory whole, about 2.5 times its size")
+    checkpoint = read_checkpoint(path)
+    if not any(key.startswith(BACKEND_PREFIX) for key in checkpoint.tensors):
+        from .encoders import convert_encoder, is_bare_encoder
+
+        if is_bare_encoder(checkpoint.tensors):
+            with _written(target) as folder:
+                convert_encoder(checkpoint, folder, encoder_config, report)
+            report("nothing was written (dry run)" if target is None else f"written   {target}")
+            return None
+    converted = prepare(checkpoint, encoder_config, activation, dilation, report)
+    with _written(target) as folder:
+        if folder is not None:
+            write(converted, folder, os.fspath(source) if is_on_hub else None)
+            if verify is not None:
+                from .verification import verify_folder
+
+                report(verify_folder(converted, folder, Path(verify)))
+    report("nothing was written (dry run)" if target is None else f"written   {target}")
+    return converted
+
+
+def prepare(
+    checkpoint: Checkpoint,
+    encoder_config: str | os.PathLike[str] | None = None,
+    activation: str | None = None,
+    dilation: int | None = None,
+    report: Report = lambda line: None,
+) -> Converted:
+    """Recognises a system and maps its keys; raises ConversionError where a key is missing, unexpected, mis-shaped."""
+    recognised = recognise(checkpoint.tensors, activation, dilation)
+    system = recognised.system
+    try:
+        encoder = settle_encoder_config(system, recognised, encoder_config)
+        config = Nes2NetConfig(encoder_config=encoder, **recognised.config)
+    except ValueError as error:
+        raise ConversionError(f"{checkpoint.path}: {error}") from None
+    _report_findings(recognised, config, report)
+    tensors, dropped = map_tensors(checkpoint, system, config)
+    if dropped:
+        report(f"dropped   {len(dropped)} keys that only pre-training needs ({', '.join(dropped[:3])} …)")
+    extractor = Nes2NetFeatureExtractor(
+        window_length=system.window_length, length_policy=system.length_policy, do_normalize=system.do_normalize
+    )
+    return Converted(checkpoint, recognised, config, extractor, tensors, dropped)
+
+
+def map_tensors(checkpoint: Checkpoint, system: System, config: Nes2NetConfig) -> tuple[dict[str, Tensor], list[str]]:
+    """Our key → official tensor in our shape, for each key of the model; and the dropped keys."""
+    ours = _without_weights(config).state_dict()
+    expected = {official_key(key, config, system.encoder_prefix): key for key in ours}
+    dropped = [key for key in checkpoint.tensors if system.is_dropped(key)]
+    shapes = {name: official_shape(key, tuple(ours[key].shape), config) for name, key in expected.items()}
+    check_keys(checkpoint, shapes, set(dropped))
+    return {key: checkpoint.tensors[name].reshape(ours[key].shape) for name, key in expected.items()}, dropped
+
+
+def check_keys(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], dropped: set[str]) -> None:
+    """Raises ConversionError listing the keys of `checkpoint` that are missing, unexpected or of another shape."""
+    tensors = checkpoint.tensors
+    problems = {
+        "missing": [key for key in shapes if key not in tensors],
+        "unexpected": [key for key in tensors if key not in shapes and key not in dropped],
+        "mis-shaped": [
+            f"{key} {tuple(tensors[key].shape)} instead of {shape}"
+            for key, shape in shapes.items()
+            if key in tensors and tuple(tensors[key].shape) != shape
+        ],
+    }
+    if any(problems.values()):
+        counts = " and ".join(f"{len(keys)} {kind} keys" for kind, keys in problems.items() if keys)
+        lines = [f"  {kind}: {key}" for kind, keys in problems.items() for key in keys[:_LISTED]]
+        rest = sum(max(0, len(keys) - _LISTED) for keys in problems.values())
+        lines += [f"  and {rest} more"] if rest else []
+        raise ConversionError("\n".join([f"{checkpoint.path} has {counts}; nothing was written.", *lines]))
+
+
+def settle_encoder_config(
+    system: System, recognised: Recognised, given: str | os.PathLike[str] | None
+) -> PretrainedConfig:
+    """The encoder's configuration, checked against the shapes in the checkpoint."""
+    fields = system.default_encoder_config() if given is None else _read_config(Path(given), system.encoder_type)
+    whose = f"{system.encoder_name}'s" if given is None else f"that of {given}"
+    if fields.get("model_type") != system.encoder_type:
+        raise ConversionError(
+            f"the encoder configuration {given} is of type {fields.get('model_type')!r}; this checkpoint needs "
+            f"{system.encoder_type!r}."
+        )
+    config = AutoConfig.for_model(**fields)
+    for name, value in recognised.encoder.items():
+        said = getattr(config, name)
+        said = list(said) if isinstance(said, (list, tuple)) else said
+        if said != value:
+            raise ConversionError(
+                f"the checkpoint's encoder has {name} {value}, but the configuration ({whose}) says {said}: give its "
+                "own with --encoder-config."
+            )
+    if given is None:
+        unread = (
+            ["conv_stride", "max_bucket_distance"]
+            if system.encoder_type == "wavlm"
+            else ["num_attention_heads", "conv_stride"]
+        )
+        recognised.assumed["encoder"] = (
+            f"{', '.join(unread)} of {system.encoder_name}; weights do not tell them (--encoder-config)"
+        )
+    return config
+
+
+def write(converted: Converted, folder: Path, source: str | None) -> None:
+    """Writes configuration, weights, extractor, the code that travels, and the card; `source` names it on the Hub."""
+    model = _without_weights(converted.config)
+    # A dictionary of its own, for saving empties it. As one file: it is written from the mapped tensors, none copied.
+    model.save_pretrained(folder, state_dict=dict(converted.tensors), max_shard_size="1TB")
+    converted.extractor.save_pretrained(folder)
+    write_converted_card(
+        folder,
+        config=converted.config,
+        system=converted.recognised.system,
+        source=source,
+        file_name=converted.checkpoint.path.name,
+        sha256=converted.checkpoint.sha256,
+        assumed=converted.recognised.assumed,
+    )
+
+
+def _without_weights(config: Nes2NetConfig) -> Nes2NetForAudioClassification:
+    """The model's structure: its parameters have shapes and no memory."""
+    with torch.device("meta"):
+        return Nes2NetForAudioClassification(config)
+
+
+def _read_config(path: Path, encoder_type: str) -> dict[str, Any]:
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConversionError(f"--encoder-config {file} cannot be read ({error.strerror}).") from None
+    except ValueError:
+        raise ConversionError(f"--encoder-config {file} is not a JSON file.") from None
+    if not isinstance(fields, dict):
+        raise ConversionError(f"--encoder-config {file} must hold the fields of a configuration.")
+    fields = fields.get("encoder_config", fields)  # a Nes2Net folder has its encoder's in it
+    return {"model_type": encoder_type, "layerdrop": 0.0, "apply_spec_augment": False, **fields}
+
+
+def _report_findings(recognised: Recognised, config: Nes2NetConfig, report: Report) -> None:
+    encoder = config.encoder_config
+    report(f"system    {recognised.system.title}")
+    report(
+        f"encoder   {encoder.model_type}, {encoder.num_hidden_layers} layers of {encoder.hidden_size} features, "
+        f"aggregation {config.layer_aggregation}"
+    )
+    report(
+        f"back-end  {config.backend_variant}, scales {config.outer_scale} x {config.inner_scale}, kernel "
+        f"{config.kernel_size}, dilation {config.dilation}, {config.hidden_act}, SE reduction {config.se_reduction}"
+    )
+    report(f"head      {config.pooling} pooling, {config.classifier_outputs} logit(s), score {config.score}")
+    system = recognised.system
+    length = "whole utterance" if system.length_policy == "whole" else f"first {system.window_length:,} samples"
+    report(f"input     {length}, {'each layer-normalised' if system.do_normalize else 'raw'}, as the recipe has it")
+    for what, how in recognised.assumed.items():
+        report(f"assumed   {what}: {how}")
+
+
+def _fetch(source: str, revision: str | None) -> tuple[Path, bool]:
+    """The local file, downloaded where a file on the Hub is named, and whether it is from there."""
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+):(.+)", source)
+    if match is None or Path(source).exists():
+        if revision is not None:
+            raise ConversionError("--revision is for a file on the Hub: name it as org/repo:file.pth.")
+        return Path(source), False
+    try:
+        return Path(hf_hub_download(match[1], match[2], revision=revision)), True
+    except Exception as error:
+        reason = hub_reason(error) or f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise ConversionError(f"{source} could not be downloaded: {reason}.") from None
+
+
+def _target(out: Path, force: bool) -> Path:
+    if out.exists() and not out.is_dir():
+        raise ConversionError(f"{out} is a file: name a folder to write.")
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise ConversionError(f"{out} exists: choose another folder, or replace it with --force.")
+    if out.is_dir() and any(out.iterdir()) and not (out / "config.json").is_file():
+        raise ConversionError(f"{out} holds no model: --force replaces only folders of models.")
+    if not out.absolute().parent.is_dir():
+        raise ConversionError(f"{out.parent} does not exist: make the folder first.")
+    return out
+
+
+@contextmanager
+def _written(target: Path | None) -> Iterator[Path | None]:
+    """A folder beside the target that takes its place when all went well, and is gone otherwise."""
+    if target is None:
+        yield None
+        return
+    place = target.absolute()
+    fresh = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    try:
+        yield fresh
+        fresh.chmod(0o777 & ~_umask())  # mkdtemp's folders and safetensors' files are the user's alone
+        for file in fresh.iterdir():
+            file.chmod(0o666 & ~_umask())
+        if place.exists():
+            old = fresh.with_name(fresh.name + ".old")
+            place.rename(old)
+            fresh.rename(place)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(place)
+    except OSError as error:
+        raise ConversionError(f"{target} cannot be written ({error.strerror or error}).") from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,63 @@
+"""Whether a written folder, loaded in a fresh process, gives the logits of the model in memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..audio import SAMPLING_RATE, AudioError, read_audio
+from .errors import ConversionError
+
+if TYPE_CHECKING:
+    from .converting import Converted
+
+TOLERANCE = 1e-5  # times the largest logit, at least 1
+
+
+def verify_folder(converted: Converted, folder: Path, audio: Path) -> str:
+    """
+    Returns a line that says how far the logits are apart.
+
+    Raises:
+        ConversionError: the recording cannot be read, or the folder gives other logits.
+    """
+    expected = _logits(converted.model(), converted.extractor, audio)
+    command = [sys.executable, "-m", __name__, str(folder), str(audio)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        reason = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ConversionError(
+            f"the written folder could not be loaded in a fresh process ({reason}); nothing was kept."
+        )
+    actual = json.loads(answer.stdout.splitlines()[-1])
+    difference = max(abs(a - b) for a, b in zip(actual, expected, strict=True))
+    if not difference <= TOLERANCE * max(1.0, *map(abs, expected)):
+        raise ConversionError(
+            f"the written folder gives the logits {actual} of {audio}, the model in memory {expected}."
+        )
+    logits = ", ".join(f"{logit:.6f}" for logit in expected)
+    return f"verified  {audio}: logits {logits}, in a fresh process {difference:.1e} apart"
+
+
+def _logits(model: Any, extractor: Any, audio: Path) -> list[float]:
+    """Logits (spoof, bona fide) of a recording as the extractor prepares it."""
+    try:
+        waveform = read_audio(audio)
+    except AudioError as error:
+        raise ConversionError(f"--verify: {error}") from None
+    inputs = extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt")
+    with torch.inference_mode():
+        return model(inputs["input_values"]).logits[0].tolist()
+
+
+if __name__ == "__main__":
+    from .. import Nes2NetFeatureExtractor, Nes2NetForAudioClassification
+
+    folder, recording = sys.argv[1:]
+    loaded = Nes2NetForAudioClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    print(json.dumps(_logits(loaded, Nes2NetFeatureExtractor.from_pretrained(folder), Path(recording))))

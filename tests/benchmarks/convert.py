@@ -1,0 +1,89 @@
+"""
+Full-size conversions: seconds, peak memory against the file, and whether the folder scores.
+
+    python tests/benchmarks/convert.py [NAME …] [--legacy]
+
+Builds a random checkpoint from each of the official key lists (`tests/fixtures/official_keys`, about 1.26 GB each),
+converts it in a process of its own, loads the folder and scores four seconds. Needs 3 GB of disk.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+KEYS = Path(__file__).parents[1] / "fixtures" / "official_keys"
+SCORE = """
+import json, sys, time, torch
+from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioClassification
+start = time.perf_counter()
+model = Nes2NetForAudioClassification.from_pretrained(sys.argv[1]).eval()
+loaded = time.perf_counter()
+wave = torch.randn(64_000, generator=torch.Generator().manual_seed(0)).mul(0.05).numpy()
+inputs = Nes2NetFeatureExtractor.from_pretrained(sys.argv[1])(wave, sampling_rate=16_000, return_tensors="pt")
+with torch.inference_mode():
+    logits = model(inputs["input_values"]).logits[0].tolist()
+print(json.dumps([logits, loaded - start, time.perf_counter() - loaded]))
+"""
+
+
+def random_checkpoint(name: str, path: Path, legacy: bool) -> None:
+    """Random weights under the official keys; batch norms' variances are positive, their means those behind ReLU."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for line in (KEYS / f"{name}.txt").read_text(encoding="utf-8").splitlines():
+        key, shape, dtype = line.split("\t")
+        size = [int(part) for part in shape.strip("()").split(",") if part.strip()]
+        if dtype == "int64":
+            tensors[key] = torch.ones(size, dtype=torch.int64)
+            continue
+        scale = 0.5 if key.endswith("weight_g") else 0.02
+        tensors[key] = torch.randn(size, generator=generator) * scale
+        if "running" in key or ("norm" in key and key.endswith("weight")):
+            tensors[key] = tensors[key].abs() + (0.0 if key.endswith("mean") else 1.0)
+    torch.save(tensors, path, _use_new_zipfile_serialization=not legacy)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="key lists; all eight if none")
+    parser.add_argument("--legacy", action="store_true", help="in the form that torch wrote before 1.6")
+    options = parser.parse_args()
+    for name in options.names or sorted(path.stem for path in KEYS.glob("*.txt")):
+        with tempfile.TemporaryDirectory() as folder:
+            source, out = Path(folder, f"{name}.pth"), Path(folder, "out")
+            random_checkpoint(name, source, options.legacy)
+            size = source.stat().st_size
+            command = [sys.executable, "-m", "nes2net_hf.cli", "convert", str(source), str(out)]
+            code = (
+                "import resource, subprocess, sys\n"
+                "code = subprocess.call(sys.argv[1:], stdout=sys.stderr)\n"
+                "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+                "sys.exit(code)\n"
+            )
+            start = time.perf_counter()
+            answer = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+            seconds = time.perf_counter() - start
+            peak = int(answer.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
+            source.unlink()
+            written = sum(file.stat().st_size for file in out.iterdir())
+            scored = subprocess.run(
+                [sys.executable, "-c", SCORE, str(out)], capture_output=True, text=True, check=True
+            )
+            logits, load, score = json.loads(scored.stdout.splitlines()[-1])
+            print(
+                f"{name}: file {size / 1e9:.2f} GB, folder {written / 1e9:.2f} GB, converted in {seconds:.1f} s, peak "
+                f"{peak / 1e9:.2f} GB ({peak / size:.2f} of the file); loaded in {load:.1f} s, logits "
+                f"{', '.join(f'{logit:.5f}' for logit in logits)} in {score:.1f} s",
+                flush=True,
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
