@@ -8,16 +8,19 @@ from pathlib import Path
 import soundfile
 from transformers import pipeline
 
-folder, samples = sys.argv[1:]
+samples = Path(sys.argv[1])
 assert importlib.util.find_spec("nes2net_hf") is None, "nes2net_hf is still installed"
-with_package = {}
-for line in Path("/tmp/nes2net-with-package.jsonl").read_text(encoding="utf-8").splitlines():
-    result = json.loads(line)
-    with_package[Path(result["file"]).name] = result["windows"][0]["score"]
-classify = pipeline("audio-classification", model=folder, trust_remote_code=True)
-for path in sorted(Path(samples).glob("*.flac")):
-    waveform, rate = soundfile.read(path, dtype="float32")
-    logits = {row["label"]: row["score"] for row in classify(waveform, function_to_apply="none")}
-    difference = logits["bonafide"] - logits["spoof"] - with_package[path.name]
-    print(f"{path.name}: first window {with_package[path.name]:.6f} with the package, difference {difference:.1e}")
-    assert rate == 16_000 and abs(difference) < 1e-4
+for folder, results in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
+    config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+    with_package = {}
+    for line in Path(results).read_text(encoding="utf-8").splitlines():
+        result = json.loads(line)
+        with_package[Path(result["file"]).name] = result["windows"][0]["score"]
+    classify = pipeline("audio-classification", model=folder, trust_remote_code=True)
+    for path in sorted(samples.glob("*.flac")):
+        waveform, rate = soundfile.read(path, dtype="float32")
+        logits = {row["label"]: row["score"] for row in classify(waveform, function_to_apply="none")}
+        score = logits["bonafide"] - (0.0 if config["score"] == "bonafide_logit" else logits["spoof"])
+        difference = score - with_package[path.name]
+        print(f"{folder}, {path.name}: {score:.6f}, difference to the package {difference:.1e}")
+        assert rate == 16_000 and abs(difference) < 1e-4

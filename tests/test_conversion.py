@@ -337,7 +337,7 @@ def test_wrong_keys_are_listed(tmp_path: Path, encoder_config: Callable[[str], P
     with pytest.raises(ConversionError) as caught:
         convert(tmp_path / "wrong.pth", tmp_path / "out", encoder_config=encoder_config(XLSR))
     first, *lines = str(caught.value).splitlines()
-    assert "1 missing keys and 1 unexpected keys and 1 mis-shaped keys; nothing was written." in first
+    assert "1 missing key and 1 unexpected key and 1 mis-shaped key; nothing was written." in first
     assert [line.split()[0] for line in lines] == ["missing:", "unexpected:", "mis-shaped:"]
     assert "encoder.layers.1.fc1.bias" in lines[0] and "(5,) instead of (64,)" in lines[2]
     assert [path.name for path in tmp_path.iterdir()] == ["wrong.pth"]

@@ -19,9 +19,9 @@ from .audio import SAMPLE_RATE, g722_round_trip, through_8khz
 WIDEBAND, NARROWBAND = "g722", "g722-8k"
 LEVEL_DB = (-34.0, -22.0)  # RMS of the speech, dB re full scale
 PADDING_SECONDS = (0.03, 0.25)  # before and after, drawn apart
-NOISE_SNR_DB = (28.0, 42.0)  # speech over noise
+NOISE_SNR_DB = (34.0, 50.0)  # speech over noise
 NOISE_TILT = (0.0, 1.0)  # power falls as 1 / f ** tilt: from white to pink
-CREST_DB = (8.0, 10.0)  # peaks of the speech over its RMS, after limiting; about all speech has more before
+CREST_DB = (11.0, 14.0)  # peaks of the speech over its RMS, after limiting; about all speech has more before
 MATCH_LIMIT_DB = 20.0  # the most that spectrum matching raises or lowers a band
 EDGES_HZ = {WIDEBAND: (90.0, 6900.0), NARROWBAND: (90.0, 3400.0)}  # of the band that is left
 _TAPS = 1024

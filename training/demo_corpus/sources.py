@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +40,19 @@ class Recording:
 
 _ASTERISK = "asterisk/sounds"
 _KDE = "the contributors of KDE's {} (kde-edu@mail.kde.org); speakers of the recordings are not named one by one"
+
+# Speakers of Tux Paint's descriptions, as its changelog credits them; the other languages' are few or not credited.
+_TUXPAINT = (
+    ("be", "f", "Kseniya Buraya"),
+    ("bg", "m", "Krasimir Petkov"),
+    ("ca", "m", "Pere Pujal Carabantes"),
+    ("da", "m", "Joe Dalton"),
+    ("el", "f", "Kiriaki Serafeim"),
+    ("es", "f", "Estefanía Ortiz"),
+    ("fr", "m", "PaulK and Jacques Chion"),
+    ("ro", "f", "Tabbytha"),
+    ("ru", "m", "Edwin Veber"),
+)
 
 # asterisk-prompt-es-co (GPL-2 only) and alsa-utils (GPL-2 only) are left out: their licence goes with neither
 # CC-BY-SA nor GPL-3, so a corpus with them could not be passed on as a whole.
@@ -144,6 +158,19 @@ SOURCES = (
         "BSD-2-Clause",
         "Carnegie Mellon University and Alpha Cephei Inc.",
     ),
+    *(
+        Source(
+            "tuxpaint-stamps-default",
+            "tuxpaint/stamps",
+            f"**/*_desc_{language}.ogg",
+            f"tuxpaint-{language}",
+            gender,
+            language,
+            "GPL-2.0-or-later",
+            f"Bill Kendrick and contributors (tuxpaint.org); spoken by {speaker}",
+        )
+        for language, gender, speaker in _TUXPAINT
+    ),
     Source(
         "klettres-data",
         "klettres",
@@ -178,8 +205,6 @@ _NOT_SPEECH = (
     "tt-monkeys",
     "tt-weasels",
 )
-# KTuberling's Serbian folders hold the same files four times.
-_REPEATED_LANGUAGES = {"sr@ijekavian", "sr@ijekavianlatin", "sr@latin"}
 
 
 def fetch(folder: Path) -> None:
@@ -199,16 +224,22 @@ def fetch(folder: Path) -> None:
 
 
 def list_recordings(folder: Path) -> Iterator[Recording]:
-    """Every recording of speech below `folder`, as `fetch` left it, in a fixed order."""
+    """Every recording of speech below `folder`, as `fetch` left it, in a fixed order; of equal files the first."""
+    seen: set[bytes] = set()
     for source in SOURCES:
         root = folder / source.package / "usr/share" / source.folder
         for path in sorted(root.glob(source.pattern)):
             name = str(path.relative_to(root))
             language = source.language or path.relative_to(root).parts[0]
-            if language in _REPEATED_LANGUAGES or any(word in name for word in _NOT_SPEECH):
+            if any(word in name for word in _NOT_SPEECH):
                 continue
             if path.suffix not in {".g722", ".gsm", ".wav", ".ogg", ".opus"}:
                 continue
+            # KTuberling has its Serbian files four times, Tux Paint a letter's for each of its shapes.
+            content = hashlib.sha256(path.read_bytes()).digest()
+            if content in seen:
+                continue
+            seen.add(content)
             speaker = source.speaker or f"{source.package.removesuffix('-data')}-{language}".lower().replace("_", "-")
             yield Recording(
                 f"{source.package}/{name}", path, speaker, source.gender, language, source.package, source.licence

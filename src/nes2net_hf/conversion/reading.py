@@ -46,6 +46,12 @@ class _StandIn:
         pass
 
 
+def _stand_in(path: str) -> type[_StandIn]:
+    """A stand-in under the name of another class, by which torch's unpickler knows what it may make."""
+    module, _, name = path.rpartition(".")
+    return type(name, (_StandIn,), {"__module__": module, "__qualname__": name})
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Official keys and their tensors, and where they come from."""
@@ -107,7 +113,7 @@ def _read_torch(path: Path) -> tuple[Any, bool]:
     is_mapped = not is_legacy_pickle(path)
     try:
         with (
-            torch.serialization.safe_globals([(_StandIn, name) for name in _FAIRSEQ_OBJECTS]),
+            torch.serialization.safe_globals([_stand_in(name) for name in _FAIRSEQ_OBJECTS]),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")  # of storages and numpy that are no concern of the user's
@@ -143,8 +149,8 @@ def _read_torch(path: Path) -> tuple[Any, bool]:
 def _first_sentence(text: str) -> str:
     for line in text.splitlines():
         if "GLOBAL" in line or "Unsupported" in line:
-            return line.strip().split(" was not an allowed global")[0].split(". ")[0]
-    return text.splitlines()[0]
+            return line.strip().split(" was not an allowed global")[0].split(". ")[0].rstrip(".")
+    return text.splitlines()[0].rstrip(".")
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
