@@ -156,7 +156,9 @@ def check_keys(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], dr
         ],
     }
     if any(problems.values()):
-        counts = " and ".join(f"{len(keys)} {kind} key{'s' * (len(keys) > 1)}" for kind, keys in problems.items() if keys)
+        counts = " and ".join(
+            f"{len(keys)} {kind} key{'s' * (len(keys) > 1)}" for kind, keys in problems.items() if keys
+        )
         lines = [f"  {kind}: {key}" for kind, keys in problems.items() for key in keys[:_LISTED]]
         rest = sum(max(0, len(keys) - _LISTED) for keys in problems.values())
         lines += [f"  and {rest} more"] if rest else []

@@ -1,0 +1,7 @@
+"""Benchmark corpora, your own data and any `datasets` audio dataset, in one schema. Needs the extra `train`."""
+
+from .errors import CorpusError
+from .loading import CORPORA, NAMES, load_corpus
+from .schema import FEATURES, RESOLUTIONS_MS
+
+__all__ = ["CORPORA", "FEATURES", "NAMES", "RESOLUTIONS_MS", "CorpusError", "load_corpus"]

@@ -1,0 +1,60 @@
+"""A corpus folder as people really have it: walked once, files found by their names in any nesting."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path, PurePath
+
+from ..audio import AUDIO_SUFFIXES
+from .errors import CorpusError
+
+
+class Tree:
+    """All files below `root`, by name; of several places, the first in sorted order."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise CorpusError(f"{root} is no folder: root must be the folder that the corpus was unpacked into.")
+        self._audio: dict[str, list[str]] = defaultdict(list)
+        self._others: dict[str, list[str]] = defaultdict(list)
+        for folder, folders, files in os.walk(self.root, followlinks=True):
+            folders.sort()
+            for name in sorted(files):
+                stem, suffix = os.path.splitext(name)
+                if suffix.lower() in AUDIO_SUFFIXES and not name.startswith("."):
+                    self._audio[stem].append(os.path.join(folder, name))
+                else:
+                    self._others[name].append(os.path.join(folder, name))
+
+    def file(self, *names: str, needed: str) -> Path:
+        """
+        A protocol or key file under any of its names, which may hold folders (`LA/CM/trial_metadata.txt`).
+
+        Raises:
+            CorpusError: there is none; the message names all of them and says what it is `needed` for.
+        """
+        for name in names:
+            wanted = PurePath(name).parts
+            for path in self._others.get(wanted[-1], []):
+                if PurePath(path).parts[-len(wanted) :] == wanted:
+                    return Path(path)
+        raise CorpusError(f"{self.root} holds no {' and no '.join(names)} in any of its folders: {needed}.")
+
+    def find(self, name: str) -> list[str]:
+        """Every place of a file that is no audio."""
+        return self._others.get(name, [])
+
+    def audio(self, utterance_id: str, folders: tuple[str, ...] = ()) -> list[str]:
+        """
+        Paths of the audio file with this stem, those below one of `folders` first.
+
+        Args:
+            utterance_id: the file's name without its suffix.
+            folders: names that a folder on the file's way has where the archive is unpacked as published.
+        """
+        paths = self._audio.get(utterance_id, [])
+        if len(paths) > 1 and folders:
+            paths = sorted(paths, key=lambda path: not set(folders) & set(PurePath(path).parts))
+        return paths
