@@ -41,6 +41,8 @@ def test_the_corpus_does_not_leak_and_the_model_is_better_than_the_trivial_basel
     rows = {row["name"]: row for row in json.loads((MODEL / "evaluation.json").read_text(encoding="utf-8"))}
     assert all(row["baseline"]["estimate"] >= 0.35 for row in rows.values())
     assert all(row["model"]["estimate"] < row["baseline"]["estimate"] for row in rows.values())
+    for pooled in ("all seen attacks", "all unseen attacks"):
+        assert rows[pooled]["model"]["high"] < rows[pooled]["baseline"]["low"]
 
 
 def test_its_card_shows_every_measured_figure() -> None:
