@@ -260,7 +260,7 @@ def test_interrupting_keeps_what_is_done(
     score = Detector._score
     calls: list[int] = []
 
-    def interrupted(self: Detector, inputs: Any) -> list[float]:
+    def interrupted(self: Detector, inputs: Any) -> list[list[float]]:
         calls.append(len(inputs))
         if len(calls) == 2:
             raise KeyboardInterrupt
