@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -445,3 +447,54 @@ def test_real_protocol_lines_parse_whole(excerpt: str, name: str, split: str, pr
     assert len(rows) == len(lines) - (protocol == "meta.csv")
     assert sum(row["label"] for row in rows) == sum("bonafide" in line or "bona-fide" in line for line in lines)
     assert all(row["attack"] != "bonafide" and row["audio"] is None for row in rows)
+
+
+def check(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nes2net_hf.cli", "corpus", "check", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+
+
+def test_check_says_what_is_missing_unreadable_doubled_and_wrong(build: Callable[..., Path]) -> None:
+    more = ["LA_0097 LA_T_0000001 - A01 spoof", "LA_0097 LA_T_0000002 - A01 spoof", "LA_0097 LA_T_1581266 - A06 spoof"]
+    more += ["LA_0097 LA_T_0000003 - A02 spoofed?", "LA_0097 LA_T_0000004"]
+    root = build(
+        "asvspoof2019-la", lambda text: ("\ufeff" + text + "\n".join(more) + "\n").replace("\n", "\r\n").encode()
+    )
+    flac = root / "LA/ASVspoof2019_LA_train/flac"
+    whole = (flac / "LA_T_1581266.flac").read_bytes()
+    (flac / "LA_T_0000001.flac").write_bytes(whole[: len(whole) // 2])
+    (root / "backup").mkdir()
+    (root / "backup/LA_T_1581266.flac").write_bytes(whole)
+    done = check("asvspoof2019-la", "--root", root, "--full")
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "asvspoof2019-la train: not as published"
+    assert "7 lines (25,380 published): 1 bonafide, 3 spoof" in lines[1]
+    assert "3 files found" in lines[2] and "A01 2, A06 1" in lines[3]
+    report = "\n".join(" ".join(line.split()) for line in lines[4:])
+    assert "missing 1\nLA_T_0000002\n" in report
+    assert "unreadable 1\n" in report and "LA_T_0000001.flac is truncated or damaged" in report
+    assert "wrong line 2\n" in report and "line 6: 'spoofed?' is no label" in report and "line 7: 2 fields" in report
+    assert "listed twice 1\nLA_T_1581266\n" in report
+    assert "found twice 1\nLA_T_1581266 (2 files: " in report
+
+
+def test_check_of_what_is_whole_and_of_what_is_nothing(build: Callable[..., Path], tmp_path: Path) -> None:
+    from nes2net_hf.corpora import check_corpus
+
+    [found] = check_corpus("ctrsvdd", build("ctrsvdd"))
+    assert (found.lines, found.found, found.partition) == (4, 4, "test")
+    assert not any((found.missing, found.unreadable, found.wrong_lines, found.doubled_lines, found.doubled_files))
+    assert found.conditions == {"with-acesinger": (3, 67_579), "without-acesinger": (2, 64_734)}
+    assert found.seconds > 10 and not found.is_whole  # four trials are not those that were published
+    [found] = check_corpus("partialspoof", build("partialspoof"), "dev")
+    found.published = found.lines
+    assert found.is_whole
+    (tmp_path / "nothing").mkdir()
+    for arguments, message in (
+        (("asvspoof5", "--root", tmp_path / "nothing"), "holds no ASVspoof5.train.tsv"),
+        (("asvspof5", "--root", tmp_path), "did you mean asvspoof5?"),
+        (("asvspoof5", "--root", tmp_path, "--split", "test"), "split must be one of train, dev, eval"),
+    ):
+        done = check(*arguments)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

@@ -18,6 +18,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+corpus_app = typer.Typer(help="Benchmark corpora on your disk.", no_args_is_help=True)
+app.add_typer(corpus_app, name="corpus")
 
 
 class Channels(str, Enum):
@@ -180,6 +182,23 @@ def convert(
         original=original,
     )
     raise typer.Exit(run_convert(options))
+
+
+@corpus_app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="asvspoof2019-la, asvspoof2021-df, asvspoof5, …")],
+    root: Annotated[Path, typer.Option(help="The folder that its archives were unpacked into.")],
+    split: Annotated[str | None, typer.Option(help="One partition.", show_default="all that are there")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Decode every file instead of reading its header.")] = False,
+) -> None:
+    """
+    Say what of a benchmark is there, missing, unreadable or not as published.
+
+    Exit codes: 0 whole, 1 not, 2 wrong usage, 130 interrupted.
+    """
+    from .commands import run_corpus_check
+
+    raise typer.Exit(run_corpus_check(name, root, split, full))
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +162,41 @@ def _check_conversion(options: ConvertOptions) -> None:
         raise UsageError("name OUT, what to write, or ask for a --dry-run.")
     if options.dry_run and options.verify is not None:
         raise UsageError("--verify needs a written folder: leave --dry-run away.")
+
+
+def run_corpus_check(name: str, root: Path, split: str | None, full: bool) -> int:
+    """Checks a benchmark and says what was found; returns the exit code."""
+    try:
+        from .corpora.checking import check_corpus, report_check
+        from .corpora.errors import CorpusError
+    except ImportError as error:
+        _say(f"Error: {error.name} is not installed: pip install 'nes2net_hf[train]'.")
+        return 2
+    _as_utf8(sys.stdout)
+    is_whole = True
+    try:
+        with _counting() as count:
+            for checked in check_corpus(name, root, split, full, count):
+                is_whole &= checked.is_whole
+                for line in report_check(name, checked):
+                    print(line, flush=True)
+        return 0 if is_whole else 1
+    except CorpusError as error:
+        _say(f"Error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _say("Interrupted.")
+        return 130
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[int], None]]:
+    """A counter of files on standard error, where that is a terminal."""
+    console = Console(stderr=True)
+    columns = [TextColumn("{task.completed:,.0f} files looked at"), TimeElapsedColumn()]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("files", total=None)
+        yield lambda files: bar.advance(task, files)
 
 
 def _check(options: DetectOptions) -> str:

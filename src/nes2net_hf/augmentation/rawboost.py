@@ -12,7 +12,7 @@ are linear-phase band-stop filters by the window method, and only signals that w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,15 +97,12 @@ class RawBoost:
 
     def convolutive(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """LnL (section 3.1): Σ_j h_j * x^j, the parts with j > 1 `bias` dB lower; mean taken out. (S,) → (S,)"""
-        size = fft.next_fast_len(wave.size + self.bands * self.coefficients[1], real=True)
-        spectrum, power = np.zeros(size // 2 + 1, dtype=np.complex128), np.ones(1)
+        parts, power = [], np.ones(1)
         for order in range(self.powers):
             power = power * wave
-            # By linearity the filtered powers are summed as spectra: one transform back for all of them.
             least, most = (0.0, 0.0) if order == 0 else self.bias
-            taps = self._notches(rng, (self.gain[0] - most, self.gain[1] - least))
-            spectrum += fft.rfft(power, size) * _centred_response(taps, size)
-        filtered = fft.irfft(spectrum, size)[: wave.size]
+            parts.append((power, self._notches(rng, (self.gain[0] - most, self.gain[1] - least))))
+        filtered = _filter_and_sum(parts)
         return _scaled(filtered - filtered.mean())
 
     def impulsive(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -119,9 +116,8 @@ class RawBoost:
 
     def stationary(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """SSI (section 3.3): white noise through notch filters, added at a drawn SNR. (S,) → (S,)"""
-        size = fft.next_fast_len(wave.size + self.bands * self.coefficients[1], real=True)
-        response = _centred_response(self._notches(rng, self.gain), size)
-        noise = fft.irfft(fft.rfft(rng.standard_normal(wave.size), size) * response, size)[: wave.size]
+        taps = self._notches(rng, self.gain)
+        noise = _filter_and_sum([(rng.standard_normal(wave.size), taps)])
         snr = rng.uniform(*self.snr)
         return wave + noise * (np.linalg.norm(wave) / np.linalg.norm(noise) / 10 ** (snr / 20))
 
@@ -137,9 +133,26 @@ class RawBoost:
         return taps * (10 ** (rng.uniform(*gain) / 20) / largest)
 
 
-def _centred_response(taps: np.ndarray, size: int) -> np.ndarray:
-    """Spectrum (size // 2 + 1,) of linear-phase taps (odd,) without their delay, so that powers stay aligned."""
-    return fft.rfft(np.roll(np.pad(taps, (0, size - taps.size)), -(taps.size // 2)))
+def _filter_and_sum(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """
+    Signals (S,), each through its own linear-phase taps (odd,) without their delay, summed: (S,).
+
+    By overlap and add; by linearity the parts are summed as spectra, so that one transform goes back for all of them.
+    """
+    samples, longest = parts[0][0].size, max(taps.size for _, taps in parts)
+    size = 1 << (8 * longest - 1).bit_length()  # of a transform: most of each block is signal, and it fits a cache
+    block = size - longest + 1
+    count = -(-samples // block)
+    spectrum: np.ndarray | float = 0.0
+    for signal, taps in parts:
+        blocks = np.pad(signal, (0, count * block - samples)).reshape(count, block)
+        centred = np.pad(taps, (longest - taps.size) // 2)
+        spectrum = spectrum + fft.rfft(blocks, size) * fft.rfft(centred, size)
+    pieces = fft.irfft(spectrum, size)
+    whole = np.zeros((count + 1, block))
+    whole[:count] = pieces[:, :block]
+    whole[1:, : longest - 1] += pieces[:, block:]
+    return whole.ravel()[longest // 2 : longest // 2 + samples]
 
 
 def _scaled(wave: np.ndarray, always: bool = False) -> np.ndarray:

@@ -86,7 +86,7 @@ def convert(
     target = None if out is None else _target(Path(out), force)
     path, is_on_hub = _fetch(os.fspath(source), revision)
     if path.is_file() and path.stat().st_size and is_legacy_pickle(path):
-        report("note      a pickle of torch before 1.6: it is read into memory whole, about 2.5 times its size")
+        report("note      a file in the form of torch before 1.6: it cannot be mapped and is read into memory whole")
     checkpoint = read_checkpoint(path)
     if not any(key.startswith(BACKEND_PREFIX) for key in checkpoint.tensors):
         from .encoders import convert_encoder, is_bare_encoder

@@ -1,7 +1,17 @@
 """Benchmark corpora, your own data and any `datasets` audio dataset, in one schema. Needs the extra `train`."""
 
+from .checking import PartitionCheck, check_corpus
 from .errors import CorpusError
 from .loading import CORPORA, NAMES, load_corpus
 from .schema import FEATURES, RESOLUTIONS_MS
 
-__all__ = ["CORPORA", "FEATURES", "NAMES", "RESOLUTIONS_MS", "CorpusError", "load_corpus"]
+__all__ = [
+    "CORPORA",
+    "FEATURES",
+    "NAMES",
+    "RESOLUTIONS_MS",
+    "CorpusError",
+    "PartitionCheck",
+    "check_corpus",
+    "load_corpus",
+]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from .corpus import Condition, Corpus, Row
 from .labels import map_label
-from .protocol import read_lines
 from .schema import make_row
-from .tree import Tree
 
-_COLUMNS = ("speaker", "utterance", "codec", "transmission", "attack", "key", "trim", "phase")
 PHASES = ("progress", "eval", "hidden_track")
 NO_KEYS = "unpack the keys (LA-keys-full.tar.gz, DF-keys-full.tar.gz) there, for without them nothing has a label"
 
@@ -24,23 +21,23 @@ def phases(counts: Mapping[str, int]) -> dict[str, Condition]:
     return {phase: condition(phase) for phase in PHASES}
 
 
-def _read(tree: Tree, partition: str) -> Iterator[Row]:
-    path = tree.file("LA/CM/trial_metadata.txt", "CM/trial_metadata.txt", needed=NO_KEYS)
-    for where, (speaker, utterance, codec, transmission, attack, key, trim, phase, *_rest) in read_lines(
-        path, _COLUMNS
-    ):
-        label = map_label(key, where)
-        yield make_row(
-            utterance, label, speaker_id=speaker, codec=codec, transmission=transmission, trim=trim, phase=phase,
-            attack=attack if label == "spoof" else None, partition=partition,
-        )  # fmt: skip
+def _parse(fields: list[str], where: str, partition: str) -> Row:
+    speaker, utterance, codec, transmission, attack, key, trim, phase = fields[:8]
+    label = map_label(key, where)
+    return make_row(
+        utterance, label, speaker_id=speaker, codec=codec, transmission=transmission, trim=trim, phase=phase,
+        attack=attack if label == "spoof" else None, partition=partition,
+    )  # fmt: skip
 
 
 CORPUS = Corpus(
     name="asvspoof2021-la",
     title="ASVspoof 2021 LA",
-    counts={"eval": 181_566},
-    read=_read,
+    protocols={"eval": ("LA/CM/trial_metadata.txt", "CM/trial_metadata.txt")},
+    needed=NO_KEYS,
+    columns=("speaker", "utterance", "codec", "transmission", "attack", "key", "trim", "phase"),
+    parse=_parse,
     folders={"eval": ("ASVspoof2021_LA_eval",)},
+    counts={"eval": 181_566},
     conditions=phases({"eval": 148_176}),
 )

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from .corpus import Corpus, Row
 from .labels import map_label
-from .protocol import read_lines
 from .schema import make_row
-from .tree import Tree
 
 
-def _read(tree: Tree, partition: str) -> Iterator[Row]:
-    path = tree.file("meta.csv", needed="unpack release_in_the_wild.zip there")
-    for where, (file, speaker, key, *_rest) in read_lines(path, ("file", "speaker", "label"), delimiter=","):
-        yield make_row(Path(file).stem, map_label(key, where), speaker_id=speaker, partition=partition)
+def _parse(fields: list[str], where: str, partition: str) -> Row:
+    file, speaker, key = fields[:3]
+    return make_row(Path(file).stem, map_label(key, where), speaker_id=speaker, partition=partition)
 
 
 CORPUS = Corpus(
     name="in-the-wild",
     title="In-the-Wild",
-    counts={"eval": 31_779},
-    read=_read,
+    protocols={"eval": ("meta.csv",)},
+    needed="unpack release_in_the_wild.zip there",
+    columns=("file", "speaker", "label"),
+    parse=_parse,
     folders={"eval": ("release_in_the_wild",)},
+    counts={"eval": 31_779},
+    delimiter=",",
 )

@@ -134,10 +134,10 @@ def find_corpus(name: str) -> Corpus:
 
 def check_split(corpus: Corpus, split: str | None) -> str:
     """The partition asked for, or the only one there is."""
-    if split is None and len(corpus.folders) == 1:
-        return next(iter(corpus.folders))
-    if split is None or split not in corpus.folders:
-        raise CorpusError(f"split must be one of {', '.join(corpus.folders)} of {corpus.title}, got {split!r}.")
+    if split is None and len(corpus.protocols) == 1:
+        return next(iter(corpus.protocols))
+    if split is None or split not in corpus.protocols:
+        raise CorpusError(f"split must be one of {', '.join(corpus.protocols)} of {corpus.title}, got {split!r}.")
     return split
 
 

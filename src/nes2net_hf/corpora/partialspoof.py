@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .asvspoof2019_la import read_cm_protocol
+from .asvspoof2019_la import COLUMNS, COUNTS, parse
 from .corpus import Corpus, Row
 from .errors import CorpusError
 from .schema import RESOLUTIONS_MS
 from .tree import Tree
 
-_PROTOCOLS = {"train": "train.trl", "dev": "dev.trl", "eval": "eval.trl"}
 # What numpy needs to make arrays again, under its names before and after 2.0; all else is refused.
 _NUMPY = {
     (module, name)
@@ -51,26 +50,28 @@ def read_segment_labels(path: Path) -> Mapping[str, list[int]]:
         raise CorpusError(f"{path} holds no segment labels as published ({error}).") from None
 
 
-def _read(tree: Tree, partition: str) -> Iterator[Row]:
-    name = f"PartialSpoof.LA.cm.{_PROTOCOLS[partition]}.txt"
-    path = tree.file(name, needed="unpack the protocols of PartialSpoof there")
-    labels = {}
+def _segment_labels(tree: Tree, partition: str) -> Callable[[Row], None]:
+    """Completes rows with the segment labels that lie below the tree."""
+    labels: dict[str, Mapping[str, list[int]]] = {}
     for resolution in RESOLUTIONS_MS:
         for found in tree.find(f"{partition}_seglab_{resolution / 1000:g}.npy")[:1]:
             labels[f"{resolution}ms"] = read_segment_labels(Path(found))
-    for row in read_cm_protocol(path, partition):
+
+    def complete(row: Row) -> None:
         if labels:
-            row["segment_labels"] = {
-                f"{resolution}ms": labels.get(f"{resolution}ms", {}).get(row["utterance_id"])
-                for resolution in RESOLUTIONS_MS
-            }
-        yield row
+            row["segment_labels"] = {name: found.get(row["utterance_id"]) for name, found in labels.items()}
+
+    return complete
 
 
 CORPUS = Corpus(
     name="partialspoof",
     title="PartialSpoof",
-    counts={"train": 25_380, "dev": 24_844, "eval": 71_237},
-    read=_read,
-    folders={partition: (partition,) for partition in _PROTOCOLS},
+    protocols={partition: (f"PartialSpoof.LA.cm.{partition}.trl.txt",) for partition in COUNTS},
+    needed="unpack the protocols of PartialSpoof there",
+    columns=COLUMNS,
+    parse=parse,
+    folders={partition: (partition,) for partition in COUNTS},
+    counts=COUNTS,  # its utterances stand in for those of ASVspoof 2019 LA, one for one
+    enrich=_segment_labels,
 )

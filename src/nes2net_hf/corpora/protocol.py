@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import CorpusError
 
 
-def read_lines(path: Path, columns: Sequence[str], delimiter: str | None = None) -> Iterator[tuple[str, list[str]]]:
+def read_lines(path: Path, delimiter: str | None = None) -> Iterator[tuple[str, list[str]]]:
     """
     Where each line stands (file and number, for messages), and its fields.
 
@@ -17,11 +17,10 @@ def read_lines(path: Path, columns: Sequence[str], delimiter: str | None = None)
 
     Args:
         path: the protocol.
-        columns: what the fields are; a line may have more of them, not fewer.
         delimiter: between fields; any white space if None. With one, the file is CSV and its first line a header.
 
     Raises:
-        CorpusError: a line has too few fields, or the file is no text in UTF-8.
+        CorpusError: the file cannot be read, or is no text in UTF-8.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -32,10 +31,5 @@ def read_lines(path: Path, columns: Sequence[str], delimiter: str | None = None)
     lines = text.splitlines()
     rows = csv.reader(lines, delimiter=delimiter) if delimiter else (line.split() for line in lines)
     for number, fields in enumerate(rows, start=1):
-        if not fields or (delimiter and number == 1):
-            continue
-        if len(fields) < len(columns):
-            raise CorpusError(
-                f"{path}, line {number}: {len(fields)} fields instead of {len(columns)} ({', '.join(columns)})."
-            )
-        yield f"{path}, line {number}", [field.strip() for field in fields]
+        if fields and not (delimiter and number == 1):
+            yield f"{path}, line {number}", [field.strip() for field in fields]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from ..audio import AUDIO_SUFFIXES
@@ -35,12 +36,22 @@ class Tree:
         Raises:
             CorpusError: there is none; the message names all of them and says what it is `needed` for.
         """
+        path = self._first(names)
+        if path is None:
+            raise CorpusError(f"{self.root} holds no {' and no '.join(names)} in any of its folders: {needed}.")
+        return path
+
+    def has(self, *names: str) -> bool:
+        """Whether `file` would find one."""
+        return self._first(names) is not None
+
+    def _first(self, names: Sequence[str]) -> Path | None:
         for name in names:
             wanted = PurePath(name).parts
             for path in self._others.get(wanted[-1], []):
                 if PurePath(path).parts[-len(wanted) :] == wanted:
                     return Path(path)
-        raise CorpusError(f"{self.root} holds no {' and no '.join(names)} in any of its folders: {needed}.")
+        return None
 
     def find(self, name: str) -> list[str]:
         """Every place of a file that is no audio."""

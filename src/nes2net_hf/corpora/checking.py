@@ -1,0 +1,145 @@
+"""`nes2net corpus check`: is a corpus whole, readable and as published?"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import soundfile
+
+from ..audio import AudioError, open_audio
+from .corpus import Corpus, Row
+from .labels import LABEL_NAMES
+from .loading import check_split, find_corpus
+from .tree import Tree
+
+_NAMED = 5  # files or lines of a kind that a report names
+
+
+@dataclass
+class PartitionCheck:
+    """What a partition's protocol says and what of it is there."""
+
+    partition: str
+    published: int | None
+    lines: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    attacks: Counter[str] = field(default_factory=Counter)
+    conditions: dict[str, tuple[int, int | None]] = field(default_factory=dict)  # rows, and as published
+    found: int = 0
+    seconds: float = 0.0
+    missing: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    wrong_lines: list[str] = field(default_factory=list)
+    doubled_lines: list[str] = field(default_factory=list)
+    doubled_files: list[str] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing, unreadable, wrong or doubled, and the counts are the published ones."""
+        problems = (self.missing, self.unreadable, self.wrong_lines, self.doubled_lines)
+        counts = [(self.lines, self.published), *self.conditions.values()]
+        return not any(problems) and all(published in (None, count) for count, published in counts)
+
+
+def check_corpus(
+    name: str,
+    root: str | os.PathLike[str],
+    split: str | None = None,
+    full: bool = False,
+    progress: Callable[[int], None] = lambda files: None,
+) -> Iterator[PartitionCheck]:
+    """
+    Checks a benchmark, partition by partition.
+
+    Args:
+        name: of a benchmark.
+        root: where its archives were unpacked.
+        split: one partition; all whose protocol is there if None.
+        full: decode every file instead of reading its header.
+        progress: told of each file looked at.
+
+    Raises:
+        CorpusError: the corpus is not known, or has no protocol below `root`.
+    """
+    corpus, tree = find_corpus(name), Tree(root)
+    partitions = [*corpus.protocols] if split is None else [check_split(corpus, split)]
+    there = [partition for partition in partitions if corpus.has_protocol(tree, partition)]
+    for partition in there or partitions[:1]:  # of none, the first is read for the error that says so
+        yield _check_partition(corpus, tree, partition, full, progress)
+
+
+def _check_partition(
+    corpus: Corpus, tree: Tree, partition: str, full: bool, progress: Callable[[int], None]
+) -> PartitionCheck:
+    check = PartitionCheck(partition, corpus.counts.get(partition))
+    rows: dict[str, Row] = {}
+    for row in corpus.read(tree, partition, lambda error: check.wrong_lines.append(str(error))):
+        utterance = row["utterance_id"]
+        if utterance in rows:
+            check.doubled_lines.append(utterance)
+            continue
+        rows[utterance] = row
+        check.labels[LABEL_NAMES[row["label"]]] += 1
+        if row["label"] == LABEL_NAMES.index("spoof"):
+            check.attacks[row["attack"] or "not said"] += 1
+    check.lines = len(rows) + len(check.doubled_lines) + len(check.wrong_lines)
+    for condition, part in corpus.conditions.items():
+        check.conditions[condition] = (sum(map(part.belongs, rows.values())), part.count)
+    for utterance in rows:
+        paths = tree.audio(utterance, corpus.folders[partition])
+        if not paths:
+            check.missing.append(utterance)
+            continue
+        check.found += 1
+        if len(paths) > 1:
+            check.doubled_files.append(f"{utterance} ({len(paths)} files: {', '.join(paths[:2])})")
+        try:
+            check.seconds += _duration(paths[0], full)
+        except AudioError as error:
+            check.unreadable.append(str(error))
+        progress(1)
+    return check
+
+
+def _duration(path: str, full: bool) -> float:
+    """Seconds of audio: what the header says, or what can be decoded."""
+    if not full:
+        try:
+            return soundfile.info(path).duration
+        except soundfile.SoundFileError:
+            pass  # no format of soundfile's, or damaged: reading it tells which
+    with open_audio(path) as audio:
+        for _ in audio.blocks("mix"):
+            pass
+        assert audio.summary is not None
+        return audio.summary.duration
+
+
+def report_check(corpus: str, check: PartitionCheck) -> Iterator[str]:
+    """Lines for a person."""
+    verdict = "whole" if check.is_whole else "not as published"
+    published = "" if check.published is None else f" ({check.published:,} published)"
+    yield f"{corpus} {check.partition}: {verdict}"
+    yield f"  protocol    {check.lines:,} lines{published}: " + ", ".join(
+        f"{count:,} {label}" for label, count in sorted(check.labels.items())
+    )
+    for condition, (count, known) in check.conditions.items():
+        yield f"  condition   {condition}: {count:,}" + ("" if known is None else f" ({known:,} published)")
+    yield f"  audio       {check.found:,} files found, {check.seconds / 3600:.2f} h"
+    if check.attacks:
+        yield "  attacks     " + ", ".join(f"{attack} {count:,}" for attack, count in sorted(check.attacks.items()))
+    for what, items in (
+        ("missing", check.missing),
+        ("unreadable", check.unreadable),
+        ("wrong line", check.wrong_lines),
+        ("listed twice", check.doubled_lines),
+        ("found twice", check.doubled_files),
+    ):
+        if items:
+            yield f"  {what:<11} {len(items):,}"
+            yield from (f"    {item}" for item in items[:_NAMED])
+            if len(items) > _NAMED:
+                yield f"    and {len(items) - _NAMED:,} more"
