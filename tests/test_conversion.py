@@ -389,7 +389,7 @@ def test_a_failing_conversion_leaves_the_old_folder_and_nothing_else(
     def interrupted(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nes2net_hf.conversion.converting.write_converted_card", interrupted)
+    monkeypatch.setattr("nes2net_hf.conversion.converting.write_card", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert(source, out, encoder_config=encoder_config(XLSR), force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

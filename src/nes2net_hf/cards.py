@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
-from huggingface_hub import ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-if TYPE_CHECKING:
-    from .configuration_nes2net import Nes2NetConfig
-    from .conversion.system import System
-
-_BASE_MODELS = {"xlsr-300m": "facebook/wav2vec2-xls-r-300m", "wavlm-large": "microsoft/wavlm-large"}
 
 
 def sources() -> Path:
@@ -44,51 +36,3 @@ def render(template: str, **fields: Any) -> str:
 def read_benchmark(name: str) -> dict[str, Any]:
     """The published figures of a benchmark: `title`, `columns`, `conditions` and a `note`."""
     return yaml.safe_load((sources() / "benchmarks" / f"{name}.yaml").read_text(encoding="utf-8"))
-
-
-def write_converted_card(
-    folder: Path,
-    *,
-    config: Nes2NetConfig,
-    system: System,
-    source: str | None,
-    file_name: str,
-    sha256: str,
-    assumed: Mapping[str, str],
-) -> None:
-    """Writes the card of a converted checkpoint as `folder/README.md`; its figures are the authors'."""
-    from . import __version__
-
-    encoder = config.encoder_config
-    metadata = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="audio-classification",
-        tags=["anti-spoofing", "deepfake-detection", "nes2net"],
-        base_model=_BASE_MODELS[system.encoder_config],
-    )
-    one_logit = "the difference of the two is the official score, the one logit x, for the model returns (-x/2, +x/2)"
-    variant = "Nes2Net-X" if config.backend_variant == "nes2net_x" else "Nes2Net"
-    card = render(
-        "converted.md",
-        metadata=metadata.to_yaml(),
-        title=f"{variant} on {system.encoder_name}",
-        version=__version__,
-        source=f"`{source}` on the Hub, " if source else "",
-        file_name=file_name,
-        sha256=sha256,
-        architecture=(
-            f"{variant} ({config.hidden_act}, scales {config.outer_scale} x {config.inner_scale}, dilation "
-            f"{config.dilation}, {config.pooling} pooling) on a {encoder.model_type} encoder of "
-            f"{encoder.num_hidden_layers} layers, layer aggregation `{config.layer_aggregation}`."
-        ),
-        input=(
-            "the whole utterance, layer-normalised"
-            if system.length_policy == "whole"
-            else f"its first {system.window_length:,} samples, repeated where it is shorter, not normalised"
-        ),
-        score=one_logit if config.classifier_outputs == 1 else "that of `bonafide` is the official score",
-        window=f"{system.window_length:,} samples",
-        assumed=assumed,
-        benchmarks=[read_benchmark(name) for name in system.benchmarks],
-    )
-    (folder / "README.md").write_text(card, encoding="utf-8")

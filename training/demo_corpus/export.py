@@ -17,18 +17,18 @@ _BEGIN, _END = "<!-- audio files: written by build_demo_corpus.py export -->", "
 # Of which speaker or attack the fixtures are, in which codec condition, and how many; the longest are taken. KDE's
 # speakers are left out: GPL recordings would be the only GPL files of the repository.
 _FIXTURE_GROUPS = (
-    ("ivrvoice-ru", "", "g722", 2),
+    ("ivrvoice-ru", "", "g722", 4),
     ("ivrvoice-ru", "", "g722-8k", 1),
-    ("menardi", "", "g722-8k", 2),
-    ("librivox-austen", "", "g722", 1),
+    ("menardi", "", "g722-8k", 4),
+    ("librivox-austen", "", "g722", 3),
     ("pocketsphinx-cards", "", "g722", 1),
     ("ivrvoice-ru", "world", "g722", 1),
     ("ivrvoice-ru", "griffin-lim", "g722", 1),
     ("menardi", "codec2", "g722-8k", 1),
     ("menardi", "lpc", "g722-8k", 1),
-    ("piper-joe", "piper-joe", "g722", 1),
+    ("piper-joe", "piper-joe", "g722", 3),
     ("piper-joe", "piper-joe", "g722-8k", 1),
-    ("festival-hts-slt", "festival-hts-slt", "g722", 1),
+    ("festival-hts-slt", "festival-hts-slt", "g722", 2),
     ("flite-rms", "flite-rms", "g722", 1),
 )
 

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
 from torch import Tensor
-from transformers import AutoConfig, PretrainedConfig
 
-from ..cards import write_converted_card
 from ..configuration_nes2net import Nes2NetConfig
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from ..hub import hub_reason
 from ..modeling_nes2net import Nes2NetForAudioClassification
+from .card import write_card
+from .checks import check_keys, settle_encoder_config
+from .encoders import convert_encoder, is_bare_encoder
 from .errors import ConversionError
-from .keys import BACKEND_PREFIX, official_key, official_shape
+from .keys import official_key, official_shape
 from .reading import Checkpoint, is_legacy_pickle, read_checkpoint
 from .recognition import Recognised, recognise
 from .system import System
+from .verification import verify_folder
 
 Report = Callable[[str], None]
-_LISTED = 8  # wrong keys that a message names; the rest is counted
 
 
 @dataclass
@@ -88,22 +87,17 @@ def convert(
     if path.is_file() and path.stat().st_size and is_legacy_pickle(path):
         report("note      a file in the form of torch before 1.6: it cannot be mapped and is read into memory whole")
     checkpoint = read_checkpoint(path)
-    if not any(key.startswith(BACKEND_PREFIX) for key in checkpoint.tensors):
-        from .encoders import convert_encoder, is_bare_encoder
-
-        if is_bare_encoder(checkpoint.tensors):
-            with _written(target) as folder:
-                convert_encoder(checkpoint, folder, encoder_config, report)
-            report("nothing was written (dry run)" if target is None else f"written   {target}")
-            return None
+    if is_bare_encoder(checkpoint.tensors):
+        with _written(target) as folder:
+            convert_encoder(checkpoint, folder, encoder_config, report)
+        report("nothing was written (dry run)" if target is None else f"written   {target}")
+        return None
     converted = prepare(checkpoint, encoder_config, activation, dilation, report)
     with _written(target) as folder:
         if folder is not None:
             write(converted, folder, os.fspath(source) if is_on_hub else None)
             if verify is not None:
-                from .verification import verify_folder
-
-                report(verify_folder(converted, folder, Path(verify)))
+                report(verify_folder(converted.model(), converted.extractor, folder, Path(verify)))
     report("nothing was written (dry run)" if target is None else f"written   {target}")
     return converted
 
@@ -143,67 +137,13 @@ def map_tensors(checkpoint: Checkpoint, system: System, config: Nes2NetConfig) -
     return {key: checkpoint.tensors[name].reshape(ours[key].shape) for name, key in expected.items()}, dropped
 
 
-def check_keys(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], dropped: set[str]) -> None:
-    """Raises ConversionError listing the keys of `checkpoint` that are missing, unexpected or of another shape."""
-    tensors = checkpoint.tensors
-    problems = {
-        "missing": [key for key in shapes if key not in tensors],
-        "unexpected": [key for key in tensors if key not in shapes and key not in dropped],
-        "mis-shaped": [
-            f"{key} {tuple(tensors[key].shape)} instead of {shape}"
-            for key, shape in shapes.items()
-            if key in tensors and tuple(tensors[key].shape) != shape
-        ],
-    }
-    if any(problems.values()):
-        counts = " and ".join(
-            f"{len(keys)} {kind} key{'s' * (len(keys) > 1)}" for kind, keys in problems.items() if keys
-        )
-        lines = [f"  {kind}: {key}" for kind, keys in problems.items() for key in keys[:_LISTED]]
-        rest = sum(max(0, len(keys) - _LISTED) for keys in problems.values())
-        lines += [f"  and {rest} more"] if rest else []
-        raise ConversionError("\n".join([f"{checkpoint.path} has {counts}; nothing was written.", *lines]))
-
-
-def settle_encoder_config(
-    system: System, recognised: Recognised, given: str | os.PathLike[str] | None
-) -> PretrainedConfig:
-    """The encoder's configuration, checked against the shapes in the checkpoint."""
-    fields = system.default_encoder_config() if given is None else _read_config(Path(given), system.encoder_type)
-    whose = f"{system.encoder_name}'s" if given is None else f"that of {given}"
-    if fields.get("model_type") != system.encoder_type:
-        raise ConversionError(
-            f"the encoder configuration {given} is of type {fields.get('model_type')!r}; this checkpoint needs "
-            f"{system.encoder_type!r}."
-        )
-    config = AutoConfig.for_model(**fields)
-    for name, value in recognised.encoder.items():
-        said = getattr(config, name)
-        said = list(said) if isinstance(said, (list, tuple)) else said
-        if said != value:
-            raise ConversionError(
-                f"the checkpoint's encoder has {name} {value}, but the configuration ({whose}) says {said}: give its "
-                "own with --encoder-config."
-            )
-    if given is None:
-        unread = (
-            ["conv_stride", "max_bucket_distance"]
-            if system.encoder_type == "wavlm"
-            else ["num_attention_heads", "conv_stride"]
-        )
-        recognised.assumed["encoder"] = (
-            f"{', '.join(unread)} of {system.encoder_name}; weights do not tell them (--encoder-config)"
-        )
-    return config
-
-
 def write(converted: Converted, folder: Path, source: str | None) -> None:
     """Writes configuration, weights, extractor, the code that travels, and the card; `source` names it on the Hub."""
     model = _without_weights(converted.config)
     # A dictionary of its own, for saving empties it. As one file: it is written from the mapped tensors, none copied.
     model.save_pretrained(folder, state_dict=dict(converted.tensors), max_shard_size="1TB")
     converted.extractor.save_pretrained(folder)
-    write_converted_card(
+    write_card(
         folder,
         config=converted.config,
         system=converted.recognised.system,
@@ -218,20 +158,6 @@ def _without_weights(config: Nes2NetConfig) -> Nes2NetForAudioClassification:
     """The model's structure: its parameters have shapes and no memory."""
     with torch.device("meta"):
         return Nes2NetForAudioClassification(config)
-
-
-def _read_config(path: Path, encoder_type: str) -> dict[str, Any]:
-    file = path / "config.json" if path.is_dir() else path
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConversionError(f"--encoder-config {file} cannot be read ({error.strerror}).") from None
-    except ValueError:
-        raise ConversionError(f"--encoder-config {file} is not a JSON file.") from None
-    if not isinstance(fields, dict):
-        raise ConversionError(f"--encoder-config {file} must hold the fields of a configuration.")
-    fields = fields.get("encoder_config", fields)  # a Nes2Net folder has its encoder's in it
-    return {"model_type": encoder_type, "layerdrop": 0.0, "apply_spec_augment": False, **fields}
 
 
 def _report_findings(recognised: Recognised, config: Nes2NetConfig, report: Report) -> None:

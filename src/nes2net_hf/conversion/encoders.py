@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel
 
-from .converting import check_keys, settle_encoder_config
+from .checks import check_keys, settle_encoder_config
 from .fairseq_xlsr import FAIRSEQ_XLSR, PRETRAINING
 from .keys import official_encoder_key
 from .reading import Checkpoint

@@ -12,6 +12,7 @@ FAIRSEQ_XLSR = System(
     encoder_type="wav2vec2",
     encoder_config="xlsr-300m",
     encoder_name="XLS-R 300M",
+    base_model="facebook/wav2vec2-xls-r-300m",
     dilation=2,
     score="bonafide_logit",
     length_policy="first",

@@ -9,6 +9,7 @@ S3PRL_WAVLM = System(
     encoder_type="wavlm",
     encoder_config="wavlm-large",
     encoder_name="WavLM-Large",
+    base_model="microsoft/wavlm-large",
     dilation=1,
     score="log_odds",  # one logit x is returned as (-x/2, +x/2): its score is x
     length_policy="whole",

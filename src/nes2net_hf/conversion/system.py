@@ -19,6 +19,7 @@ class System:
     encoder_type: str  # transformers' model_type
     encoder_config: str  # a file of `encoder_configs/`
     encoder_name: str
+    base_model: str  # the encoder's id on the Hub, for cards
     dilation: int
     score: str
     length_policy: str

@@ -9,6 +9,7 @@ UNILM_WAVLM = System(
     encoder_type="wavlm",
     encoder_config="wavlm-large",
     encoder_name="WavLM-Large",
+    base_model="microsoft/wavlm-large",
     dilation=1,
     score="bonafide_logit",
     length_policy="first",

@@ -6,27 +6,24 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ..audio import SAMPLING_RATE, AudioError, read_audio
 from .errors import ConversionError
 
-if TYPE_CHECKING:
-    from .converting import Converted
-
 TOLERANCE = 1e-5  # times the largest logit, at least 1
 
 
-def verify_folder(converted: Converted, folder: Path, audio: Path) -> str:
+def verify_folder(model: Any, extractor: Any, folder: Path, audio: Path) -> str:
     """
-    Returns a line that says how far the logits are apart.
+    Compares the model in memory with what a fresh process loads; returns a line that says how far they are apart.
 
     Raises:
         ConversionError: the recording cannot be read, or the folder gives other logits.
     """
-    expected = _logits(converted.model(), converted.extractor, audio)
+    expected = _logits(model, extractor, audio)
     command = [sys.executable, "-m", __name__, str(folder), str(audio)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode:

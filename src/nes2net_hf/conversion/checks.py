@@ -1,0 +1,86 @@
+"""What must agree before anything is written: keys and shapes, the encoder and its configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PretrainedConfig
+
+from .errors import ConversionError
+from .reading import Checkpoint
+from .recognition import Recognised
+from .system import System
+
+_LISTED = 8  # wrong keys that a message names; the rest is counted
+
+
+def check_keys(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], dropped: set[str]) -> None:
+    """Raises ConversionError listing the keys of `checkpoint` that are missing, unexpected or of another shape."""
+    tensors = checkpoint.tensors
+    problems = {
+        "missing": [key for key in shapes if key not in tensors],
+        "unexpected": [key for key in tensors if key not in shapes and key not in dropped],
+        "mis-shaped": [
+            f"{key} {tuple(tensors[key].shape)} instead of {shape}"
+            for key, shape in shapes.items()
+            if key in tensors and tuple(tensors[key].shape) != shape
+        ],
+    }
+    if any(problems.values()):
+        counts = " and ".join(
+            f"{len(keys)} {kind} key{'s' * (len(keys) > 1)}" for kind, keys in problems.items() if keys
+        )
+        lines = [f"  {kind}: {key}" for kind, keys in problems.items() for key in keys[:_LISTED]]
+        rest = sum(max(0, len(keys) - _LISTED) for keys in problems.values())
+        lines += [f"  and {rest} more"] if rest else []
+        raise ConversionError("\n".join([f"{checkpoint.path} has {counts}; nothing was written.", *lines]))
+
+
+def settle_encoder_config(
+    system: System, recognised: Recognised, given: str | os.PathLike[str] | None
+) -> PretrainedConfig:
+    """The encoder's configuration, checked against the shapes in the checkpoint."""
+    fields = system.default_encoder_config() if given is None else _read_config(Path(given), system.encoder_type)
+    whose = f"{system.encoder_name}'s" if given is None else f"that of {given}"
+    if fields.get("model_type") != system.encoder_type:
+        raise ConversionError(
+            f"the encoder configuration {given} is of type {fields.get('model_type')!r}; this checkpoint needs "
+            f"{system.encoder_type!r}."
+        )
+    config = AutoConfig.for_model(**fields)
+    for name, value in recognised.encoder.items():
+        said = getattr(config, name)
+        said = list(said) if isinstance(said, (list, tuple)) else said
+        if said != value:
+            raise ConversionError(
+                f"the checkpoint's encoder has {name} {value}, but the configuration ({whose}) says {said}: give its "
+                "own with --encoder-config."
+            )
+    if given is None:
+        unread = (
+            ["conv_stride", "max_bucket_distance"]
+            if system.encoder_type == "wavlm"
+            else ["num_attention_heads", "conv_stride"]
+        )
+        recognised.assumed["encoder"] = (
+            f"{', '.join(unread)} of {system.encoder_name}; weights do not tell them (--encoder-config)"
+        )
+    return config
+
+
+def _read_config(path: Path, encoder_type: str) -> dict[str, Any]:
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConversionError(f"--encoder-config {file} cannot be read ({error.strerror}).") from None
+    except ValueError:
+        raise ConversionError(f"--encoder-config {file} is not a JSON file.") from None
+    if not isinstance(fields, dict):
+        raise ConversionError(f"--encoder-config {file} must hold the fields of a configuration.")
+    fields = fields.get("encoder_config", fields)  # a Nes2Net folder has its encoder's in it
+    return {"model_type": encoder_type, "layerdrop": 0.0, "apply_spec_augment": False, **fields}
