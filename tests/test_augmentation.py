@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from scipy.signal import freqz, lfilter
 
-from nes2net_hf.augmentation import AugmentationError, RawBoost, Speed, build_chain
+from nes2net_hf.audio import AudioError
+from nes2net_hf.augmentation import AugmentationError, Codec, Noise, RawBoost, Room, Speed, build_chain
+from nes2net_hf.augmentation.codec import FORMATS
 from nes2net_hf.augmentation.rawboost import NUMBERS
 
 RATE = 16_000
@@ -100,6 +104,70 @@ def test_speed_moves_tempo_and_pitch_together() -> None:
     assert np.fft.rfftfreq(fast.size, 1 / RATE)[spectrum.argmax()] == pytest.approx(550, abs=3)
 
 
+def band_power(wave: np.ndarray, low: float, high: float) -> float:
+    power, frequencies = np.abs(np.fft.rfft(wave)) ** 2, np.fft.rfftfreq(wave.size, 1 / RATE)
+    return float(power[(frequencies >= low) & (frequencies < high)].sum())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_codecs_keep_the_speech_and_its_length_and_are_reproducible(name: str, wave: np.ndarray) -> None:
+    codec = Codec(codecs=(name,))
+    first, again = (codec(wave, np.random.default_rng(1)) for _ in range(2))
+    assert first.shape == wave.shape and first.dtype == np.float32 and np.array_equal(first, again)
+    correlation = np.fft.irfft(np.fft.rfft(wave, 2 * wave.size).conj() * np.fft.rfft(first, 2 * wave.size))
+    assert correlation.max() > 0.7 * np.linalg.norm(wave) * np.linalg.norm(first)
+    assert correlation.argmax() < 0.07 * RATE  # its own delay
+    assert not np.array_equal(first, wave)
+    if FORMATS[name].rate == 8_000:
+        assert band_power(first, 4200, 8000) < 1e-3 * band_power(first, 0, 4000)
+
+
+def test_bit_rates_are_drawn_and_a_telephone_line_leaves_the_narrow_band(speech: list[np.ndarray]) -> None:
+    wide = max(speech, key=lambda wave: band_power(wave, 4200, 7000) / band_power(wave, 0, 4000))
+    low, high = (Codec(codecs=("mp3",), bit_rates=(rate,))(wide, np.random.default_rng(0)) for rate in (8_000, 64_000))
+    assert np.linalg.norm(wide - high) < 0.5 * np.linalg.norm(wide - low)
+    narrow = Codec(codecs=("mp3",), bit_rates=(64_000,), narrowband=1.0)(wide, np.random.default_rng(0))
+    assert band_power(narrow, 4200, 8000) < 0.1 * band_power(high, 4200, 8000)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, speech: list[np.ndarray]) -> Path:
+    """A folder of noise with recordings of unequal lengths and rates in two levels."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "free-sound").mkdir()
+    soundfile.write(tmp_path / "short.wav", 0.1 * rng.standard_normal(3_000), RATE)
+    soundfile.write(tmp_path / "free-sound" / "long.flac", 0.02 * rng.standard_normal(441_000), 44_100)
+    (tmp_path / "free-sound" / "LICENSE").write_text("")
+    return tmp_path
+
+
+@pytest.mark.parametrize("files", [(1, 1), (3, 7)])
+def test_noise_is_mixed_in_at_the_snr_drawn(files: tuple[int, int], folder: Path, wave: np.ndarray) -> None:
+    noise, snrs = Noise(str(folder), snr=(5, 15), files=files), []
+    for seed in range(30):
+        added = noise(wave, np.random.default_rng(seed)).astype(np.float64) - wave
+        snrs.append(10 * np.log10(np.sum(wave.astype(np.float64) ** 2) / np.sum(added**2)))
+    assert 4.99 < min(snrs) < 8 and 12 < max(snrs) < 15.01
+    assert np.array_equal(noise(wave, np.random.default_rng(3)), noise(wave, np.random.default_rng(3)))
+
+
+def test_silent_noise_is_named(tmp_path: Path, wave: np.ndarray) -> None:
+    soundfile.write(tmp_path / "nothing.wav", np.zeros(5_000), RATE)
+    with pytest.raises(AudioError, match=r"nothing\.wav is silent"):
+        Noise(str(tmp_path))(wave, np.random.default_rng(0))
+
+
+def test_a_room_adds_its_echo_and_keeps_place_and_power(tmp_path: Path, wave: np.ndarray) -> None:
+    response = np.zeros(8_000)
+    response[[200, 1_800]] = 0.5, 0.25  # the direct sound after 12.5 ms, an echo 100 ms behind it
+    soundfile.write(tmp_path / "room.wav", response, RATE, subtype="FLOAT")
+    wet = Room(str(tmp_path))(wave, np.random.default_rng(0)).astype(np.float64)
+    expected = wave.astype(np.float64).copy()
+    expected[1_600:] += 0.5 * wave[:-1_600]
+    expected *= np.sqrt(np.mean(wave.astype(np.float64) ** 2) / np.mean(expected**2))
+    assert wet == pytest.approx(expected, abs=1e-5)
+
+
 def test_a_chain_draws_each_step_with_its_probability(wave: np.ndarray) -> None:
     chain = build_chain([{"name": "speed", "probability": 0.5, "low": 0.8, "high": 0.9}])
     changed = [chain(wave, np.random.default_rng(seed)).size != wave.size for seed in range(200)]
@@ -112,7 +180,12 @@ def test_a_chain_draws_each_step_with_its_probability(wave: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        ({"name": "reverb"}, "name must be one of rawboost, speed, got 'reverb'"),
+        ({"name": "reverb"}, "name must be one of codec, noise, rawboost, room, speed, got 'reverb'"),
+        ({"name": "noise", "root": "/no/such/folder"}, "noise: root /no/such/folder is no folder"),
+        ({"name": "noise"}, "noise: .*root"),
+        ({"name": "room", "recordings": []}, "recordings is no setting of it"),
+        ({"name": "codec", "codecs": ["flac"]}, "codecs must be of mp3, aac, opus"),
+        ({"name": "codec", "narrowband": 2}, "narrowband must lie between 0 and 1"),
         ({}, "got None"),
         ({"name": "speed", "probability": 2}, "probability must lie between 0 and 1"),
         ({"name": "speed", "lo": 0.9}, "lo is no setting of it; did you mean low"),

@@ -5,7 +5,10 @@ The same generator state gives the same audio, whatever process or worker draws 
 """
 
 from .chain import AugmentationError, Chain, build_chain
+from .codec import Codec
+from .noise import Noise
 from .rawboost import RawBoost
+from .room import Room
 from .speed import Speed
 
-__all__ = ["AugmentationError", "Chain", "RawBoost", "Speed", "build_chain"]
+__all__ = ["AugmentationError", "Chain", "Codec", "Noise", "RawBoost", "Room", "Speed", "build_chain"]

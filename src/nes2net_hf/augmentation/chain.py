@@ -10,11 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from .codec import Codec
+from .noise import Noise
 from .rawboost import RawBoost
+from .room import Room
 from .speed import Speed
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-AUGMENTATIONS: dict[str, Any] = {"rawboost": RawBoost, "speed": Speed}
+AUGMENTATIONS: dict[str, Any] = {
+    "codec": Codec, "noise": Noise, "rawboost": RawBoost, "room": Room, "speed": Speed
+}  # fmt: skip
 
 
 class AugmentationError(ValueError):
@@ -53,7 +58,7 @@ def _build(step: dict[str, Any], index: int) -> tuple[float, Augmentation]:
         raise AugmentationError(f"augmentation {index}: name must be one of {', '.join(AUGMENTATIONS)}, got {name!r}.")
     if isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
         raise AugmentationError(f"{name}: probability must lie between 0 and 1, got {probability!r}.")
-    known = [field.name for field in dataclasses.fields(AUGMENTATIONS[name])]
+    known = [field.name for field in dataclasses.fields(AUGMENTATIONS[name]) if field.init]
     for key in settings:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)

@@ -1,0 +1,52 @@
+"""Noise, music and babble from a folder, as recipes mix in MUSAN (Snyder et al. 2015)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .recordings import list_audio, read_drawn
+
+
+@dataclass(frozen=True)
+class Noise:
+    """
+    Adds a stretch of one or more recordings of a folder, repeated where they are shorter.
+
+    Args:
+        root: folder of recordings, e.g. `musan/noise`, in any nesting.
+        snr: lowest and highest signal-to-noise ratio, in dB, drawn uniformly.
+        files: fewest and most recordings that are summed at equal power first: several of speech make babble.
+
+    Raises:
+        ValueError: the folder is not there or empty, or a range is out of order.
+    """
+
+    root: str
+    snr: tuple[float, float] = (0.0, 15.0)
+    files: tuple[int, int] = (1, 1)
+    recordings: tuple[str, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.snr) != 2 or self.snr[0] > self.snr[1]:
+            raise ValueError(f"snr must be a lower and an upper bound, got {self.snr!r}.")
+        if len(self.files) != 2 or not 1 <= self.files[0] <= self.files[1]:
+            raise ValueError(f"files must be a lower and an upper bound of at least 1, got {self.files!r}.")
+        object.__setattr__(self, "recordings", list_audio(self.root))
+
+    def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(S,) float32 → (S,) float32; the sum is not clipped."""
+        noise = np.zeros(waveform.size)
+        for _ in range(rng.integers(self.files[0], self.files[1] + 1)):
+            stretch = _stretch(read_drawn(self.recordings, rng), waveform.size, rng)
+            noise += stretch / (np.sqrt(np.mean(stretch**2)) + 1e-9)
+        power = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
+        level = power / (np.sqrt(np.mean(noise**2)) + 1e-9) / 10 ** (rng.uniform(*self.snr) / 20)
+        return (waveform + level * noise).astype(np.float32)
+
+
+def _stretch(samples: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """(S,) → (length,): from a drawn place on, begun again where the recording ends."""
+    start = int(rng.integers(samples.size))
+    return np.take(samples, np.arange(start, start + length), mode="wrap").astype(np.float64)
