@@ -184,6 +184,26 @@ def convert(
     raise typer.Exit(run_convert(options))
 
 
+@app.command()
+def augment(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A recording of any format, or - for standard input.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .wav or .flac, 16 kHz mono.")],
+    recipe: Annotated[Path, typer.Option(help="The training recipe whose data.augmentation is heard.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same audio.")] = 0,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw the spectrograms before and after.")
+    ] = None,
+) -> None:
+    """
+    Hear what training hears: a recording through the augmentation of a recipe.
+
+    Exit codes: 0 written, 1 it could not be, 2 wrong usage.
+    """
+    from .commands import run_augment
+
+    raise typer.Exit(run_augment(source, out, recipe, seed, plot))
+
+
 @corpus_app.command()
 def check(
     name: Annotated[str, typer.Argument(help="asvspoof2019-la, asvspoof2021-df, asvspoof5, …")],

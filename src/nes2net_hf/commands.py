@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import soundfile
 from huggingface_hub.utils import logging as hub_logging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers.utils import logging as transformers_logging
 
+from .audio import SAMPLING_RATE, AudioError, read_audio
 from .detection import DetectionError, Detector, Result, list_recordings
 from .loading import ModelError
 from .reports import CsvWriter, JsonLinesWriter, OutputError, TableWriter, Writer, clock, finished_files
@@ -164,6 +167,43 @@ def _check_conversion(options: ConvertOptions) -> None:
         raise UsageError("--verify needs a written folder: leave --dry-run away.")
 
 
+def run_augment(source: str, out: Path, recipe: Path, seed: int, plot: Path | None) -> int:
+    """Augments one recording and writes it; returns the exit code."""
+    try:
+        from .augmentation import build_chain
+        from .training.recipe import RecipeError, load_recipe
+    except ImportError as error:
+        _say(f"Error: {error.name} is not installed: pip install 'nes2net_hf[train]'.")
+        return 2
+    try:
+        if out.suffix.lower() not in {".wav", ".flac"}:
+            raise UsageError(f"OUT {out} must end in .wav or .flac.")
+        if plot is not None:
+            _need_matplotlib()
+        chain = build_chain(load_recipe(recipe).data.augmentation)
+        before = read_audio(source)
+        after = chain(before, np.random.default_rng(seed))
+        soundfile.write(out, np.clip(after, -1.0, 1.0), SAMPLING_RATE)
+        if plot is not None:
+            from .plotting import plot_spectrograms
+
+            plot_spectrograms(before, after, plot)
+        peak = float(np.abs(after).max())
+        _say(f"{out}: {after.size / SAMPLING_RATE:.2f} s, from {before.size / SAMPLING_RATE:.2f} s")
+        if peak > 1:
+            _say(f"note: it peaks at {peak:.2f} and was clipped in the file; training does not clip it")
+        return 0
+    except (UsageError, RecipeError) as error:
+        _say(f"Error: {error}")
+        return 2
+    except AudioError as error:
+        _say(f"Error: {error}")
+        return 1
+    except (OSError, soundfile.SoundFileError) as error:
+        _say(f"Error: {out} cannot be written ({error}).")
+        return 1
+
+
 def run_corpus_check(name: str, root: Path, split: str | None, full: bool) -> int:
     """Checks a benchmark and says what was found; returns the exit code."""
     try:
@@ -239,6 +279,10 @@ def _check_plot(options: DetectOptions, recordings: list[Any]) -> None:
         raise UsageError(f"--plot draws exactly one audio file, got {len(recordings)} recordings or standard input.")
     if options.resume:
         raise UsageError("--plot needs the file judged anew: leave --resume away.")
+    _need_matplotlib()
+
+
+def _need_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:

@@ -49,6 +49,29 @@ def plot_scores(results: Sequence[Result], source: Any, path: str | os.PathLike[
     figure.savefig(path, format="png")
 
 
+def plot_spectrograms(before: np.ndarray, after: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """
+    Draws two waveforms (S,) at 16 kHz as spectrograms, one above the other, on one scale of time and level.
+
+    Args:
+        before, after: the waveforms; their lengths may differ.
+        path: the picture, a PNG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 1, sharex=True, sharey=True)
+    for panel, waveform, name in zip(panels, (before, after), ("before", "after"), strict=True):
+        *_, image = panel.specgram(waveform + 1e-9, NFFT=512, noverlap=384, Fs=SAMPLING_RATE, vmin=-140, vmax=-30)
+        panel.set_title(name, loc="left", color=INK, fontsize=11)
+        panel.set_ylabel("Hz", color=INK, fontsize=9)
+    panels[-1].set_xlabel("seconds")
+    figure.colorbar(image, ax=panels, label="dB")
+    figure.savefig(path, format="png")
+
+
 def envelope(blocks: Iterable[np.ndarray], bins: int = 3000) -> tuple[np.ndarray, np.ndarray, float]:
     """
     The lowest and highest sample of up to `bins` equal stretches; it keeps 100 values a second, not the samples.
