@@ -255,6 +255,8 @@ def test_bare_encoders_become_folders_to_train_from(
     encoder = AutoModel.from_pretrained(tmp_path / "encoder").eval()
     inputs = golden_inputs(name, "wav")
     assert torch.equal(encoder(inputs).last_hidden_state, whole.encoder(inputs).last_hidden_state)
+    with pytest.raises(ConversionError, match="is a bare encoder: activation, dilation and verify"):
+        convert(tmp_path / "xlsr2_300m.pt", None, encoder_config=encoder_config(name), dilation=2)
     started = Nes2NetForAudioClassification.from_encoder_pretrained(
         str(tmp_path / "encoder"), outer_scale=4, inner_scale=4
     )
@@ -298,7 +300,7 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     add("missing", "does not exist")
     torch.save([1, 2, 3], add("list", "not a state dict"))
     torch.save({"epoch": 3, "lr": 0.1}, add("no-weights", "is no state dict: its entry 'epoch' is a int"))
-    torch.save({"fc.weight": torch.zeros(2, 2)}, add("other-model", "no Nes2Net back-end"))
+    torch.save({"fc.weight": torch.zeros(2, 2)}, add("other-model", r"other-model\.pth: no Nes2Net back-end"))
     (folder / "folder").mkdir()
     add("folder", "is a folder", "folder")
     return files

@@ -88,6 +88,8 @@ def convert(
         report("note      a file in the form of torch before 1.6: it cannot be mapped and is read into memory whole")
     checkpoint = read_checkpoint(path)
     if is_bare_encoder(checkpoint.tensors):
+        if any(option is not None for option in (activation, dilation, verify)):
+            raise ConversionError(f"{path} is a bare encoder: activation, dilation and verify are for whole systems.")
         with _written(target) as folder:
             convert_encoder(checkpoint, folder, encoder_config, report)
         report("nothing was written (dry run)" if target is None else f"written   {target}")
@@ -110,9 +112,9 @@ def prepare(
     report: Report = lambda line: None,
 ) -> Converted:
     """Recognises a system and maps its keys; raises ConversionError where a key is missing, unexpected, mis-shaped."""
-    recognised = recognise(checkpoint.tensors, activation, dilation)
-    system = recognised.system
     try:
+        recognised = recognise(checkpoint.tensors, activation, dilation)
+        system = recognised.system
         encoder = settle_encoder_config(system, recognised, encoder_config)
         config = Nes2NetConfig(encoder_config=encoder, **recognised.config)
     except ValueError as error:
@@ -221,7 +223,11 @@ def _written(target: Path | None) -> Iterator[Path | None]:
         if place.exists():
             old = fresh.with_name(fresh.name + ".old")
             place.rename(old)
-            fresh.rename(place)
+            try:
+                fresh.rename(place)
+            except BaseException:
+                old.rename(place)
+                raise
             shutil.rmtree(old)
         else:
             fresh.rename(place)
