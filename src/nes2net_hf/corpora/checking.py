@@ -123,14 +123,14 @@ def report_check(corpus: str, check: PartitionCheck) -> Iterator[str]:
     verdict = "whole" if check.is_whole else "not as published"
     published = "" if check.published is None else f" ({check.published:,} published)"
     yield f"{corpus} {check.partition}: {verdict}"
-    yield f"  protocol    {check.lines:,} lines{published}: " + ", ".join(
+    yield f"  protocol     {check.lines:,} lines{published}: " + ", ".join(
         f"{count:,} {label}" for label, count in sorted(check.labels.items())
     )
     for condition, (count, known) in check.conditions.items():
-        yield f"  condition   {condition}: {count:,}" + ("" if known is None else f" ({known:,} published)")
-    yield f"  audio       {check.found:,} files found, {check.seconds / 3600:.2f} h"
+        yield f"  condition    {condition}: {count:,}" + ("" if known is None else f" ({known:,} published)")
+    yield f"  audio        {check.found:,} files found, {check.seconds / 3600:.2f} h"
     if check.attacks:
-        yield "  attacks     " + ", ".join(f"{attack} {count:,}" for attack, count in sorted(check.attacks.items()))
+        yield "  attacks      " + ", ".join(f"{attack} {count:,}" for attack, count in sorted(check.attacks.items()))
     for what, items in (
         ("missing", check.missing),
         ("unreadable", check.unreadable),
@@ -139,7 +139,7 @@ def report_check(corpus: str, check: PartitionCheck) -> Iterator[str]:
         ("found twice", check.doubled_files),
     ):
         if items:
-            yield f"  {what:<11} {len(items):,}"
+            yield f"  {what:<12} {len(items):,}"
             yield from (f"    {item}" for item in items[:_NAMED])
             if len(items) > _NAMED:
                 yield f"    and {len(items) - _NAMED:,} more"

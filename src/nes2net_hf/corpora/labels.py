@@ -39,6 +39,8 @@ def map_label(value: Any, where: str, label_map: Mapping[Any, str] | None = None
         return mapped
     word = re.sub(r"[\s_-]", "", value.lower()) if isinstance(value, str) else None
     if word not in _LABEL_OF:
-        hint = "say what it means with label_map, e.g. {0: 'bonafide', 1: 'spoof'}"
-        raise CorpusError(f"{where}: {value!r} is no label that is known by name: {hint}.")
+        raise CorpusError(
+            f"{where}: {value!r} is no label that is known by name ({', '.join(_LABEL_OF)}): mend it, or, of your own "
+            "data, say what it means with label_map."
+        )
     return _LABEL_OF[word]
