@@ -101,7 +101,7 @@ def test_a_folder_carries_its_recipe_code_and_card(converted: dict[str, Path], n
     assert not config.encoder_config.apply_spec_augment and config.encoder_config.layerdrop == 0
     assert {path.suffix for path in converted[name].iterdir()} == {".json", ".md", ".py", ".safetensors"}
     card = (converted[name] / "README.md").read_text(encoding="utf-8")
-    assert Checkpoint(CHECKPOINTS / f"{name}.pth", {}, True).sha256 in card
+    assert Checkpoint(CHECKPOINTS / f"{name}.pth", {}).sha256 in card
     assert "Not reproduced here" in card and "liu2025nes2net" in card and str(CHECKPOINTS) not in card
     assert "{{" not in card and "{%" not in card
 
@@ -171,7 +171,7 @@ def test_all_eight_full_size_systems_are_recognised_and_every_key_is_used(name: 
             json.loads(shape.strip("()").join("[]").replace(",]", "]"))
         )
     lines: list[str] = []
-    made = prepare(Checkpoint(Path(name), tensors, True), report=lines.append)
+    made = prepare(Checkpoint(Path(name), tensors), report=lines.append)
     config = made.config
     assert config.backend_variant == ("nes2net" if name.endswith("sea_nes2net") else "nes2net_x")
     expected = {"sea": "squeeze_excitation", "ws": "weighted_sum", "attm": "attentive_merging"}
@@ -201,7 +201,7 @@ def test_selu_is_told_by_negative_running_means_and_can_be_overruled(encoder_con
         if key.endswith("running_mean"):
             tensors[key] = tensor - 0.7
     given = {"encoder_config": encoder_config(XLSR)}
-    checkpoint = Checkpoint(Path("selu.pth"), tensors, True)
+    checkpoint = Checkpoint(Path("selu.pth"), tensors)
     assert prepare(checkpoint, **given).config.hidden_act == "selu"
     lines: list[str] = []
     assert prepare(checkpoint, **given, activation="relu", report=lines.append).config.hidden_act == "relu"

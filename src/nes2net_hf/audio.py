@@ -101,6 +101,16 @@ def open_audio(source: Any, sampling_rate: int | None = None) -> AudioStream:
     return AudioStream("<array>", ArrayDecoder(source, sampling_rate))
 
 
+def list_audio(folder: str | os.PathLike[str]) -> list[str]:
+    """Paths of the audio files below a folder, in any nesting, sorted; hidden files are passed over."""
+    return sorted(
+        os.path.join(place, file)
+        for place, _, files in os.walk(os.fspath(folder))
+        for file in files
+        if os.path.splitext(file)[1].lower() in AUDIO_SUFFIXES and not file.startswith(".")
+    )
+
+
 def read_audio(source: Any, sampling_rate: int | None = None, channels: str = "mix") -> np.ndarray:
     """
     Reads a whole recording into memory: (S,) float32 at 16 kHz for `channels="mix"`, (C, S) for `"each"`.

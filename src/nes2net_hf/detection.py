@@ -16,14 +16,13 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .audio import AUDIO_SUFFIXES, CHANNELS, SAMPLING_RATE, SILENCE, AudioError, AudioStream, iter_windows, open_audio
+from .audio import CHANNELS, SAMPLING_RATE, SILENCE, AudioError, AudioStream, iter_windows, list_audio, open_audio
 from .loading import DEMO_MODEL, ModelError, choose_device, load_model
 
 logger = logging.getLogger(__name__)
@@ -269,13 +268,7 @@ def list_recordings(sources: Any) -> Iterator[Any]:
     """
     for source in [sources] if _is_one_recording(sources) else sources:
         if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
-            found = sorted(
-                os.path.join(folder, file)
-                for folder, _, files in os.walk(os.fspath(source))
-                for file in files
-                if Path(file).suffix.lower() in AUDIO_SUFFIXES and not file.startswith(".")
-            )
-            yield from found or [os.fspath(source)]
+            yield from list_audio(source) or [os.fspath(source)]
         else:
             yield source
 

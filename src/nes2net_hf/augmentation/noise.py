@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .recordings import list_audio, read_drawn
+from .recordings import find_audio, read_drawn
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Noise:
             raise ValueError(f"snr must be a lower and an upper bound, got {self.snr!r}.")
         if len(self.files) != 2 or not 1 <= self.files[0] <= self.files[1]:
             raise ValueError(f"files must be a lower and an upper bound of at least 1, got {self.files!r}.")
-        object.__setattr__(self, "recordings", list_audio(self.root))
+        object.__setattr__(self, "recordings", find_audio(self.root))
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(S,) float32 → (S,) float32; the sum is not clipped."""

@@ -6,24 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ..audio import AUDIO_SUFFIXES, AudioError, read_audio
+from ..audio import AudioError, list_audio, read_audio
 
 
-def list_audio(root: str) -> tuple[str, ...]:
+def find_audio(root: str) -> tuple[str, ...]:
     """
     The audio files below a folder, sorted, in any nesting.
 
     Raises:
         ValueError: there is no such folder, or no audio in it: said when a recipe is read, not in its third epoch.
     """
-    folder = Path(root)
-    if not folder.is_dir():
+    if not Path(root).is_dir():
         raise ValueError(f"root {root} is no folder.")
-    files = sorted(
-        str(path)
-        for path in folder.rglob("*")
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
-    )
+    files = list_audio(root)
     if not files:
         raise ValueError(f"root {root} holds no audio files.")
     return tuple(files)

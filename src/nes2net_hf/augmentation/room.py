@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.signal import oaconvolve
 
-from .recordings import list_audio, read_drawn
+from .recordings import find_audio, read_drawn
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Room:
     recordings: tuple[str, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "recordings", list_audio(self.root))
+        object.__setattr__(self, "recordings", find_audio(self.root))
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(S,) float32 → (S,) float32"""

@@ -90,17 +90,15 @@ def convert(
     if is_bare_encoder(checkpoint.tensors):
         if any(option is not None for option in (activation, dilation, verify)):
             raise ConversionError(f"{path} is a bare encoder: activation, dilation and verify are for whole systems.")
-        with _written(target) as folder:
+        with _written(target, report) as folder:
             convert_encoder(checkpoint, folder, encoder_config, report)
-        report("nothing was written (dry run)" if target is None else f"written   {target}")
         return None
     converted = prepare(checkpoint, encoder_config, activation, dilation, report)
-    with _written(target) as folder:
+    with _written(target, report) as folder:
         if folder is not None:
             write(converted, folder, os.fspath(source) if is_on_hub else None)
             if verify is not None:
                 report(verify_folder(converted.model(), converted.extractor, folder, Path(verify)))
-    report("nothing was written (dry run)" if target is None else f"written   {target}")
     return converted
 
 
@@ -198,9 +196,10 @@ def _fetch(source: str, revision: str | None) -> tuple[Path, bool]:
 def _target(out: Path, force: bool) -> Path:
     if out.exists() and not out.is_dir():
         raise ConversionError(f"{out} is a file: name a folder to write.")
-    if out.is_dir() and any(out.iterdir()) and not force:
+    is_filled = out.is_dir() and any(out.iterdir())
+    if is_filled and not force:
         raise ConversionError(f"{out} exists: choose another folder, or replace it with --force.")
-    if out.is_dir() and any(out.iterdir()) and not (out / "config.json").is_file():
+    if is_filled and not (out / "config.json").is_file():
         raise ConversionError(f"{out} holds no model: --force replaces only folders of models.")
     if not out.absolute().parent.is_dir():
         raise ConversionError(f"{out.parent} does not exist: make the folder first.")
@@ -208,10 +207,11 @@ def _target(out: Path, force: bool) -> Path:
 
 
 @contextmanager
-def _written(target: Path | None) -> Iterator[Path | None]:
-    """A folder beside the target that takes its place when all went well, and is gone otherwise."""
+def _written(target: Path | None, report: Report) -> Iterator[Path | None]:
+    """A folder beside the target that takes its place when all went well, and is gone otherwise; None for none."""
     if target is None:
         yield None
+        report("nothing was written (dry run)")
         return
     place = target.absolute()
     fresh = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
@@ -235,6 +235,7 @@ def _written(target: Path | None) -> Iterator[Path | None]:
         raise ConversionError(f"{target} cannot be written ({error.strerror or error}).") from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+    report(f"written   {target}")
 
 
 def _umask() -> int:

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..configuration_nes2net import Nes2NetConfig
 from .errors import ConversionError
 from .fairseq_xlsr import FAIRSEQ_XLSR
 from .keys import official_key, official_shape
-from .reading import read_checkpoint
+from .reading import read_checkpoint, read_safetensors
 from .s3prl_wavlm import S3PRL_WAVLM
 from .system import System
 from .unilm_wavlm import UNILM_WAVLM
@@ -103,14 +102,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ConversionError(f"{folder} holds no .safetensors weights.")
-    tensors: dict[str, Tensor] = {}
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-        except SafetensorError as error:
-            raise ConversionError(f"{path} is damaged or truncated ({error}).") from None
-    return tensors
+    return {key: tensor for path in files for key, tensor in read_safetensors(path).items()}
 
 
 def _with_original(

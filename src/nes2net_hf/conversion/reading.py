@@ -58,7 +58,6 @@ class Checkpoint:
 
     path: Path
     tensors: dict[str, Tensor]
-    is_mapped: bool  # whether the tensors lie in the file and not in memory
 
     @property
     def sha256(self) -> str:
@@ -93,15 +92,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     with open(path, "rb") as file:
         start = file.read(16)
     if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
-        content, is_mapped = _read_torch(path)
+        content = _read_torch(path)
     elif path.suffix == ".safetensors" or start[8:9] == b"{":
-        content, is_mapped = _read_safetensors(path), True
+        content = read_safetensors(path)
     else:
         raise ConversionError(f"{path} is no PyTorch or safetensors checkpoint, whatever its name.")
-    return Checkpoint(path, _state_dict(content, path), is_mapped)
+    return Checkpoint(path, _state_dict(content, path))
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of the file; raises ConversionError where it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
@@ -109,7 +109,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ConversionError(f"{path} is a damaged or truncated safetensors file ({error}).") from None
 
 
-def _read_torch(path: Path) -> tuple[Any, bool]:
+def _read_torch(path: Path) -> Any:
     is_mapped = not is_legacy_pickle(path)
     try:
         with (
@@ -117,7 +117,7 @@ def _read_torch(path: Path) -> tuple[Any, bool]:
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")  # of storages and numpy that are no concern of the user's
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped), is_mapped
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
     except pickle.UnpicklingError as error:
         text = str(error)
         if "Unsupported" in text or "GLOBAL" in text or "global" in text or "class" in text:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..audio import AUDIO_SUFFIXES
+from ..audio import list_audio
 from .corpus import Row
 from .errors import CorpusError
 from .labels import map_label
@@ -46,9 +46,8 @@ def _read_folders(root: Path, label_map: Mapping[Any, str] | None) -> Iterator[R
         raise CorpusError(f"{root} holds no folders: put each class into one of its own, e.g. bonafide and spoof.")
     for folder in folders:
         label = map_label(folder.name, f"folder {folder}", label_map)
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
-                yield _with_audio(make_row(str(path.relative_to(root).with_suffix("")), label), path)
+        for path in map(Path, list_audio(folder)):
+            yield _with_audio(make_row(str(path.relative_to(root).with_suffix("")), label), path)
 
 
 def _read_manifest(path: Path, columns: dict[str, str], label_map: Mapping[Any, str] | None) -> Iterator[Row]:
