@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +97,29 @@ def speech(fixture_audio_dir: Path) -> list[np.ndarray]:
     with open(fixture_audio_dir / "manifest.csv", newline="", encoding="utf-8") as file:
         paths = [fixture_audio_dir / row["path"] for row in csv.DictReader(file)]
     return [soundfile.read(path, dtype="float32")[0] for path in paths]
+
+
+class Run:
+    """What a call of `nes2net` left behind."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+        assert "Traceback" not in out + err
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture
+def nes2net(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """The command line in this process: `nes2net("detect", path)` → what it left behind."""
+    from nes2net_hf import cli
+
+    def run(*arguments: Any) -> Run:
+        monkeypatch.setattr(sys, "argv", ["nes2net", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ending:
+            cli.main()
+        return Run(ending.value.code or 0, *capsys.readouterr())  # type: ignore[arg-type]
+
+    return run

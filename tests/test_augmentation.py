@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from scipy.signal import freqz, lfilter
 
-from nes2net_hf.audio import AudioError, read_audio
+from nes2net_hf.audio import AudioError, list_audio, read_audio
 from nes2net_hf.augmentation import AugmentationError, Codec, Noise, RawBoost, Room, Speed, build_chain
 from nes2net_hf.augmentation.codec import FORMATS
 from nes2net_hf.augmentation.rawboost import NUMBERS
@@ -157,6 +157,26 @@ def test_silent_noise_is_named(tmp_path: Path, wave: np.ndarray) -> None:
     soundfile.write(tmp_path / "nothing.wav", np.zeros(5_000), RATE)
     with pytest.raises(AudioError, match=r"nothing\.wav is silent"):
         Noise(str(tmp_path))(wave, np.random.default_rng(0))
+
+
+def test_noise_and_rooms_come_from_datasets_too(folder: Path, wave: np.ndarray, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    import pyarrow as pa
+    from datasets.table import InMemoryTable
+
+    files = [{"bytes": Path(path).read_bytes(), "path": "a.wav"} for path in list_audio(folder)]
+    features = datasets.Features({"audio": datasets.Audio(decode=False), "licence": datasets.Value("string")})
+    table = pa.table({"audio": files, "licence": ["a", "b"]}, schema=features.arrow_schema)
+    (tmp_path / "noises").mkdir()
+    datasets.Dataset(InMemoryTable(table)).to_parquet(tmp_path / "noises/train.parquet")
+    from_folder, from_dataset = Noise(str(folder)), Noise(dataset=str(tmp_path / "noises"))
+    for seed in range(4):
+        mixed = (noise(wave, np.random.default_rng(seed)) for noise in (from_folder, from_dataset))
+        assert np.array_equal(*mixed)
+    with pytest.raises(ValueError, match=r"dataset .*nowhere could not be loaded"):
+        Room(dataset=str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="name root, a folder of recordings, or dataset"):
+        Noise(str(folder), dataset="org/noise")
 
 
 def test_a_room_adds_its_echo_and_keeps_place_and_power(tmp_path: Path, wave: np.ndarray) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from nes2net_hf import __version__, cli, commands
+from nes2net_hf import __version__, commands
 from nes2net_hf.detection import Detector
 from nes2net_hf.plotting import envelope
 
@@ -25,29 +25,6 @@ from .test_audio import encode, voice
 from .test_detection import KEYS, melody
 
 COMMAND = [sys.executable, "-m", "nes2net_hf.cli"]
-
-
-class Run:
-    """What a call of `nes2net` left behind."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-        assert "Traceback" not in out + err
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-@pytest.fixture
-def nes2net(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: Any) -> Run:
-        monkeypatch.setattr(sys, "argv", ["nes2net", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ending:
-            cli.main()
-        return Run(ending.value.code or 0, *capsys.readouterr())  # type: ignore[arg-type]
-
-    return run
 
 
 @pytest.fixture

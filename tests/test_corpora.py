@@ -6,8 +6,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -449,12 +447,7 @@ def test_real_protocol_lines_parse_whole(excerpt: str, name: str, split: str, pr
     assert all(row["attack"] != "bonafide" and row["audio"] is None for row in rows)
 
 
-def check(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nes2net_hf.cli", "corpus", "check", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
-
-
-def test_check_says_what_is_missing_unreadable_doubled_and_wrong(build: Callable[..., Path]) -> None:
+def test_check_says_what_is_missing_unreadable_doubled_and_wrong(build: Callable[..., Path], nes2net: Any) -> None:
     more = ["LA_0097 LA_T_0000001 - A01 spoof", "LA_0097 LA_T_0000002 - A01 spoof", "LA_0097 LA_T_1581266 - A06 spoof"]
     more += ["LA_0097 LA_T_0000003 - A02 spoofed?", "LA_0097 LA_T_0000004"]
     root = build(
@@ -465,9 +458,9 @@ def test_check_says_what_is_missing_unreadable_doubled_and_wrong(build: Callable
     (flac / "LA_T_0000001.flac").write_bytes(whole[: len(whole) // 2])
     (root / "backup").mkdir()
     (root / "backup/LA_T_1581266.flac").write_bytes(whole)
-    done = check("asvspoof2019-la", "--root", root, "--full")
-    assert (done.returncode, done.stderr) == (1, "")
-    lines = done.stdout.splitlines()
+    done = nes2net("corpus", "check", "asvspoof2019-la", "--root", root, "--full")
+    assert (done.code, done.err) == (1, "")
+    lines = done.out.splitlines()
     assert lines[0] == "asvspoof2019-la train: not as published"
     assert "7 lines (25,380 published): 1 bonafide, 3 spoof" in lines[1]
     assert "3 files found" in lines[2] and "A01 2, A06 1" in lines[3]
@@ -479,7 +472,9 @@ def test_check_says_what_is_missing_unreadable_doubled_and_wrong(build: Callable
     assert "found twice 1\nLA_T_1581266 (2 files: " in report
 
 
-def test_check_of_what_is_whole_and_of_what_is_nothing(build: Callable[..., Path], tmp_path: Path) -> None:
+def test_check_of_what_is_whole_and_of_what_is_nothing(
+    build: Callable[..., Path], tmp_path: Path, nes2net: Any
+) -> None:
     from nes2net_hf.corpora import check_corpus
 
     [found] = check_corpus("ctrsvdd", build("ctrsvdd"))
@@ -496,5 +491,21 @@ def test_check_of_what_is_whole_and_of_what_is_nothing(build: Callable[..., Path
         (("asvspof5", "--root", tmp_path), "did you mean asvspoof5?"),
         (("asvspoof5", "--root", tmp_path, "--split", "test"), "split must be one of train, dev, eval"),
     ):
-        done = check(*arguments)
-        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+        done = nes2net("corpus", "check", *arguments)
+        assert done.code == 2 and message in done.err
+
+
+def test_check_of_own_data(fixture_audio_dir: Path, tmp_path: Path, nes2net: Any) -> None:
+    voices = sorted(fixture_audio_dir.glob("*.flac"))
+    lines = ["wav,fake", f"{voices[0]},0", f"{voices[1]},1", "gone.flac,1", f"{voices[2]},2", ",0"]
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    maps = ("--column", "audio=wav", "--column", "label=fake", "--label", "0=bonafide", "--label", "1=spoof")
+    done = nes2net("corpus", "check", "own-data", "--root", tmp_path / "mine.csv", *maps)
+    assert (done.code, done.err) == (1, "")
+    report = "\n".join(" ".join(line.split()) for line in done.out.splitlines())
+    assert "protocol 5 lines: 1 bonafide, 2 spoof" in report and "audio 2 files found" in report
+    assert "missing 1\ngone\n" in report and "wrong line 2\n" in report
+    assert "line 5: label_map does not map '2'" in report and "line 6: column 'wav' is empty" in report
+    (tmp_path / "mine.csv").write_text("\n".join(lines[:3]))
+    done = nes2net("corpus", "check", "own-data", "--root", tmp_path / "mine.csv", *maps, "--full")
+    assert (done.code, done.out.splitlines()[0]) == (0, "own-data all: whole")

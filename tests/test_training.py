@@ -15,8 +15,8 @@ import yaml
 pytest.importorskip("accelerate")
 
 from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioClassification
-from nes2net_hf.training import Recipe, RecipeError, load_recipe, train
-from nes2net_hf.training.data import WindowDataset, read_manifest
+from nes2net_hf.training import RecipeError, load_recipe, train
+from nes2net_hf.training.data import WindowDataset, open_split
 
 from .conftest import tiny_encoder_config
 
@@ -42,6 +42,11 @@ def corpus(speech: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -
     return root
 
 
+def data_of(corpus: Path, **fields: object) -> dict:
+    splits = {split: {"where": {"partition": split}} for split in ("train", "dev")}
+    return {"root": str(corpus / "manifest.csv"), **splits, "window_length": 8000, **fields}
+
+
 def tiny_recipe(corpus: Path, output: Path, **fields: object) -> dict:
     encoder = {"model_type": "wav2vec2", **tiny_encoder_config().to_diff_dict()}
     return {
@@ -49,7 +54,7 @@ def tiny_recipe(corpus: Path, output: Path, **fields: object) -> dict:
         "epochs": 2,
         "batch_size": 4,
         "model": {"encoder": encoder, "config": {"outer_scale": 4, "inner_scale": 4}},
-        "data": {"root": str(corpus), "window_length": 8000, "normalize": False},
+        "data": data_of(corpus),
         "optimiser": {"learning_rate": 1e-3},
         **fields,
     }
@@ -77,7 +82,7 @@ def test_the_same_seed_gives_the_same_run_in_any_number_of_workers(corpus: Path,
     curves = []
     for workers in (0, 2):
         augmentation = [{"name": "speed", "probability": 0.5}, {"name": "rawboost", "number": 4}]
-        data = {"root": str(corpus), "window_length": 4000, "augmentation": augmentation, "workers": workers}
+        data = data_of(corpus, window_length=4000, augmentation=augmentation, workers=workers)
         recipe = tiny_recipe(corpus, tmp_path / f"run{workers}", epochs=1, data=data)
         train(load_recipe(write(tmp_path / "recipe.yaml", recipe)))
         line = json.loads((tmp_path / f"run{workers}" / "metrics.jsonl").read_text())
@@ -100,20 +105,18 @@ def test_a_run_is_not_overwritten(corpus: Path, tmp_path: Path) -> None:
         train(load_recipe(write(tmp_path / "recipe.yaml", tiny_recipe(corpus, tmp_path))))
 
 
-def test_windows_are_cropped_at_random_in_training_and_from_the_start_otherwise(corpus: Path) -> None:
-    recipe = Recipe().data
-    recipe.root, recipe.window_length = str(corpus), 4000
-    utterances = read_manifest(corpus, "train")
-    training, first = (WindowDataset(utterances, recipe, kind, seed=1) for kind in (True, False))
-    whole = soundfile.read(utterances[0].path, dtype="float32")[0]
-    assert np.array_equal(first[0]["input_values"], whole[:4000])
-    crops = []
-    for training.epoch in range(3):
-        crops.append(training[0]["input_values"].numpy())
-        assert any(np.array_equal(crops[-1], whole[start : start + 4000]) for start in range(4001))
+def test_windows_are_cropped_at_random_in_training_and_from_the_start_otherwise(corpus: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path / "recipe.yaml", tiny_recipe(corpus, tmp_path))).data
+    recipe.window_length = 4000
+    rows = open_split(recipe, "train")
+    training, first = (WindowDataset(rows, recipe, kind, seed=1) for kind in (True, False))
+    whole = soundfile.read(rows[0]["audio"]["path"], dtype="float32")[0]
+    assert np.array_equal(first.collate([first[0, 0]])["input_values"][0], whole[:4000])
+    crops = [training[epoch, 0][0] for epoch in range(3)]
+    for crop in crops:
+        assert any(np.array_equal(crop, whole[start : start + 4000]) for start in range(4001))
     assert not np.array_equal(crops[0], crops[1])
-    training.epoch = 0
-    assert np.array_equal(training[0]["input_values"], crops[0])
+    assert np.array_equal(training[0, 0][0], crops[0])
 
 
 def test_shipped_recipes_can_be_followed() -> None:

@@ -19,11 +19,11 @@ import torch
 import transformers
 import yaml
 from demo_corpus.baseline import baseline_scores
+from demo_corpus.manifest import Entry, read_manifest
 
 from nes2net_hf import Detector, Nes2NetForAudioClassification
 from nes2net_hf.cards import render
 from nes2net_hf.metrics import Interval, bootstrap_eer
-from nes2net_hf.training.data import Utterance, read_manifest
 
 
 @dataclass
@@ -37,11 +37,16 @@ class Condition:
     baseline: Interval
 
 
-def model_scores(model: Path, utterances: list[Utterance]) -> dict[str, float]:
+def read_partition(corpus: Path, partition: str) -> list[Entry]:
+    """The utterances of one partition, in the manifest's order."""
+    return [entry for entry in read_manifest(corpus / "manifest.csv") if entry.partition == partition]
+
+
+def model_scores(model: Path, corpus: Path, utterances: list[Entry]) -> dict[str, float]:
     """Utterance id → score, higher = bona fide."""
     detector = Detector(str(model))
     scores = {}
-    for utterance, result in zip(utterances, detector.stream([str(u.path) for u in utterances]), strict=True):
+    for utterance, result in zip(utterances, detector.stream([str(corpus / u.path) for u in utterances]), strict=True):
         if result.score is None:
             raise SystemExit(f"error: {result.error}")
         scores[utterance.utterance_id] = result.score
@@ -50,9 +55,7 @@ def model_scores(model: Path, utterances: list[Utterance]) -> dict[str, float]:
     return scores
 
 
-def evaluate(
-    name: str, spoofs: list[Utterance], bonafide: list[Utterance], systems: list[dict[str, float]]
-) -> Condition:
+def evaluate(name: str, spoofs: list[Entry], bonafide: list[Entry], systems: list[dict[str, float]]) -> Condition:
     """Both systems on these spoofs and the bona fide utterances of their codec conditions."""
     codecs = {utterance.codec for utterance in spoofs}
     bonafide = [utterance for utterance in bonafide if utterance.codec in codecs]
@@ -68,11 +71,11 @@ def evaluate(
     return Condition(name, len(bonafide), len(spoofs), *intervals)
 
 
-def conditions(corpus: Path, systems: list[dict[str, float]], test: list[Utterance]) -> list[Condition]:
+def conditions(corpus: Path, systems: list[dict[str, float]], test: list[Entry]) -> list[Condition]:
     """Seen attacks pooled and one by one, then unseen ones; 'seen' means that training had the attack."""
-    seen = {utterance.attack for utterance in read_manifest(corpus, "train") if utterance.attack}
+    seen = {utterance.attack for utterance in read_partition(corpus, "train") if utterance.attack}
     bonafide = [utterance for utterance in test if utterance.label == "bonafide"]
-    attacks: dict[str, list[Utterance]] = defaultdict(list)
+    attacks: dict[str, list[Entry]] = defaultdict(list)
     for utterance in test:
         if utterance.label == "spoof":
             attacks[utterance.attack].append(utterance)
@@ -100,7 +103,7 @@ def table(rows: list[Condition]) -> str:
     return "\n".join(lines)
 
 
-def write_card(folder: Path, rows: list[Condition], test: list[Utterance]) -> None:
+def write_card(folder: Path, rows: list[Condition], test: list[Entry]) -> None:
     """The card is the template with this evaluation's figures; an unknown placeholder is an error."""
     model = Nes2NetForAudioClassification.from_pretrained(folder)
     recipe = folder.parent / "recipe.yaml"
@@ -129,9 +132,9 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True, help="the folder `best` of a run")
     options = parser.parse_args()
-    test = read_manifest(options.corpus, "test")
+    test = read_partition(options.corpus, "test")
     baseline = {row["utterance_id"]: row["score"] for row in baseline_scores(options.corpus)}
-    rows = conditions(options.corpus, [model_scores(options.model, test), baseline], test)
+    rows = conditions(options.corpus, [model_scores(options.model, options.corpus, test), baseline], test)
     print(table(rows))
     figures = [asdict(row) | {key: getattr(row, key)._asdict() for key in ("model", "baseline")} for row in rows]
     (options.model / "evaluation.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -3,20 +3,20 @@
 import argparse
 import sys
 
-from nes2net_hf.training import RecipeError, load_recipe, train
+from nes2net_hf.training import BrokenDataError, RecipeError, load_recipe, train
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, metavar="RECIPE.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.root=demo-corpus epochs=2")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.root=/data/asvspoof2019 epochs=2")
     options = parser.parse_args()
     try:
         print(f"best checkpoint: {train(load_recipe(options.config, options.overrides))}")
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except FloatingPointError as error:
+    except (FloatingPointError, BrokenDataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -204,21 +204,64 @@ def augment(
     raise typer.Exit(run_augment(source, out, recipe, seed, plot))
 
 
+Split = Annotated[str | None, typer.Option(help="One partition.", show_default="all that are there")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="OURS=THEIRS", help="Of your own data: which of its columns is audio, label, …"),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="THEIRS=OURS", help="Of your own data: which of its labels is bonafide, spoof."),
+]
+
+
 @corpus_app.command()
 def check(
     name: Annotated[str, typer.Argument(help="asvspoof2019-la, asvspoof2021-df, asvspoof5, …")],
     root: Annotated[Path, typer.Option(help="The folder that its archives were unpacked into.")],
-    split: Annotated[str | None, typer.Option(help="One partition.", show_default="all that are there")] = None,
+    split: Split = None,
+    columns: Columns = None,
+    labels: Labels = None,
     full: Annotated[bool, typer.Option("--full", help="Decode every file instead of reading its header.")] = False,
 ) -> None:
     """
-    Say what of a benchmark is there, missing, unreadable or not as published.
+    Say what of a benchmark or of your own data is there, missing, unreadable or not as published.
 
     Exit codes: 0 whole, 1 not, 2 wrong usage, 130 interrupted.
     """
     from .commands import run_corpus_check
 
-    raise typer.Exit(run_corpus_check(name, root, split, full))
+    raise typer.Exit(run_corpus_check(name, root, split, columns or [], labels or [], full))
+
+
+@corpus_app.command()
+def shard(
+    name: Annotated[str, typer.Argument(help="asvspoof2019-la, …, own-data, or dataset.")],
+    root: Annotated[
+        str,
+        typer.Option(help="The folder that its archives were unpacked into; manifest or folder; Hub id of a dataset."),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write; where it holds finished shards, the rest is made.")],
+    split: Split = None,
+    columns: Columns = None,
+    labels: Labels = None,
+    flac: Annotated[bool, typer.Option("--flac", help="Recode WAV and AIFF to FLAC, with equal samples.")] = False,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Leave out what has no audio.")] = False,
+    shard_size: Annotated[int, typer.Option(min=1, help="Megabytes of audio in a shard, about.")] = 500,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="ORG/NAME", help="Upload to this dataset repository, private if new."),
+    ] = None,
+) -> None:
+    """
+    Write a corpus as Parquet shards that stream from a disk, the Hub or S3. Stopped, the same command goes on.
+
+    Exit codes: 0 written, 1 it could not be, 2 wrong usage, 130 interrupted.
+    """
+    from .commands import ShardOptions, run_corpus_shard
+
+    options = ShardOptions(name, root, out, split, columns or [], labels or [], flac, allow_missing, shard_size, push)
+    raise typer.Exit(run_corpus_shard(options))
 
 
 def main() -> None:

@@ -173,8 +173,7 @@ def run_augment(source: str, out: Path, recipe: Path, seed: int, plot: Path | No
         from .augmentation import build_chain
         from .training.recipe import RecipeError, load_recipe
     except ImportError as error:
-        _say(f"Error: {error.name} is not installed: pip install 'nes2net_hf[train]'.")
-        return 2
+        return _need_train(error)
     try:
         if out.suffix.lower() not in {".wav", ".flac"}:
             raise UsageError(f"OUT {out} must end in .wav or .flac.")
@@ -204,24 +203,26 @@ def run_augment(source: str, out: Path, recipe: Path, seed: int, plot: Path | No
         return 1
 
 
-def run_corpus_check(name: str, root: Path, split: str | None, full: bool) -> int:
-    """Checks a benchmark and says what was found; returns the exit code."""
+def run_corpus_check(
+    name: str, root: Path, split: str | None, columns: list[str], labels: list[str], full: bool
+) -> int:
+    """Checks a corpus and says what was found; returns the exit code."""
     try:
         from .corpora.checking import check_corpus, report_check
         from .corpora.errors import CorpusError
     except ImportError as error:
-        _say(f"Error: {error.name} is not installed: pip install 'nes2net_hf[train]'.")
-        return 2
+        return _need_train(error)
     _as_utf8(sys.stdout)
     is_whole = True
     try:
-        with _counting() as count:
-            for checked in check_corpus(name, root, split, full, count):
+        maps = _pairs("--column", columns), _pairs("--label", labels)
+        with _counting("files looked at") as count:
+            for checked in check_corpus(name, root, split, full, count, *maps):
                 is_whole &= checked.is_whole
                 for line in report_check(name, checked):
                     print(line, flush=True)
         return 0 if is_whole else 1
-    except CorpusError as error:
+    except (CorpusError, UsageError) as error:
         _say(f"Error: {error}")
         return 2
     except KeyboardInterrupt:
@@ -229,14 +230,89 @@ def run_corpus_check(name: str, root: Path, split: str | None, full: bool) -> in
         return 130
 
 
+@dataclass
+class ShardOptions:
+    """What `nes2net corpus shard` was asked for."""
+
+    name: str
+    root: str
+    out: Path
+    split: str | None
+    columns: list[str]
+    labels: list[str]
+    flac: bool
+    allow_missing: bool
+    shard_size: int
+    push: str | None
+
+
+def run_corpus_shard(options: ShardOptions) -> int:
+    """Writes shards, and pushes them where asked; returns the exit code."""
+    try:
+        from .corpora.errors import CorpusError
+        from .corpora.sharding import push_shards, shard_corpus
+    except ImportError as error:
+        return _need_train(error)
+    from datasets.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    try:
+        columns, label_map = _pairs("--column", options.columns), _pairs("--label", options.labels)
+        with _counting("utterances in shards") as count:
+            shards = shard_corpus(
+                options.name,
+                options.out,
+                root=options.root,
+                split=options.split,
+                flac=options.flac,
+                shard_bytes=options.shard_size * 1_000_000,
+                progress=count,
+                allow_missing=options.allow_missing,
+                columns=columns,
+                label_map=label_map,
+            )
+        print(f"{options.out}: {len(shards)} shards, {sum(shard.stat().st_size for shard in shards) / 1e9:.2f} GB")
+        if options.push:
+            print(f"pushed: {push_shards(options.out, options.push)}")
+        return 0
+    except UsageError as error:
+        _say(f"Error: {error}")
+        return 2
+    except CorpusError as error:
+        _say(f"Error: {error}")
+        return 1
+    except OSError as error:
+        place = error.filename or options.out
+        _say(f"Error: {error.strerror or error} while writing {place}; finished shards are kept.")
+        return 1
+    except KeyboardInterrupt:
+        _say("Interrupted: finished shards are kept, and the same command makes the rest.")
+        return 130
+
+
+def _pairs(option: str, values: list[str]) -> dict[str, str] | None:
+    """`["audio=wav"]` → `{"audio": "wav"}`; None of none, which leaves all to be known by name."""
+    for value in values:
+        if not all(value.partition("=")):
+            raise UsageError(
+                f"{option} {value!r}: it has the form {'OURS=THEIRS' if option == '--column' else 'THEIRS=OURS'}."
+            )
+    return dict(value.split("=", 1) for value in values) or None
+
+
+def _need_train(error: ImportError) -> int:
+    _say(f"Error: {error.name} is not installed: pip install 'nes2net_hf[train]'.")
+    return 2
+
+
 @contextmanager
-def _counting() -> Iterator[Callable[[int], None]]:
-    """A counter of files on standard error, where that is a terminal."""
+def _counting(what: str) -> Iterator[Callable[[int], None]]:
+    """A counter on standard error, where that is a terminal."""
     console = Console(stderr=True)
-    columns = [TextColumn("{task.completed:,.0f} files looked at"), TimeElapsedColumn()]
+    columns = [TextColumn("{task.completed:,.0f} " + what), TimeElapsedColumn()]
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("files", total=None)
-        yield lambda files: bar.advance(task, files)
+        task = bar.add_task(what, total=None)
+        yield lambda done: bar.advance(task, done)
 
 
 def _check(options: DetectOptions) -> str:

@@ -95,7 +95,7 @@ class _SoundFileDecoder:
         read = 0
         while True:
             try:
-                block = self._file.read(self.sampling_rate, dtype="float32", always_2d=True)
+                block = self._file.read(4 * self.sampling_rate, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError:
                 raise _damaged(self._name, read / self.sampling_rate, self.duration) from None
             if not len(block):

@@ -1,4 +1,4 @@
-"""Noise, music and babble from a folder, as recipes mix in MUSAN (Snyder et al. 2015)."""
+"""Noise, music and babble from a folder or dataset, as recipes mix in MUSAN (Snyder et al. 2015)."""
 
 from __future__ import annotations
 
@@ -6,40 +6,43 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .recordings import find_audio, read_drawn
+from .recordings import Recordings
 
 
 @dataclass(frozen=True)
 class Noise:
     """
-    Adds a stretch of one or more recordings of a folder, repeated where they are shorter.
+    Adds a stretch of one or more recordings, repeated where they are shorter.
 
     Args:
         root: folder of recordings, e.g. `musan/noise`, in any nesting.
+        dataset, split: a dataset with a column `audio` instead.
         snr: lowest and highest signal-to-noise ratio, in dB, drawn uniformly.
         files: fewest and most recordings that are summed at equal power first: several of speech make babble.
 
     Raises:
-        ValueError: the folder is not there or empty, or a range is out of order.
+        ValueError: the recordings are not there, or a range is out of order.
     """
 
-    root: str
+    root: str | None = None
+    dataset: str | None = None
+    split: str = "train"
     snr: tuple[float, float] = (0.0, 15.0)
     files: tuple[int, int] = (1, 1)
-    recordings: tuple[str, ...] = field(init=False, repr=False)
+    recordings: Recordings = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.snr) != 2 or self.snr[0] > self.snr[1]:
             raise ValueError(f"snr must be a lower and an upper bound, got {self.snr!r}.")
         if len(self.files) != 2 or not 1 <= self.files[0] <= self.files[1]:
             raise ValueError(f"files must be a lower and an upper bound of at least 1, got {self.files!r}.")
-        object.__setattr__(self, "recordings", find_audio(self.root))
+        object.__setattr__(self, "recordings", Recordings(self.root, self.dataset, self.split))
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(S,) float32 → (S,) float32; the sum is not clipped."""
         noise = np.zeros(waveform.size)
         for _ in range(rng.integers(self.files[0], self.files[1] + 1)):
-            stretch = _stretch(read_drawn(self.recordings, rng), waveform.size, rng)
+            stretch = _stretch(self.recordings.draw(rng), waveform.size, rng)
             noise += stretch / (np.sqrt(np.mean(stretch**2)) + 1e-9)
         power = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
         level = power / (np.sqrt(np.mean(noise**2)) + 1e-9) / 10 ** (rng.uniform(*self.snr) / 20)

@@ -1,38 +1,69 @@
-"""Folders of recordings that augmentation mixes in or convolves with."""
+"""Recordings that augmentation mixes in or convolves with: a folder of them, or a dataset."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..audio import AudioError, list_audio, read_audio
+from ..audio import list_audio, read_audio
+from ..hub import hub_reason
 
 
-def find_audio(root: str) -> tuple[str, ...]:
+class Recordings:
     """
-    The audio files below a folder, sorted, in any nesting.
+    The audio files below a folder, in any nesting, or the column `audio` of a dataset of the `datasets` library.
+
+    Args:
+        root: of the folder, e.g. `musan/noise`.
+        dataset: Hub id or folder, as `datasets.load_dataset` takes it, instead of `root`.
+        split: of the dataset.
 
     Raises:
-        ValueError: there is no such folder, or no audio in it: said when a recipe is read, not in its third epoch.
+        ValueError: it is not there or empty: said when a recipe is read, not in its third epoch.
     """
+
+    def __init__(self, root: str | None, dataset: str | None, split: str) -> None:
+        if (root is None) == (dataset is None):
+            raise ValueError("name root, a folder of recordings, or dataset.")
+        self._sources: Any = _files(root) if root is not None else _rows(str(dataset), split)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """
+        One of them, each as likely: (S,) float32 at 16 kHz.
+
+        Raises:
+            AudioError: it cannot be read, or is silent from end to end.
+        """
+        source = self._sources[int(rng.integers(len(self)))]
+        if isinstance(source, dict):
+            source = source["audio"]["bytes"] or source["audio"]["path"]
+        return read_audio(source)
+
+
+def _files(root: str) -> list[str]:
     if not Path(root).is_dir():
         raise ValueError(f"root {root} is no folder.")
     files = list_audio(root)
     if not files:
         raise ValueError(f"root {root} holds no audio files.")
-    return tuple(files)
+    return files
 
 
-def read_drawn(files: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
-    """
-    One of the files, each as likely: (S,) float32 at 16 kHz.
+def _rows(name: str, split: str) -> Any:
+    from datasets import Audio, load_dataset
 
-    Raises:
-        AudioError: it cannot be read, or is silent from end to end.
-    """
-    path = files[rng.integers(len(files))]
-    samples = read_audio(path)
-    if not samples.any():
-        raise AudioError(f"{path} is silent: remove it from the folder.")
-    return samples
+    try:
+        dataset = load_dataset(name, split=split)
+    except Exception as error:
+        reason = hub_reason(error) or " ".join(str(error).split())[:200]
+        raise ValueError(f"dataset {name} could not be loaded: {reason}.") from None
+    if not isinstance(dataset.features.get("audio"), Audio):
+        raise ValueError(f"dataset {name} has no column audio (it has {', '.join(dataset.features)}).")
+    if not len(dataset):
+        raise ValueError(f"dataset {name} has no rows in its split {split}.")
+    return dataset.cast_column("audio", Audio(decode=False)).select_columns(["audio"])

@@ -7,29 +7,33 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.signal import oaconvolve
 
-from .recordings import find_audio, read_drawn
+from .recordings import Recordings
 
 
 @dataclass(frozen=True)
 class Room:
     """
-    Convolves with a room impulse response of a folder, e.g. `RIRS_NOISES/simulated_rirs`.
+    Convolves with a room impulse response; the direct sound stays where it was, and length and power are kept.
 
-    The direct sound stays where it was, and the waveform keeps its length and its power.
+    Args:
+        root: folder of responses, e.g. `RIRS_NOISES/simulated_rirs`, in any nesting.
+        dataset, split: a dataset with a column `audio` instead.
 
     Raises:
-        ValueError: the folder is not there or empty.
+        ValueError: the responses are not there.
     """
 
-    root: str
-    recordings: tuple[str, ...] = field(init=False, repr=False)
+    root: str | None = None
+    dataset: str | None = None
+    split: str = "train"
+    recordings: Recordings = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "recordings", find_audio(self.root))
+        object.__setattr__(self, "recordings", Recordings(self.root, self.dataset, self.split))
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(S,) float32 → (S,) float32"""
-        response = read_drawn(self.recordings, rng).astype(np.float64)
+        response = self.recordings.draw(rng).astype(np.float64)
         direct = int(np.abs(response).argmax())
         wet = oaconvolve(waveform.astype(np.float64), response)[direct : direct + waveform.size]
         power = np.mean(np.square(waveform, dtype=np.float64)) / (np.mean(wet**2) + 1e-12)

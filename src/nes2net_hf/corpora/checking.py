@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import soundfile
 
 from ..audio import AudioError, open_audio
-from .corpus import Corpus, Row
+from .corpus import Condition, Corpus, Row
 from .labels import LABEL_NAMES
-from .loading import check_split, find_corpus
+from .loading import OWN_DATA, check_own_split, check_split, find_corpus, refuse_maps
+from .own_data import read_own_data
 from .tree import Tree
 
 _NAMED = 5  # files or lines of a kind that a report names
@@ -50,33 +53,66 @@ def check_corpus(
     split: str | None = None,
     full: bool = False,
     progress: Callable[[int], None] = lambda files: None,
+    columns: Mapping[str, str] | None = None,
+    label_map: Mapping[Any, str] | None = None,
 ) -> Iterator[PartitionCheck]:
     """
-    Checks a benchmark, partition by partition.
+    Checks a benchmark partition by partition, or your own data.
 
     Args:
-        name: of a benchmark.
-        root: where its archives were unpacked.
-        split: one partition; all whose protocol is there if None.
+        name: of a benchmark, or `"own-data"`.
+        root: where its archives were unpacked; manifest or folder of your own data.
+        split: one partition of a benchmark; all whose protocol is there if None.
         full: decode every file instead of reading its header.
         progress: told of each file looked at.
+        columns: ours → the data's own, as of `load_corpus`.
+        label_map: the data's own labels → `"spoof"` and `"bonafide"`.
 
     Raises:
         CorpusError: the corpus is not known, or has no protocol below `root`.
     """
-    corpus, tree = find_corpus(name), Tree(root)
+    if name == OWN_DATA:
+        check_own_split(split)
+        check = PartitionCheck("all", published=None)
+        rows = read_own_data(Path(root), columns, label_map, lambda error: check.wrong_lines.append(str(error)))
+        yield _checked(check, rows, _own_file, {}, full, progress)
+        return
+    corpus = find_corpus(name)
+    refuse_maps(name, columns, label_map)
+    tree = Tree(root)
     partitions = [*corpus.protocols] if split is None else [check_split(corpus, split)]
     there = [partition for partition in partitions if corpus.has_protocol(tree, partition)]
     for partition in there or partitions[:1]:  # of none, the first is read for the error that says so
         yield _check_partition(corpus, tree, partition, full, progress)
 
 
+def _own_file(row: Row) -> list[str]:
+    path = row["audio"]["path"]
+    return [path] if os.path.isfile(path) else []
+
+
 def _check_partition(
     corpus: Corpus, tree: Tree, partition: str, full: bool, progress: Callable[[int], None]
 ) -> PartitionCheck:
     check = PartitionCheck(partition, corpus.counts.get(partition))
+    rows = corpus.read(tree, partition, lambda error: check.wrong_lines.append(str(error)))
+
+    def files(row: Row) -> list[str]:
+        return tree.audio(row["utterance_id"], corpus.folders[partition])
+
+    return _checked(check, rows, files, corpus.conditions, full, progress)
+
+
+def _checked(
+    check: PartitionCheck,
+    all_rows: Iterator[Row],
+    files: Callable[[Row], list[str]],
+    conditions: Mapping[str, Condition],
+    full: bool,
+    progress: Callable[[int], None],
+) -> PartitionCheck:
     rows: dict[str, Row] = {}
-    for row in corpus.read(tree, partition, lambda error: check.wrong_lines.append(str(error))):
+    for row in all_rows:
         utterance = row["utterance_id"]
         if utterance in rows:
             check.doubled_lines.append(utterance)
@@ -86,10 +122,10 @@ def _check_partition(
         if row["label"] == LABEL_NAMES.index("spoof"):
             check.attacks[row["attack"] or "not said"] += 1
     check.lines = len(rows) + len(check.doubled_lines) + len(check.wrong_lines)
-    for condition, part in corpus.conditions.items():
+    for condition, part in conditions.items():
         check.conditions[condition] = (sum(map(part.belongs, rows.values())), part.count)
-    for utterance in rows:
-        paths = tree.audio(utterance, corpus.folders[partition])
+    for utterance, row in rows.items():
+        paths = files(row)
         if not paths:
             check.missing.append(utterance)
             continue

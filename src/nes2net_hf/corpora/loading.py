@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from datasets import Audio, Dataset, IterableDataset, load_dataset
 from datasets.table import InMemoryTable
@@ -20,6 +21,7 @@ from .errors import CorpusError
 from .labels import LABEL_NAMES, map_label
 from .own_data import read_own_data
 from .schema import FEATURES, TEXT_COLUMNS, to_table
+from .shards import ShardedRows, find_shards, is_ours, is_url
 from .tree import Tree
 
 _MODULES = (asvspoof2019_la, asvspoof2021_la, asvspoof2021_df, asvspoof5, in_the_wild, partialspoof, ctrsvdd)
@@ -27,6 +29,7 @@ CORPORA: dict[str, Corpus] = {module.CORPUS.name: module.CORPUS for module in _M
 OWN_DATA, ANY_DATASET = "own-data", "dataset"
 NAMES = (*CORPORA, OWN_DATA, ANY_DATASET)
 _NAMED = 5  # missing utterances that a message names
+_ROWS_AT_ONCE = 1_000
 
 
 def load_corpus(
@@ -49,7 +52,8 @@ def load_corpus(
         name: one of `NAMES`: a benchmark, `"own-data"` (a manifest, or a folder per class) or `"dataset"` (any audio
             dataset of the `datasets` library).
         split: partition (`train`, `dev`, `eval`; `test` of CtrSVDD); of a `"dataset"` its split.
-        root: where the archives were unpacked; manifest or folder of `"own-data"`; Hub id or path of a `"dataset"`.
+        root: where the archives were unpacked; manifest or folder of `"own-data"`; Hub id or path of a `"dataset"`;
+            or, of any of them, the folder or URL (`hf://datasets/org/name`, `s3://…`) of its shards.
         condition: one that the organisers score by itself: `progress`, `eval`, `hidden_track` of ASVspoof 2021,
             `with-acesinger` and `without-acesinger` of CtrSVDD.
         where: column → the value, or the values, that a row must have, e.g. `{"source": ["vcc2018", "vcc2020"]}`.
@@ -62,27 +66,119 @@ def load_corpus(
     Raises:
         CorpusError: the corpus, a protocol, a column or a label is not there or not known, or audio is missing.
     """
+    if shards := _shards(name, split, root):
+        _refuse_options(options)
+        dataset = load_dataset("parquet", data_files=shards, split="train", streaming=streaming)
+        return _filter(dataset, RowFilter(name, condition, where))
     if name == ANY_DATASET:
         dataset = _any_dataset(os.fspath(root), split, columns or {}, label_map, streaming, options)
-        return dataset.filter(_Filter(None, where)) if where else dataset
-    if options:
-        raise CorpusError(f"{', '.join(options)}: only a {ANY_DATASET!r} takes further options.")
-    rows = read_rows(name, split, root=root, columns=columns, label_map=label_map)
-    rows = filter(_Filter(_condition(name, condition), where), rows)
-    found: list[Row] = []
-    missing: list[Row] = []
-    for row in rows:
-        (found if row["audio"] is not None else missing).append(row)
+        return _filter(dataset, RowFilter(name, condition, where))
+    _refuse_options(options)
+    belongs = RowFilter(name, condition, where)
+    tables: list[pa.Table] = []
+    held: list[Row] = []
+    missing: list[str] = []
+    found = 0
+    for row in read_rows(name, split, root=root, columns=columns, label_map=label_map):
+        if not belongs(row):
+            continue
+        if row["audio"] is None:
+            missing.append(row["utterance_id"])
+            continue
+        found += 1
+        held.append(row)
+        if len(held) == _ROWS_AT_ONCE:  # as objects, rows take ten times the memory that they take in a table
+            tables.append(to_table(held))
+            held = []
     if missing and not allow_missing:
-        names = ", ".join(row["utterance_id"] for row in missing[:_NAMED])
         raise CorpusError(
-            f"{root}: the audio of {len(missing)} of {len(missing) + len(found)} utterances is missing ({names}"
-            f"{', …' if len(missing) > _NAMED else ''}): unpack it there, or pass allow_missing."
+            f"{root}: the audio of {len(missing)} of {len(missing) + found} utterances is missing ("
+            f"{', '.join(missing[:_NAMED])}{', …' if len(missing) > _NAMED else ''}): unpack it there, or pass "
+            "allow_missing."
         )
     if not found:
         raise CorpusError(f"{root}: no utterance of {name} is left: look at split, condition and where.")
-    dataset = Dataset(InMemoryTable(to_table(found)))
+    dataset = Dataset(InMemoryTable(pa.concat_tables([*tables, to_table(held)])))
     return dataset.to_iterable_dataset() if streaming else dataset
+
+
+class TableRows:
+    """The rows of a dataset by their number, as `ShardedRows` has them; each is a group of its own."""
+
+    def __init__(self, dataset: Dataset, columns: Sequence[str]) -> None:
+        self.labels = np.array(dataset.with_format("numpy")["label"])
+        self._dataset = dataset.select_columns(list(columns))
+        self.group_sizes = np.ones(len(dataset), int)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Row:
+        return self._dataset[int(index)]
+
+
+def open_rows(
+    name: str,
+    split: str | None = None,
+    *,
+    root: str | os.PathLike[str],
+    columns_read: Sequence[str],
+    groups_in_memory: int = 2,
+    **options: Any,
+) -> TableRows | ShardedRows:
+    """
+    A corpus as a sequence of rows, for training and scoring, which draw rows by their numbers: shards are read where
+    they lie, a few groups of rows at a time, and nothing is copied into a cache.
+
+    Args:
+        columns_read: columns of `FEATURES` that a row shall have.
+        groups_in_memory: of shards, the groups of rows that are held; a random order needs more than a few.
+        name, split, root, **options: as of `load_corpus`.
+
+    Raises:
+        CorpusError: as `load_corpus`, and where a shard cannot be read.
+    """
+    if shards := _shards(name, split, root):
+        condition, where = options.get("condition"), options.get("where")
+        keep = RowFilter(name, condition, where) if condition or where else None
+        rows = ShardedRows(shards, columns_read, keep, groups_in_memory)
+        if not len(rows):
+            raise CorpusError(f"{root}: no utterance of {name} is left: look at split, condition and where.")
+        return rows
+    dataset = load_corpus(name, split, root=root, **options)
+    assert isinstance(dataset, Dataset)
+    return TableRows(dataset, columns_read)
+
+
+def _shards(name: str, split: str | None, root: str | os.PathLike[str]) -> list[str]:
+    """The shards of a corpus below `root`, or none where it is something else."""
+    if name not in NAMES:
+        find_corpus(name)  # raises
+    there = find_shards(root) if is_url(root) or Path(root).is_dir() else {}
+    ours = bool(there) and is_ours(next(iter(there.values()))[0])
+    if not ours:
+        if is_url(root) or (there and name != ANY_DATASET):
+            raise CorpusError(f"{root} holds no shards of ours in `data`: make them with `nes2net corpus shard`.")
+        return []
+    if name in CORPORA:
+        split = check_split(CORPORA[name], split)
+    elif split is None and len(there) == 1:
+        split = next(iter(there))
+    if split not in there:
+        raise CorpusError(f"{root} holds no shards of split {split!r}: it has {', '.join(sorted(there))}.")
+    return there[split]
+
+
+def _filter(dataset: Dataset | IterableDataset, belongs: RowFilter) -> Dataset | IterableDataset:
+    if belongs.keeps_all:
+        return dataset
+    said = [column for column in FEATURES if column != "audio"]  # reading audio to choose by labels would take hours
+    return dataset.filter(lambda *values: belongs(dict(zip(said, values))), input_columns=said)
+
+
+def _refuse_options(options: Mapping[str, Any]) -> None:
+    if options:
+        raise CorpusError(f"{', '.join(options)}: only a {ANY_DATASET!r} takes further options.")
 
 
 def read_rows(
@@ -106,16 +202,14 @@ def _rows(
     name: str, split: str | None, root: Path, columns: Mapping[str, str] | None, label_map: Mapping[Any, str] | None
 ) -> Iterator[Row]:
     if name == OWN_DATA:
-        if split is not None:
-            raise CorpusError("split: your own data has none; choose rows by where={'partition': …}.")
+        check_own_split(split)
         for row in read_own_data(root, columns, label_map):
             if not Path(row["audio"]["path"]).is_file():
                 row["audio"] = None
             yield row
         return
     corpus = find_corpus(name)
-    if columns or label_map:
-        raise CorpusError(f"columns and label_map are for {OWN_DATA!r} and {ANY_DATASET!r}: {name} has its own.")
+    refuse_maps(name, columns, label_map)
     tree, split = Tree(root), check_split(corpus, split)
     for row in corpus.read(tree, split):
         paths = tree.audio(row["utterance_id"], corpus.folders[split])
@@ -141,37 +235,44 @@ def check_split(corpus: Corpus, split: str | None) -> str:
     return split
 
 
-def _condition(name: str, condition: str | None) -> Callable[[Row], bool] | None:
-    if condition is None:
-        return None
-    conditions = CORPORA[name].conditions if name in CORPORA else {}
-    if condition not in conditions:
-        raise CorpusError(
-            f"condition must be one of {', '.join(conditions)} of {name}, got {condition!r}."
-            if conditions
-            else f"condition: {name} has none, got {condition!r}."
-        )
-    return conditions[condition].belongs
+def check_own_split(split: str | None) -> None:
+    """Your own data have no splits, unless they are shards."""
+    if split is not None:
+        raise CorpusError("split: your own data has none; choose rows by where={'partition': …}.")
 
 
-class _Filter:
-    """Whether a row belongs to a condition and has the values asked for."""
+def refuse_maps(name: str, columns: Mapping[str, str] | None, label_map: Mapping[Any, str] | None) -> None:
+    """A benchmark has its own columns and labels."""
+    if columns or label_map:
+        raise CorpusError(f"columns and label_map are for {OWN_DATA!r} and {ANY_DATASET!r}: {name} has its own.")
 
-    def __init__(self, belongs: Callable[[Row], bool] | None, where: Mapping[str, Any] | None) -> None:
-        self.belongs = belongs
-        self.wanted: dict[str, set[Any]] = {}
+
+class RowFilter:
+    """Whether a row belongs to a condition of its corpus and has the values asked for."""
+
+    def __init__(self, name: str, condition: str | None, where: Mapping[str, Any] | None) -> None:
+        conditions = CORPORA[name].conditions if name in CORPORA else {}
+        if condition is not None and condition not in conditions:
+            raise CorpusError(
+                f"condition must be one of {', '.join(conditions)} of {name}, got {condition!r}."
+                if conditions
+                else f"condition: {name} has none, got {condition!r}."
+            )
+        self._condition = conditions[condition] if condition is not None else None
+        self._wanted: dict[str, set[Any]] = {}
         for column, value in (where or {}).items():
             if column not in (*TEXT_COLUMNS, "label", "utterance_id"):
                 raise CorpusError(f"where: there is no column {column!r}; there are {', '.join(TEXT_COLUMNS)}, label.")
             values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
             if column == "label":
                 values = [LABEL_NAMES.index(value) if value in LABEL_NAMES else value for value in values]
-            self.wanted[column] = set(values)
+            self._wanted[column] = set(values)
+        self.keeps_all = self._condition is None and not self._wanted
 
     def __call__(self, row: Row) -> bool:
-        if self.belongs is not None and not self.belongs(row):
+        if self._condition is not None and not self._condition.belongs(row):
             return False
-        return all(row[column] in values for column, values in self.wanted.items())
+        return all(row[column] in values for column, values in self._wanted.items())
 
 
 def _any_dataset(

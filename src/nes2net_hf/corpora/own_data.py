@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ _LABELS = ("label", "key", "class", "target")
 
 
 def read_own_data(
-    root: Path, columns: Mapping[str, str] | None = None, label_map: Mapping[Any, str] | None = None
+    root: Path,
+    columns: Mapping[str, str] | None = None,
+    label_map: Mapping[Any, str] | None = None,
+    on_error: Callable[[CorpusError], None] | None = None,
 ) -> Iterator[Row]:
     """
     Rows with their `audio` path.
@@ -28,6 +31,7 @@ def read_own_data(
         root: a manifest, whose paths are relative to its folder; or a folder that has one folder for each class.
         columns: ours → the manifest's, e.g. `{"audio": "wav", "label": "is_fake"}`; known by usual names if absent.
         label_map: the data's labels → `"spoof"` and `"bonafide"`, where they are not known by name.
+        on_error: told of each line that cannot be read, which is then left out; if None, the first is raised.
 
     Raises:
         CorpusError: there is nothing to read, a column is absent, a label unknown, or an utterance named twice.
@@ -35,7 +39,7 @@ def read_own_data(
     if root.is_dir():
         yield from _read_folders(root, label_map)
     elif root.is_file():
-        yield from _read_manifest(root, dict(columns or {}), label_map)
+        yield from _read_manifest(root, dict(columns or {}), label_map, on_error)
     else:
         raise CorpusError(f"{root} does not exist: name a manifest, or a folder with a folder for each class.")
 
@@ -50,16 +54,34 @@ def _read_folders(root: Path, label_map: Mapping[Any, str] | None) -> Iterator[R
             yield _with_audio(make_row(str(path.relative_to(root).with_suffix("")), label), path)
 
 
-def _read_manifest(path: Path, columns: dict[str, str], label_map: Mapping[Any, str] | None) -> Iterator[Row]:
+def _read_manifest(
+    path: Path,
+    columns: dict[str, str],
+    label_map: Mapping[Any, str] | None,
+    on_error: Callable[[CorpusError], None] | None,
+) -> Iterator[Row]:
     for where, line in _lines(path):
-        audio, label = _column(line, columns, "audio", _PATHS, where), _column(line, columns, "label", _LABELS, where)
-        if not line[audio]:
-            raise CorpusError(f"{where}: column {audio!r} is empty.")
-        file = path.parent / str(line[audio])
-        name = columns.get("utterance_id", "utterance_id")
-        known = {ours: line.get(columns.get(ours, ours)) for ours in TEXT_COLUMNS}
-        utterance = str(line.get(name) or Path(str(line[audio])).with_suffix(""))
-        yield _with_audio(make_row(utterance, map_label(line[label], where, label_map), **known), file)
+        try:
+            row = _read_line(path, where, line, columns, label_map)
+        except CorpusError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+            continue
+        yield row
+
+
+def _read_line(
+    path: Path, where: str, line: dict[str, Any], columns: dict[str, str], label_map: Mapping[Any, str] | None
+) -> Row:
+    audio, label = _column(line, columns, "audio", _PATHS, where), _column(line, columns, "label", _LABELS, where)
+    if not line[audio]:
+        raise CorpusError(f"{where}: column {audio!r} is empty.")
+    name = columns.get("utterance_id", "utterance_id")
+    known = {ours: line.get(columns.get(ours, ours)) for ours in TEXT_COLUMNS}
+    utterance = str(line.get(name) or Path(str(line[audio])).with_suffix(""))
+    row = make_row(utterance, map_label(line[label], where, label_map), **known)
+    return _with_audio(row, path.parent / str(line[audio]))
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,109 +1,96 @@
-"""Utterances of a corpus folder as training windows: read, augmented, cropped or repeated, with a label."""
+"""Utterances of a corpus as training windows: read, augmented, cropped or repeated, with a label."""
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..audio import read_audio
+from ..audio import AudioError, read_audio
 from ..augmentation import build_chain
 from ..configuration_nes2net import ID2LABEL
+from ..corpora import CorpusError
+from ..corpora.loading import TableRows, open_rows
+from ..corpora.shards import ShardedRows
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
+from .batches import Broken, lane_count
 from .recipe import DataRecipe, RecipeError
 
-LABEL2ID = {label: index for index, label in ID2LABEL.items()}
+COLUMNS = ("utterance_id", "audio", "label")
 
 
-@dataclass(frozen=True)
-class Utterance:
-    """One line of a manifest."""
-
-    utterance_id: str
-    path: Path
-    label: str
-    speaker_id: str
-    attack: str
-    codec: str
-    partition: str
-
-
-def read_manifest(root: str | Path, partition: str) -> list[Utterance]:
+def open_split(recipe: DataRecipe, name: str, batch_size: int | None = None) -> TableRows | ShardedRows:
     """
-    The utterances of one partition of `root/manifest.csv`, in its order.
+    The rows of the recipe's `data.train` or `data.dev`.
+
+    Args:
+        batch_size: of this process, where the rows are drawn in the order of `epoch_order` and not one after another.
 
     Raises:
-        RecipeError: there is no manifest, a label is unknown, or the partition is empty or lacks a class.
+        RecipeError: the corpus cannot be opened, or lacks a class.
     """
-    root = Path(root)
-    manifest = root / "manifest.csv"
-    if not manifest.is_file():
-        raise RecipeError(f"data.root: {manifest} does not exist; build the corpus first (training/README.md).")
-    utterances = []
-    with open(manifest, newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            if row["partition"] != partition:
-                continue
-            if row["label"] not in LABEL2ID:
-                raise RecipeError(
-                    f"{manifest}, line {number}: label must be {' or '.join(LABEL2ID)}, got {row['label']!r}."
-                )
-            utterances.append(
-                Utterance(
-                    row["utterance_id"],
-                    root / row["path"],
-                    row["label"],
-                    row["speaker_id"],
-                    row["attack"],
-                    row["codec"],
-                    row["partition"],
-                )
-            )
-    absent = set(LABEL2ID) - {utterance.label for utterance in utterances}
+    split = getattr(recipe, name)
+    corpus = split.corpus or recipe.corpus
+    try:
+        rows = open_rows(
+            corpus,
+            split.split,
+            root=split.root or recipe.root,
+            columns_read=COLUMNS,
+            groups_in_memory=2 if batch_size is None else lane_count(batch_size) + 2,  # lanes begin within groups
+            condition=split.condition,
+            where=split.where,
+            columns=split.columns,
+            label_map=split.label_map or None,
+            allow_missing=recipe.allow_missing,
+        )
+    except CorpusError as error:
+        raise RecipeError(f"data.{name}: {error}") from error
+    absent = [label for index, label in ID2LABEL.items() if index not in rows.labels]
     if absent:
-        raise RecipeError(f"{manifest}: partition {partition!r} has no {' and no '.join(sorted(absent))} utterances.")
-    return utterances
+        raise RecipeError(f"data.{name}: {corpus} has no {' and no '.join(absent)} utterances there.")
+    return rows
 
 
 class WindowDataset(Dataset):
     """
-    Item i: `input_values` (S,) float32 and `labels` (0 spoof, 1 bona fide) of utterance i.
+    Item (e, i): waveform (S,) float32 of any length and label (0 spoof, 1 bona fide) of utterance i in epoch e; a
+    `Broken` where it cannot be read. `collate` makes a batch of items.
 
     In training, crops and augmentation are drawn by seed, epoch and utterance, so that they are the same in any
-    number of workers and processes; otherwise an utterance gives its first window.
+    number of workers and processes.
     """
 
-    def __init__(
-        self,
-        utterances: list[Utterance],
-        recipe: DataRecipe,
-        training: bool,
-        seed: int = 0,
-    ) -> None:
-        self.utterances = utterances
+    def __init__(self, rows: TableRows | ShardedRows, recipe: DataRecipe, training: bool, seed: int = 0) -> None:
+        self.rows = rows
         self.recipe = recipe
         self.training = training
         self.window_length = (training and recipe.crop_length) or recipe.window_length
         self.extractor = Nes2NetFeatureExtractor(window_length=self.window_length, do_normalize=recipe.normalize)
         self.augment = build_chain(recipe.augmentation)
         self.seed = seed
-        self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.utterances)
+        return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        utterance = self.utterances[index]
-        waveform = read_audio(utterance.path)
-        if self.training:
-            waveform = self._vary(waveform, np.random.default_rng([self.seed, self.epoch, index]))
-        features = self.extractor(waveform, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
-        return {"input_values": features["input_values"][0], "labels": torch.tensor(LABEL2ID[utterance.label])}
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int] | Broken:
+        epoch, index = key
+        try:
+            row = self.rows[index]
+            waveform = _read(row)
+            if self.training:
+                waveform = self._vary(waveform, np.random.default_rng([self.seed, epoch, index]))
+        except (AudioError, CorpusError) as error:  # also of a noise file, which it then names
+            return Broken(error)
+        return waveform, row["label"]
+
+    def collate(self, items: list[tuple[np.ndarray, int]]) -> dict[str, torch.Tensor]:
+        """B items → `input_values` (B, S), windows from where the waveforms begin, and `labels` (B,)."""
+        waveforms, labels = zip(*items, strict=True)
+        features = self.extractor(list(waveforms), sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
+        return {"input_values": features["input_values"], "labels": torch.tensor(labels)}
 
     def _vary(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(S,) → (S',): augmented over the whole utterance, then cropped."""
@@ -113,3 +100,14 @@ class WindowDataset(Dataset):
             start = int(rng.integers(excess + 1))
             waveform = waveform[start : start + self.window_length]
         return waveform
+
+
+def _read(row: dict[str, Any]) -> np.ndarray:
+    """The audio of a row, (S,) float32 at 16 kHz; errors name the utterance also where it is only bytes."""
+    audio = row["audio"]
+    if audio["bytes"] is None:
+        return read_audio(audio["path"])
+    try:
+        return read_audio(audio["bytes"])
+    except AudioError as error:
+        raise AudioError(str(error).replace("<bytes>", f"utterance {row['utterance_id']}", 1)) from None

@@ -8,18 +8,18 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed, tqdm
-from torch import Tensor
-from torch.utils.data import DataLoader
+from accelerate.utils import gather_object, send_to_device, set_seed, tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from ..configuration_nes2net import Nes2NetConfig
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from ..metrics import EqualErrorRate, equal_error_rate
 from ..modeling_nes2net import Nes2NetForAudioClassification
-from .data import WindowDataset, read_manifest
+from .batches import BatchStream, in_order
+from .data import WindowDataset, open_split
 from .recipe import Recipe, RecipeError
 
 
@@ -51,30 +51,38 @@ def train(recipe: Recipe) -> Path:
         recipe.save(output / "recipe.yaml")
 
     batch_size = recipe.batch_size // accelerator.num_processes
-    train_set = WindowDataset(read_manifest(recipe.data.root, "train"), recipe.data, True, recipe.seed)
-    dev_set = WindowDataset(read_manifest(recipe.data.root, "dev"), recipe.data, False)
-    train_loader: DataLoader = DataLoader(
-        train_set, batch_size, shuffle=True, drop_last=True, num_workers=recipe.data.workers
+    train_rows = open_split(recipe.data, "train", batch_size)
+    train_set = WindowDataset(train_rows, recipe.data, True, recipe.seed)
+    stream = BatchStream(
+        train_set,
+        train_rows.group_sizes,
+        recipe.batch_size,
+        train_set.collate,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+        seed=recipe.seed,
+        workers=recipe.data.workers,
+        max_broken=recipe.data.max_broken,
+        pin_memory=accelerator.device.type == "cuda",
     )
-    dev_loader: DataLoader = DataLoader(dev_set, 2 * batch_size, num_workers=recipe.data.workers)
-    if len(train_loader) < accelerator.num_processes:
-        raise RecipeError(f"batch_size: {recipe.batch_size} is more than the {len(train_set)} training utterances.")
+    if not len(stream):
+        raise RecipeError(f"batch_size: {recipe.batch_size} is more than the {len(train_rows)} training utterances.")
+    dev_set = WindowDataset(open_split(recipe.data, "dev"), recipe.data, False)
 
     model = build_model(recipe)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=recipe.optimiser.learning_rate, weight_decay=recipe.optimiser.weight_decay
     )
-    model, optimiser, train_loader, dev_loader = accelerator.prepare(model, optimiser, train_loader, dev_loader)
-    total_steps = recipe.epochs * len(train_loader)
+    model, optimiser = accelerator.prepare(model, optimiser)
+    total_steps = recipe.epochs * len(stream)
     # Not prepared: accelerate would step a prepared schedule once per process.
     schedule = get_cosine_schedule_with_warmup(optimiser, recipe.optimiser.warmup_steps, total_steps)
 
     best = float("inf")
     for epoch in range(recipe.epochs):
         started = time.monotonic()
-        train_set.epoch = epoch
-        loss = train_epoch(accelerator, model, optimiser, schedule, train_loader, recipe, epoch)
-        eer, threshold = dev_eer(accelerator, model, dev_loader)
+        loss = train_epoch(accelerator, model, optimiser, schedule, stream, recipe, epoch)
+        eer, threshold = dev_eer(accelerator, model, dev_set, 2 * batch_size)
         record = {
             "epoch": epoch + 1,
             "train_loss": round(loss, 6),
@@ -108,13 +116,13 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification:
         raise RecipeError(f"model: {error}") from error
 
 
-def train_epoch(accelerator, model, optimiser, schedule, loader, recipe: Recipe, epoch: int) -> float:
+def train_epoch(accelerator, model, optimiser, schedule, stream: BatchStream, recipe: Recipe, epoch: int) -> float:
     """One pass over the training windows; returns the mean loss."""
     model.train()
     total = torch.zeros((), device=accelerator.device)
-    progress = tqdm(loader, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", leave=False)
+    progress = tqdm(stream, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", leave=False)
     for step, batch in enumerate(progress):
-        loss = model(**batch).loss
+        loss = model(**send_to_device(batch, accelerator.device, non_blocking=True)).loss
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"The loss became {loss.item()} in epoch {epoch + 1}, batch {step + 1}: lower "
@@ -129,23 +137,24 @@ def train_epoch(accelerator, model, optimiser, schedule, loader, recipe: Recipe,
         total += loss.detach()
         if step % 10 == 0:
             progress.set_postfix(loss=f"{total.item() / (step + 1):.4f}")
-    return accelerator.reduce(total, reduction="mean").item() / len(loader)
+    return accelerator.reduce(total, reduction="mean").item() / len(stream)
 
 
 @torch.inference_mode()
-def dev_eer(accelerator, model, loader) -> EqualErrorRate:
+def dev_eer(accelerator, model, dataset: WindowDataset, batch_size: int) -> EqualErrorRate:
     """EER (a fraction) and its threshold over the first window of every dev utterance, none twice and none lost."""
     model.eval()
-    score = accelerator.unwrap_model(model).score
-    scores: list[Tensor] = []
-    labels: list[Tensor] = []
-    for batch in tqdm(loader, desc="dev", unit="batch", leave=False):
-        truth = batch.pop("labels")
-        both = accelerator.gather_for_metrics((score(model(**batch).logits), truth))
-        scores.append(both[0].cpu())
-        labels.append(both[1].cpu())
-    score_vector, is_bonafide = torch.cat(scores).numpy(), torch.cat(labels).numpy() == 1
-    return equal_error_rate(score_vector[is_bonafide], score_vector[~is_bonafide])
+    plain = accelerator.unwrap_model(model)
+    share = np.array_split(np.arange(len(dataset)), accelerator.num_processes)[accelerator.process_index]
+    scores: list[float] = []
+    batches = in_order(dataset, share.tolist(), batch_size, dataset.collate, dataset.recipe.workers)
+    for batch in tqdm(batches, desc="dev", unit="batch", total=-(-len(share) // batch_size), leave=False):
+        with accelerator.autocast():
+            logits = plain(batch["input_values"].to(accelerator.device)).logits
+        scores += plain.score(logits).tolist()
+    everyone = np.array(gather_object(scores))  # by process, and so in the rows' order
+    is_bonafide = dataset.rows.labels == 1
+    return equal_error_rate(everyone[is_bonafide], everyone[~is_bonafide])
 
 
 def save_checkpoint(model: Nes2NetForAudioClassification, extractor: Nes2NetFeatureExtractor, folder: Path) -> None:

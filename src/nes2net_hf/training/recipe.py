@@ -30,10 +30,28 @@ class ModelRecipe:
 
 
 @dataclass
-class DataRecipe:
-    """A corpus folder with its manifest.csv, and the policy of length."""
+class SplitRecipe:
+    """What of a corpus is read, as `load_corpus` takes it; corpus and root are those of `data` where not given."""
 
-    root: str = "demo-corpus"
+    corpus: str | None = None
+    root: str | None = None
+    split: str | None = None
+    condition: str | None = None
+    where: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict)
+    label_map: dict[Any, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DataRecipe:
+    """A corpus (a benchmark, your own data, a dataset, or shards of one), and the policy of length."""
+
+    corpus: str = "own-data"
+    root: str = "data.csv"
+    train: SplitRecipe = field(default_factory=SplitRecipe)
+    dev: SplitRecipe = field(default_factory=SplitRecipe)
+    allow_missing: bool = False  # leave out utterances without audio
+    max_broken: int = 10  # training utterances that may be skipped because they cannot be read, in each process
     window_length: int = 64_600  # samples; also the extractor's, so that detection windows as training did
     crop_length: int | None = None  # samples of a training window where it is to be shorter than window_length
     crop: str = "random"  # of longer training utterances: random | first

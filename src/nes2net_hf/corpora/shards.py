@@ -1,0 +1,160 @@
+"""Shards: Parquet files with audio and columns together, read by groups of rows from disk, Hub or S3 (fsspec)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..hub import hub_reason
+from .corpus import Row
+from .errors import CorpusError
+from .schema import FEATURES
+
+_TEXT = [name for name in FEATURES if name != "audio"]
+_NAME = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """The name of one of `count` shards, as the Hub's own converter gives it."""
+    return f"{split}-{index:05}-of-{count:05}.parquet"
+
+
+def is_url(root: str | os.PathLike[str]) -> bool:
+    """Whether `root` is for fsspec, e.g. `hf://datasets/org/name` or `s3://bucket/name`, and not a path."""
+    return "://" in os.fspath(root)
+
+
+def find_shards(root: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """
+    Split → its shards in order, as paths or URLs; empty where `root`, a folder or URL, holds none in `data/`.
+
+    Raises:
+        CorpusError: a shard is missing, or the place cannot be reached.
+    """
+    try:
+        filesystem, path = fsspec.core.url_to_fs(os.fspath(root))
+        paths = sorted(filesystem.glob(f"{path}/data/*-of-*.parquet"))
+    except Exception as error:  # whatever the file system of that protocol raises
+        reason = hub_reason(error) or " ".join(str(error).split())[:200]
+        raise CorpusError(f"{root} cannot be listed: {reason}.") from None
+    found: dict[str, dict[int, str]] = {}
+    counts: dict[str, int] = {}
+    for path in paths:
+        if match := _NAME.fullmatch(path.rsplit("/", 1)[-1]):
+            url = filesystem.unstrip_protocol(path) if is_url(root) else path
+            found.setdefault(match["split"], {})[int(match["index"])] = url
+            counts[match["split"]] = int(match["count"])
+    for split, count in counts.items():
+        absent = [shard_name(split, index, count) for index in range(count) if index not in found[split]]
+        if absent:
+            raise CorpusError(
+                f"{root}: {len(absent)} of {count} shards of {split} are missing ({', '.join(absent[:3])}): "
+                "copy them there, or make the shards again."
+            )
+    return {split: [by_index[index] for index in sorted(by_index)] for split, by_index in found.items()}
+
+
+def is_ours(url: str) -> bool:
+    """Whether a Parquet file has the columns of `FEATURES`."""
+    return set(FEATURES) <= set(_open(url).schema_arrow.names)
+
+
+class ShardedRows:
+    """
+    The rows of shards by their number: a sequence that holds only a few groups of rows at a time.
+
+    `labels` (N,) has the class of each row, `group_sizes` the number of consecutive rows that are read together.
+
+    Args:
+        urls: of the shards, in order.
+        columns: to read.
+        keep: which rows there are; it is given rows without their audio.
+        groups_in_memory: groups of rows that are held, the ones read last.
+
+    Raises:
+        CorpusError: a shard cannot be read.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        columns: Sequence[str],
+        keep: Callable[[Row], bool] | None = None,
+        groups_in_memory: int = 2,
+    ) -> None:
+        self._groups_in_memory = groups_in_memory
+        self._urls, self._columns = list(urls), list(columns)
+        places: list[np.ndarray] = []  # of each group: its shard, its number there, and the rows that are kept
+        labels: list[np.ndarray] = []
+        for shard, url in enumerate(self._urls):
+            file = _open(url)
+            for group in range(file.num_row_groups):
+                said = file.read_row_group(group, ["label"] if keep is None else _TEXT)
+                kept = np.arange(said.num_rows)
+                if keep is not None:
+                    kept = kept[[keep(row) for row in said.to_pylist()]]
+                if kept.size:
+                    places.append(np.stack([np.full_like(kept, shard), np.full_like(kept, group), kept]))
+                    labels.append(said.column("label").to_numpy()[kept])
+        self.group_sizes = np.array([place.shape[1] for place in places], int)
+        self.labels = np.concatenate(labels) if labels else np.zeros(0, int)
+        self._places = np.concatenate(places, axis=1) if places else np.zeros((3, 0), int)
+        self._forget()
+
+    def __len__(self) -> int:
+        return self._places.shape[1]
+
+    def __getitem__(self, index: int) -> Row:
+        shard, group, row = self._places[:, index].tolist()
+        return self._group(shard, group).slice(row, 1).to_pylist()[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_files", "_held")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._files: dict[int, pq.ParquetFile] = {}
+        self._held: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
+        self._process = os.getpid()
+
+    def _group(self, shard: int, group: int) -> pa.Table:
+        if self._process != os.getpid():  # a forked worker must not share its parent's file positions
+            self._forget()
+        if (shard, group) not in self._held:
+            if shard not in self._files:
+                self._files[shard] = _open(self._urls[shard])
+            while len(self._held) >= self._groups_in_memory:
+                self._held.popitem(last=False)
+            try:
+                self._held[shard, group] = self._files[shard].read_row_group(group, self._columns, use_threads=False)
+            except (pa.ArrowException, OSError) as error:
+                raise CorpusError(_damaged(self._urls[shard], error)) from None
+        self._held.move_to_end((shard, group))
+        return self._held[shard, group]
+
+
+def _open(url: str) -> pq.ParquetFile:
+    try:
+        if not is_url(url):
+            return pq.ParquetFile(Path(url), memory_map=True)
+        filesystem, path = fsspec.core.url_to_fs(url)
+        return pq.ParquetFile(path, filesystem=filesystem)
+    except (pa.ArrowException, OSError) as error:
+        raise CorpusError(_damaged(url, error)) from None
+
+
+def _damaged(url: str, error: Exception) -> str:
+    reason = hub_reason(error) or " ".join(str(error).split())[:120].rstrip(".")
+    return f"{url} cannot be read as a shard ({reason}): copy, download or make it again."

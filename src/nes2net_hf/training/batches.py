@@ -1,0 +1,199 @@
+"""
+Which utterances each batch holds: an order drawn from seed and epoch, the same in any number of processes and workers,
+which can be taken up again at any batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+logger = logging.getLogger(__name__)
+
+_LANES = 16  # places of a corpus, at least, that neighbouring utterances come from where it is read by groups
+
+
+class BrokenDataError(RuntimeError):
+    """More utterances cannot be read than a run may skip; the message names the last ones."""
+
+
+class Broken(str):
+    """What stands for an utterance that could not be read: the reason, in a sentence that names it."""
+
+
+def epoch_order(group_sizes: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """
+    The numbers of all rows, (N,) in the order of an epoch; each `batch_size` of them are a batch.
+
+    Groups of rows that lie together are permuted, and the rows in each. The sequence is then cut into lanes, and
+    utterances are dealt from the lanes in turn: a batch mixes as many places of the corpus as there are lanes, and a
+    reader needs to hold one group for each of its lanes only. Where every row is a group, all orders are equally
+    likely.
+
+    Args:
+        group_sizes: rows in each group, in the corpus's order.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    rows = int(group_sizes.sum())
+    place_of_row = np.repeat(rng.permutation(len(group_sizes)), group_sizes)
+    order = np.lexsort((rng.random(rows), place_of_row))
+    lanes = lane_count(batch_size)
+    dealt = rows - rows % lanes
+    return np.concatenate([order[:dealt].reshape(lanes, -1).T.ravel(), order[dealt:]])
+
+
+def lane_count(batch_size: int) -> int:
+    """A multiple of the batch size, so that the batches of each process come from lanes of its own."""
+    return batch_size * -(-_LANES // batch_size)
+
+
+class BatchStream:
+    """
+    The batches of one process, epoch after epoch; iterating gives what is left of the current epoch.
+
+    All processes together see each utterance once in an epoch; a last batch with fewer than `batch_size` is dropped,
+    or, where `keep_last`, shared out too, as long as each process gets a part of it.
+
+    Args:
+        dataset: its items are got by `(epoch, row)`; one that cannot be read is a `Broken`.
+        group_sizes: as of `epoch_order`.
+        batch_size: utterances of a batch, over all processes.
+        collate: items → a batch.
+        process, processes: which one this is, and how many there are; they divide the batch size.
+        seed: of the order.
+        keep_last: whether to keep a ragged last batch.
+        workers: processes that read; 0 reads in this one.
+        max_broken: utterances that may be skipped in a run because they cannot be read.
+        pin_memory: hand out page-locked memory, as copies to a GPU want.
+
+    Raises:
+        BrokenDataError: while iterating, when more than `max_broken` utterances could not be read, or none of a batch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        group_sizes: np.ndarray,
+        batch_size: int,
+        collate: Callable[[list[Any]], dict[str, Any]],
+        *,
+        process: int = 0,
+        processes: int = 1,
+        seed: int = 0,
+        keep_last: bool = False,
+        workers: int = 0,
+        max_broken: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        if batch_size % processes:
+            raise ValueError(f"{batch_size} utterances cannot be shared evenly by {processes} processes.")
+        self.epoch = 0
+        self.batch = 0  # the next one of the epoch
+        self.broken: dict[str, None] = {}  # in the order they were met, each once
+        self.max_broken = max_broken
+        self._group_sizes, self._batch_size, self._seed = group_sizes, batch_size, seed
+        self._process, self._processes, self._keep_last = process, processes, keep_last
+        self._loader: DataLoader = DataLoader(
+            dataset,
+            batch_sampler=self._Sampler(self),
+            num_workers=workers,
+            collate_fn=_Collate(collate),
+            persistent_workers=workers > 0,
+            pin_memory=pin_memory,
+        )
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        whole, rest = divmod(int(self._group_sizes.sum()), self._batch_size)
+        return whole + (self._keep_last and rest >= self._processes)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch, broken in self._loader:
+            self.batch += 1  # before it is given out: a state taken now has this batch behind it
+            self._count(broken, nothing_left=batch is None)
+            yield batch
+        self.epoch, self.batch = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place after the last batch that was given out, and what was broken so far."""
+        return {"epoch": self.epoch, "batch": self.batch, "broken": list(self.broken)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on there: the next batch is the one that would have come next."""
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.broken = dict.fromkeys(state["broken"])
+
+    def _count(self, broken: list[str], nothing_left: bool) -> None:
+        for reason in broken:
+            if reason not in self.broken:
+                self.broken[reason] = None
+                logger.warning("skipped: %s (%d of at most %d)", reason, len(self.broken), self.max_broken)
+        if len(self.broken) > self.max_broken or nothing_left:
+            raise BrokenDataError(
+                f"{len(self.broken)} utterances could not be read"
+                + (", among them all of a batch" if nothing_left else f", more than data.max_broken {self.max_broken}")
+                + ": "
+                + " ".join(list(self.broken)[-3:])
+            )
+
+    class _Sampler:
+        """Keys of the items of this process's batches, from the stream's place on."""
+
+        def __init__(self, stream: BatchStream) -> None:
+            self.stream = stream
+
+        def __len__(self) -> int:
+            return len(self.stream) - self.stream.batch
+
+        def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+            stream, epoch = self.stream, self.stream.epoch
+            size, first = stream._batch_size, stream.batch
+            order = epoch_order(stream._group_sizes, size, stream._seed, epoch)
+            for start in range(first * size, len(stream) * size, size):
+                rows = order[start : start + size]
+                # Slices, not every n-th: a process keeps to its own lanes. A ragged batch is shared out evenly.
+                share = np.array_split(rows, stream._processes)[stream._process]
+                yield [(epoch, row) for row in share.tolist()]
+
+
+def in_order(
+    dataset: Dataset,
+    rows: Iterable[int],
+    batch_size: int,
+    collate: Callable[[list[Any]], dict[str, Any]],
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """
+    Batches of these rows as they follow each other, all of them.
+
+    Raises:
+        BrokenDataError: one cannot be read; figures over the others would be those of another set.
+    """
+    loader: DataLoader = DataLoader(
+        dataset,
+        batch_size,
+        sampler=[(0, row) for row in rows],
+        num_workers=workers,
+        collate_fn=_Collate(collate),
+        pin_memory=pin_memory,
+    )
+    for batch, broken in loader:
+        if broken:
+            raise BrokenDataError(str(broken[0]))
+        yield batch
+
+
+class _Collate:
+    """Items → a batch of those that could be read (None of none), and why the others could not."""
+
+    def __init__(self, collate: Callable[[list[Any]], dict[str, Any]]) -> None:
+        self.collate = collate
+
+    def __call__(self, items: list[Any]) -> tuple[dict[str, Any] | None, list[str]]:
+        whole = [item for item in items if not isinstance(item, Broken)]
+        return self.collate(whole) if whole else None, [item for item in items if isinstance(item, Broken)]
