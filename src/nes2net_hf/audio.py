@@ -202,8 +202,8 @@ class AudioStream:
         info, meter = self.info, _Meter(self.info, mixed=channels == "mix")
         resample = _resampler(info.sampling_rate, len(meter.peak))
         for block in _even(self._decoder.blocks(), meter.frame * round(BLOCK_SECONDS / MIN_DURATION)):
-            _refuse_impossible(block, info, meter.samples)
-            block = meter.see(block)
+            highest = _refuse_impossible(block, info, meter.samples)
+            block = meter.see(block, highest)
             yield meter.give(resample(block, False))
         yield meter.give(resample(np.zeros((0, len(meter.peak)), np.float32), True))
 
@@ -242,23 +242,27 @@ class _Meter:
         self.clipped = np.zeros(info.channels)
         self.power = self.mixed_power = 0.0
 
-    def see(self, block: np.ndarray) -> np.ndarray:
-        """(S, C) at the original rate → (S, 1) mixed, or as it is."""
+    def see(self, block: np.ndarray, highest: float) -> np.ndarray:
+        """(S, C) at the original rate, and its largest magnitude → (S, 1) mixed, or as it is."""
         self.samples += len(block)
-        self.clipped += (np.abs(block) >= 0.999).sum(axis=0)
+        if highest >= 0.999:
+            self.clipped += (np.abs(block) >= 0.999).sum(axis=0)
         if self.mixes:
             self.power += float(np.square(block).sum()) / block.shape[1]
             block = block.mean(axis=1, keepdims=True)
             self.mixed_power += float(np.square(block).sum())
         # All blocks but the last are whole frames.
-        frames = np.pad(np.abs(block), ((0, -len(block) % self.frame), (0, 0))).reshape(-1, self.frame, block.shape[1])
-        self.sound += MIN_DURATION * (frames.max(axis=1) > SILENCE).sum(axis=0)
+        whole = len(block) - len(block) % self.frame
+        frames = block[:whole].reshape(-1, self.frame, block.shape[1])
+        self.sound += MIN_DURATION * (_largest(frames, axis=1) > SILENCE).sum(axis=0)
+        if whole < len(block):
+            self.sound += MIN_DURATION * (_largest(block[whole:], axis=0) > SILENCE)
         return block
 
     def give(self, block: np.ndarray) -> np.ndarray:
         """(S, C) at 16 kHz → (C, S)."""
         if len(block):
-            self.peak = np.maximum(self.peak, np.abs(block).max(axis=0))
+            self.peak = np.maximum(self.peak, _largest(block, axis=0))
         return np.ascontiguousarray(block.T)
 
     def summary(self) -> AudioSummary:
@@ -282,8 +286,14 @@ def _resampler(rate: int, channels: int) -> Callable[[np.ndarray, bool], np.ndar
     return lambda block, last: stream.resample_chunk(np.ascontiguousarray(block), last=last)
 
 
-def _refuse_impossible(block: np.ndarray, info: AudioInfo, offset: int) -> None:
-    highest = float(np.abs(block).max())
+def _largest(samples: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """The largest magnitude, without a copy of the samples."""
+    return np.maximum(samples.max(axis=axis), -samples.min(axis=axis))
+
+
+def _refuse_impossible(block: np.ndarray, info: AudioInfo, offset: int) -> float:
+    """The largest magnitude, which must be possible."""
+    highest = float(_largest(block))
     if not np.isfinite(highest):
         first = offset + int(np.argmin(np.isfinite(block).all(axis=1)))
         raise AudioError(
@@ -294,6 +304,7 @@ def _refuse_impossible(block: np.ndarray, info: AudioInfo, offset: int) -> None:
             f"{info.name} holds samples up to {highest:.4g}, where full scale is 1: floats made from integers must "
             "be divided by their full scale (32768 for 16 bits)."
         )
+    return highest
 
 
 def _even(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:

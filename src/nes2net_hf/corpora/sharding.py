@@ -23,7 +23,7 @@ from .corpus import Row
 from .errors import CorpusError
 from .labels import LABEL_NAMES
 from .loading import CORPORA, OWN_DATA, load_corpus
-from .schema import FEATURES, to_table
+from .schema import FEATURES, TEXT_COLUMNS, to_table
 from .shards import shard_name
 from .tree import Tree
 
@@ -182,8 +182,9 @@ def _write_shard(path: Path, rows: Iterator[Row], flac: bool, progress: Callable
     part = path.with_name(path.name + ".part")
     digests: list[bytes] = []
     held: list[Row] = []
-    # Uncompressed: audio is compressed already, and a reader can then map it.
-    with pq.ParquetWriter(part, FEATURES.arrow_schema, compression="none", write_page_index=True) as writer:
+    # Audio is compressed already. Statistics would be most of what a reader has to keep of each file.
+    options = {"compression": "none", "write_statistics": False, "use_dictionary": list(TEXT_COLUMNS)}
+    with pq.ParquetWriter(part, FEATURES.arrow_schema, **options) as writer:
 
         def flush() -> None:
             writer.write_table(to_table(held), row_group_size=GROUP_ROWS)

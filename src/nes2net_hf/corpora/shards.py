@@ -93,21 +93,26 @@ class ShardedRows:
     ) -> None:
         self._groups_in_memory = groups_in_memory
         self._urls, self._columns = list(urls), list(columns)
-        places: list[np.ndarray] = []  # of each group: its shard, its number there, and the rows that are kept
+        places: list[np.ndarray] = []  # of each row: its shard, its group there, its number in the group
         labels: list[np.ndarray] = []
         for shard, url in enumerate(self._urls):
             file = _open(url)
-            for group in range(file.num_row_groups):
-                said = file.read_row_group(group, ["label"] if keep is None else _TEXT)
-                kept = np.arange(said.num_rows)
-                if keep is not None:
-                    kept = kept[[keep(row) for row in said.to_pylist()]]
-                if kept.size:
-                    places.append(np.stack([np.full_like(kept, shard), np.full_like(kept, group), kept]))
-                    labels.append(said.column("label").to_numpy()[kept])
-        self.group_sizes = np.array([place.shape[1] for place in places], int)
-        self.labels = np.concatenate(labels) if labels else np.zeros(0, int)
-        self._places = np.concatenate(places, axis=1) if places else np.zeros((3, 0), int)
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            place = np.empty((3, sum(sizes)), np.int32)
+            place[0] = shard
+            place[1] = np.repeat(np.arange(len(sizes)), sizes)
+            place[2] = np.concatenate([np.arange(size) for size in sizes])
+            label = file.read(["label"]).column("label").to_numpy()
+            if keep is not None:
+                batches = file.iter_batches(1_000, columns=_TEXT)
+                kept = np.array([keep(row) for batch in batches for row in batch.to_pylist()], bool)
+                place, label = place[:, kept], label[kept]
+            places.append(place)
+            labels.append(label)
+        self._places = np.concatenate(places, axis=1)
+        self.labels = np.concatenate(labels)
+        starts = np.flatnonzero((np.diff(self._places[:2], axis=1, prepend=-1) != 0).any(axis=0))
+        self.group_sizes = np.diff(starts, append=len(self.labels))
         self._forget()
 
     def __len__(self) -> int:
