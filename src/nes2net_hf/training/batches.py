@@ -91,40 +91,41 @@ class BatchStream:
     ) -> None:
         if batch_size % processes:
             raise ValueError(f"{batch_size} utterances cannot be shared evenly by {processes} processes.")
-        self.epoch = 0
-        self.batch = 0  # the next one of the epoch
         self.broken: dict[str, None] = {}  # in the order they were met, each once
         self.max_broken = max_broken
-        self._group_sizes, self._batch_size, self._seed = group_sizes, batch_size, seed
-        self._process, self._processes, self._keep_last = process, processes, keep_last
+        self._sampler = _Sampler(group_sizes, batch_size, seed, process, processes, keep_last)
         self._loader: DataLoader = DataLoader(
             dataset,
-            batch_sampler=self._Sampler(self),
+            batch_sampler=self._sampler,
             num_workers=workers,
             collate_fn=_Collate(collate),
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
         )
 
+    @property
+    def epoch(self) -> int:
+        """The current one, from 0."""
+        return self._sampler.epoch
+
     def __len__(self) -> int:
         """Batches of an epoch."""
-        whole, rest = divmod(int(self._group_sizes.sum()), self._batch_size)
-        return whole + (self._keep_last and rest >= self._processes)
+        return self._sampler.batches
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch, broken in self._loader:
-            self.batch += 1  # before it is given out: a state taken now has this batch behind it
+            self._sampler.batch += 1  # before it is given out: a state taken now has this batch behind it
             self._count(broken, nothing_left=batch is None)
             yield batch
-        self.epoch, self.batch = self.epoch + 1, 0
+        self._sampler.epoch, self._sampler.batch = self._sampler.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
         """The place after the last batch that was given out, and what was broken so far."""
-        return {"epoch": self.epoch, "batch": self.batch, "broken": list(self.broken)}
+        return {"epoch": self._sampler.epoch, "batch": self._sampler.batch, "broken": list(self.broken)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on there: the next batch is the one that would have come next."""
-        self.epoch, self.batch = state["epoch"], state["batch"]
+        self._sampler.epoch, self._sampler.batch = state["epoch"], state["batch"]
         self.broken = dict.fromkeys(state["broken"])
 
     def _count(self, broken: list[str], nothing_left: bool) -> None:
@@ -140,24 +141,34 @@ class BatchStream:
                 + " ".join(list(self.broken)[-3:])
             )
 
-    class _Sampler:
-        """Keys of the items of this process's batches, from the stream's place on."""
 
-        def __init__(self, stream: BatchStream) -> None:
-            self.stream = stream
+class _Sampler:
+    """
+    Keys of the items of one process's batches, from its place (`epoch`, `batch`) on.
 
-        def __len__(self) -> int:
-            return len(self.stream) - self.stream.batch
+    It does not know the stream: in a circle of references with its own workers, a loader that is collected loses its
+    queues before it can tell the workers to go, and waits five seconds for each.
+    """
 
-        def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-            stream, epoch = self.stream, self.stream.epoch
-            size, first = stream._batch_size, stream.batch
-            order = epoch_order(stream._group_sizes, size, stream._seed, epoch)
-            for start in range(first * size, len(stream) * size, size):
-                rows = order[start : start + size]
-                # Slices, not every n-th: a process keeps to its own lanes. A ragged batch is shared out evenly.
-                share = np.array_split(rows, stream._processes)[stream._process]
-                yield [(epoch, row) for row in share.tolist()]
+    def __init__(
+        self, group_sizes: np.ndarray, batch_size: int, seed: int, process: int, processes: int, keep_last: bool
+    ) -> None:
+        self.epoch = self.batch = 0
+        self._group_sizes, self._batch_size, self._seed = group_sizes, batch_size, seed
+        self._process, self._processes = process, processes
+        whole, rest = divmod(int(group_sizes.sum()), batch_size)
+        self.batches = whole + (keep_last and rest >= processes)
+
+    def __len__(self) -> int:
+        return self.batches - self.batch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, first, size = self.epoch, self.batch, self._batch_size
+        order = epoch_order(self._group_sizes, size, self._seed, epoch)
+        for start in range(first * size, self.batches * size, size):
+            # Slices, not every n-th: a process keeps to its own lanes. A ragged batch is shared out evenly.
+            share = np.array_split(order[start : start + size], self._processes)[self._process]
+            yield [(epoch, row) for row in share.tolist()]
 
 
 def in_order(
