@@ -115,8 +115,9 @@ def test_broken_utterances_are_named_counted_and_skipped_up_to_a_limit(caplog: p
     with pytest.raises(BrokenDataError, match="among them all of a batch"):
         rows_of(make(np.ones(4, int), batch_size=2, broken=(0, 1, 2, 3), max_broken=9))
     with pytest.raises(BrokenDataError, match=r"^5.flac is empty\.$"):
-        list(in_order(Rows(broken=(5,)), range(10), 3, default_collate))
-    assert list(chain(*rows_of(in_order(Rows(), range(10), 3, default_collate, workers=2)))) == list(range(10))
+        list(in_order(Rows(broken=(5,)), [[0, 1], [5, 2]], default_collate))
+    batches = [[3, 1], [2], [0, 4]]
+    assert rows_of(in_order(Rows(), batches, default_collate, workers=2)) == batches
 
 
 @pytest.fixture(scope="module")
@@ -134,14 +135,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def windows(root: Path, **options: Any) -> BatchStream:
     recipe = DataRecipe(root=str(root), window_length=16_000, augmentation=[{"name": "rawboost", "number": 5}])
     rows = open_split(recipe, "train", batch_size=4)
-    dataset = WindowDataset(rows, recipe, training=True, seed=3)
+    dataset = WindowDataset(rows, recipe, seed=3)
     return BatchStream(dataset, rows.group_sizes, 4, dataset.collate, **{"seed": 3, "max_broken": 1, **options})
 
 
 def test_shards_give_the_same_windows_as_the_folder_and_name_what_is_broken(folder: Path, tmp_path: Path) -> None:
     shard_corpus("own-data", tmp_path / "shards", root=str(folder), shard_bytes=500_000)
     recipe = DataRecipe(root=str(folder), window_length=16_000)
-    rows = [WindowDataset(open_split(DataRecipe(root=str(root), window_length=16_000), "train"), recipe, True, 3)
+    rows = [WindowDataset(open_split(DataRecipe(root=str(root), window_length=16_000), "train"), recipe, "train", 3)
             for root in (folder, tmp_path / "shards")]  # fmt: skip
     for index in range(len(rows[0])):
         first, second = (dataset[0, index] for dataset in rows)

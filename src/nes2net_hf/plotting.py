@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -178,3 +179,24 @@ def _clock(seconds: float) -> str:
     """Seconds as min:s, with hundredths where there are any."""
     rest = f"{seconds % 60:05.2f}".rstrip("0").rstrip(".")
     return f"{int(seconds // 60)}:{rest.zfill(2)}"
+
+
+def plot_curves(metrics: Path, path: Path) -> None:
+    """Losses and EERs of a run by epoch, from its `metrics.jsonl`, as a picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, rates = figure.subplots(2, 1, sharex=True)
+    for axes, prefix, factor in ((losses, "loss", 1), (rates, "eer", 100)):
+        for name in sorted({key for line in lines for key in line if prefix in key}):
+            points = [(line["epoch"], factor * line[name]) for line in lines if name in line]
+            axes.plot(*zip(*points), marker=".", label=name.replace("_", " "))
+        axes.legend()
+        axes.grid(alpha=0.3)
+    losses.set_ylabel("loss")
+    rates.set_ylabel("EER, %")
+    rates.set_xlabel("epoch")
+    figure.savefig(path, format="png")

@@ -82,7 +82,7 @@ def _plain(files: list[Path]) -> int:
 def _stream(root: Path, workers: int) -> BatchStream:
     recipe = DataRecipe(root=str(root), window_length=WINDOW)
     rows = open_split(recipe, "train", BATCH)
-    dataset = WindowDataset(rows, recipe, training=True)
+    dataset = WindowDataset(rows, recipe)
     return BatchStream(dataset, rows.group_sizes, BATCH, dataset.collate, workers=workers)
 
 

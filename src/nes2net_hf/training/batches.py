@@ -6,7 +6,7 @@ which can be taken up again at any batch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class BatchStream:
     The batches of one process, epoch after epoch; iterating gives what is left of the current epoch.
 
     All processes together see each utterance once in an epoch; a last batch with fewer than `batch_size` is dropped,
-    or, where `keep_last`, shared out too, as long as each process gets a part of it.
+    or, where `keep_last`, shared out too, as long as each pass of each process gets a part of it.
 
     Args:
         dataset: its items are got by `(epoch, row)`; one that cannot be read is a `Broken`.
@@ -64,6 +64,7 @@ class BatchStream:
         batch_size: utterances of a batch, over all processes.
         collate: items → a batch.
         process, processes: which one this is, and how many there are; they divide the batch size.
+        passes: that each process makes over its share of a batch.
         seed: of the order.
         keep_last: whether to keep a ragged last batch.
         workers: processes that read; 0 reads in this one.
@@ -83,17 +84,20 @@ class BatchStream:
         *,
         process: int = 0,
         processes: int = 1,
+        passes: int = 1,
         seed: int = 0,
         keep_last: bool = False,
         workers: int = 0,
         max_broken: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        if batch_size % processes:
-            raise ValueError(f"{batch_size} utterances cannot be shared evenly by {processes} processes.")
+        if batch_size % (processes * passes):
+            raise ValueError(
+                f"{batch_size} utterances cannot be shared evenly by {processes} processes in {passes} passes each."
+            )
         self.broken: dict[str, None] = {}  # in the order they were met, each once
         self.max_broken = max_broken
-        self._sampler = _Sampler(group_sizes, batch_size, seed, process, processes, keep_last)
+        self._sampler = _Sampler(group_sizes, batch_size, seed, process, processes, passes if keep_last else None)
         self._loader: DataLoader = DataLoader(
             dataset,
             batch_sampler=self._sampler,
@@ -151,13 +155,13 @@ class _Sampler:
     """
 
     def __init__(
-        self, group_sizes: np.ndarray, batch_size: int, seed: int, process: int, processes: int, keep_last: bool
+        self, group_sizes: np.ndarray, batch_size: int, seed: int, process: int, processes: int, passes: int | None
     ) -> None:
         self.epoch = self.batch = 0
         self._group_sizes, self._batch_size, self._seed = group_sizes, batch_size, seed
         self._process, self._processes = process, processes
         whole, rest = divmod(int(group_sizes.sum()), batch_size)
-        self.batches = whole + (keep_last and rest >= processes)
+        self.batches = whole + (passes is not None and rest >= processes * passes)
 
     def __len__(self) -> int:
         return self.batches - self.batch
@@ -173,30 +177,33 @@ class _Sampler:
 
 def in_order(
     dataset: Dataset,
-    rows: Iterable[int],
-    batch_size: int,
+    batches: Sequence[Sequence[int]],
     collate: Callable[[list[Any]], dict[str, Any]],
     workers: int = 0,
-    pin_memory: bool = False,
+    epoch: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """
-    Batches of these rows as they follow each other, all of them.
+    These batches of rows, as they are.
 
     Raises:
-        BrokenDataError: one cannot be read; figures over the others would be those of another set.
+        BrokenDataError: an utterance cannot be read; figures over the others would be those of another set.
     """
-    loader: DataLoader = DataLoader(
-        dataset,
-        batch_size,
-        sampler=[(0, row) for row in rows],
-        num_workers=workers,
-        collate_fn=_Collate(collate),
-        pin_memory=pin_memory,
-    )
+    keys = [[(epoch, row) for row in batch] for batch in batches]
+    loader: DataLoader = DataLoader(dataset, batch_sampler=keys, num_workers=workers, collate_fn=_Collate(collate))
     for batch, broken in loader:
         if broken:
             raise BrokenDataError(str(broken[0]))
         yield batch
+
+
+def share_out(rows: np.ndarray, batch_size: int, process: int, processes: int) -> list[list[int]]:
+    """
+    Rows in batches of one process: every n-th row, in as many batches on each process as long as there are enough
+    rows for that, because models that are spread over processes must run the same number of times on all.
+    """
+    share = rows[process::processes]
+    count = -(-len(rows[::processes]) // batch_size)
+    return [batch.tolist() for batch in np.array_split(share, count) if len(batch)]
 
 
 class _Collate:

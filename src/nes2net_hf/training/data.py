@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -56,21 +57,27 @@ def open_split(recipe: DataRecipe, name: str, batch_size: int | None = None) -> 
 
 class WindowDataset(Dataset):
     """
-    Item (e, i): waveform (S,) float32 of any length and label (0 spoof, 1 bona fide) of utterance i in epoch e; a
+    Item (e, i): waveform (S,) float32 of any length and label (0 spoof, 1 bona fide) of utterance i in epoch e; or a
     `Broken` where it cannot be read. `collate` makes a batch of items.
 
-    In training, crops and augmentation are drawn by seed, epoch and utterance, so that they are the same in any
-    number of workers and processes.
+    Crops and augmentation are drawn by seed, epoch and utterance, so that they are the same in any number of workers
+    and processes.
+
+    Args:
+        kind: `train` crops and augments as the recipe says; `dev` takes the first window, or the whole utterance where
+            the recipe evaluates so; `dev_augmented` augments before.
     """
 
-    def __init__(self, rows: TableRows | ShardedRows, recipe: DataRecipe, training: bool, seed: int = 0) -> None:
+    def __init__(self, rows: TableRows | ShardedRows, recipe: DataRecipe, kind: str = "train", seed: int = 0) -> None:
         self.rows = rows
         self.recipe = recipe
-        self.training = training
+        training = kind == "train"
         self.window_length = (training and recipe.crop_length) or recipe.window_length
-        self.extractor = Nes2NetFeatureExtractor(window_length=self.window_length, do_normalize=recipe.normalize)
-        self.augment = build_chain(recipe.augmentation)
-        self.seed = seed
+        self.crops = training and recipe.crop == "random"
+        self.whole = not training and recipe.evaluate == "whole"
+        self.extractor = build_extractor(recipe, self.window_length, "whole" if self.whole else "first")
+        self.augment = build_chain(recipe.augmentation if kind != "dev" else [])
+        self.seed = [seed, 0 if training else 1]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -80,26 +87,50 @@ class WindowDataset(Dataset):
         try:
             row = self.rows[index]
             waveform = _read(row)
-            if self.training:
-                waveform = self._vary(waveform, np.random.default_rng([self.seed, epoch, index]))
+            waveform = self._vary(waveform, np.random.default_rng([*self.seed, epoch, index]))
         except (AudioError, CorpusError) as error:  # also of a noise file, which it then names
             return Broken(error)
         return waveform, row["label"]
 
     def collate(self, items: list[tuple[np.ndarray, int]]) -> dict[str, torch.Tensor]:
-        """B items → `input_values` (B, S), windows from where the waveforms begin, and `labels` (B,)."""
+        """B items → `input_values` (B, S), `attention_mask` where lengths differ, and `labels` (B,)."""
         waveforms, labels = zip(*items, strict=True)
         features = self.extractor(list(waveforms), sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
-        return {"input_values": features["input_values"], "labels": torch.tensor(labels)}
+        batch = {"input_values": features["input_values"], "labels": torch.tensor(labels)}
+        if not features["attention_mask"].all():
+            batch["attention_mask"] = features["attention_mask"]
+        return batch
+
+    def by_length(self) -> np.ndarray:
+        """All row numbers (N,): as they come, or by the size of the files where utterances are judged whole."""
+        if not self.whole or not isinstance(self.rows, TableRows):
+            return np.arange(len(self.rows))
+        return np.argsort([audio_bytes(self.rows[index]) for index in range(len(self.rows))], kind="stable")
 
     def _vary(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(S,) → (S',): augmented over the whole utterance, then cropped."""
         waveform = self.augment(waveform, rng)
         excess = waveform.size - self.window_length
-        if self.recipe.crop == "random" and excess > 0:
+        if self.crops and excess > 0:
             start = int(rng.integers(excess + 1))
             waveform = waveform[start : start + self.window_length]
         return waveform
+
+
+def build_extractor(recipe: DataRecipe, window_length: int, length_policy: str) -> Nes2NetFeatureExtractor:
+    """The feature extractor that does what the recipe says."""
+    return Nes2NetFeatureExtractor(
+        window_length=window_length, length_policy=length_policy, do_normalize=recipe.normalize
+    )
+
+
+def audio_bytes(row: dict[str, Any]) -> int:
+    """The size of an utterance's file: near enough to its length to put like with like."""
+    audio = row["audio"]
+    try:
+        return len(audio["bytes"]) if audio["bytes"] is not None else os.stat(audio["path"]).st_size
+    except OSError:
+        return 0  # reading it will say what is wrong
 
 
 def _read(row: dict[str, Any]) -> np.ndarray:

@@ -1,170 +1,416 @@
-"""The training loop: recipe → data → model → steps → dev EER per epoch → best checkpoint."""
+"""The training loop: recipe → data → model → steps → dev → checkpoints; nothing is lost when it is stopped."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import shutil
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, send_to_device, set_seed, tqdm
-from transformers import get_cosine_schedule_with_warmup
+from accelerate.utils import send_to_device, set_seed, tqdm
+from torch.optim.lr_scheduler import LambdaLR
 
-from ..configuration_nes2net import Nes2NetConfig
-from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
-from ..metrics import EqualErrorRate, equal_error_rate
 from ..modeling_nes2net import Nes2NetForAudioClassification
-from .batches import BatchStream, in_order
-from .data import WindowDataset, open_split
-from .recipe import Recipe, RecipeError
+from .batches import BatchStream
+from .building import build_model
+from .checkpoints import copy_folder, forget, load_state, save_state, saved_states, write_folder
+from .data import WindowDataset, build_extractor, open_split
+from .losses import build_loss
+from .optimisation import build_optimiser, learning_rate_factor, validated_epochs
+from .recipe import Recipe, RecipeError, check_same
+from .validation import validate
+
+logger = logging.getLogger(__name__)
 
 
-def train(recipe: Recipe) -> Path:
+class TrainingStopped(Exception):
+    """Training was asked to stop, and saved where it was; the message says how to go on."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+class TrainingFailed(RuntimeError):
+    """Training cannot go on; the message says why, and what is saved where."""
+
+
+def train(recipe: Recipe, resume: bool = False, push_to_hub: str | None = None) -> Path:
     """
-    Trains as the recipe says and returns the folder of the best checkpoint, `output/best`: weights, configuration,
-    feature extractor and remote code, as `from_pretrained` takes them, its threshold that of the dev EER. Beside it
-    lie `recipe.yaml` and `metrics.jsonl` (one line per epoch: loss, dev EER as a fraction, seconds).
+    Trains as the recipe says and returns the folder of the best epoch's model, `output/best`: weights, configuration
+    (its threshold that of the dev EER), feature extractor and remote code, as `from_pretrained` takes them.
+
+    Beside it lie `recipe.yaml`; `metrics.jsonl` (a line per epoch: losses, dev EER as a fraction, seconds) and
+    `steps.jsonl` (a line per step); `epochs/`, the best ones' models; `checkpoints/`, what to resume from.
+
+    Args:
+        resume: go on from the last checkpoint in `output`, if there is one, as if nothing had happened.
+        push_to_hub: repository that each new best model is uploaded to; private if it is new.
 
     Raises:
         RecipeError: the recipe cannot be followed.
-        FloatingPointError: the loss is not finite; the best checkpoint so far stays.
+        BrokenDataError: more training utterances cannot be read than the recipe allows, or one of dev.
+        TrainingStopped: SIGTERM or SIGINT came; everything is saved.
+        TrainingFailed: the loss is not finite, memory or disk are full; what was saved before stays.
     """
-    accelerator = Accelerator(mixed_precision=recipe.mixed_precision)
-    if recipe.batch_size % accelerator.num_processes:
-        raise RecipeError(
-            f"batch_size: {recipe.batch_size} utterances cannot be shared evenly by {accelerator.num_processes} "
-            "processes."
+    trainer = Trainer(recipe, resume)
+    with trainer.listening():
+        trainer.run(push_to_hub)
+    return trainer.output / "best"
+
+
+class Trainer:
+    """One run: what `train` builds, and the state that a checkpoint holds."""
+
+    def __init__(self, recipe: Recipe, resume: bool) -> None:
+        self.recipe, self.output = recipe, Path(recipe.output)
+        try:
+            self.accelerator = Accelerator(
+                mixed_precision=recipe.mixed_precision,
+                log_with=recipe.trackers or None,
+                project_dir=recipe.output if recipe.trackers else None,
+            )
+        except (ValueError, ImportError) as error:
+            raise RecipeError(f"mixed_precision, trackers: {' '.join(str(error).split())[:200]}") from error
+        processes = self.accelerator.num_processes
+        if recipe.batch_size % (processes * recipe.passes):
+            raise RecipeError(
+                f"batch_size: {recipe.batch_size} utterances cannot be shared evenly by {processes} processes in "
+                f"{recipe.passes} passes each: change one of them."
+            )
+        if self.accelerator.device.type == "cpu":
+            # accelerate launch leaves each process one thread unless told otherwise; share out all cores.
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+        states = saved_states(self.output) if resume else []
+        self._settle_output(bool(states))
+        set_seed(recipe.seed)
+
+        share = recipe.batch_size // processes
+        rows = open_split(recipe.data, "train", share)
+        self.train_set = WindowDataset(rows, recipe.data, "train", recipe.seed)
+        self.stream = BatchStream(
+            self.train_set,
+            rows.group_sizes,
+            recipe.batch_size,
+            self.train_set.collate,
+            process=self.accelerator.process_index,
+            processes=processes,
+            passes=recipe.passes,
+            seed=recipe.seed,
+            keep_last=recipe.keep_last_batch,
+            workers=recipe.data.workers,
+            max_broken=recipe.data.max_broken,
+            pin_memory=self.accelerator.device.type == "cuda",
         )
-    if accelerator.device.type == "cpu":
-        # accelerate launch leaves each process one thread unless told otherwise; share out all cores.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
-    set_seed(recipe.seed)
-    output = Path(recipe.output)
-    if accelerator.is_main_process:
-        if (output / "metrics.jsonl").exists():
-            raise RecipeError(f"output: {output} holds a run already; choose another folder or remove it.")
-        output.mkdir(parents=True, exist_ok=True)
-        recipe.save(output / "recipe.yaml")
+        if not len(self.stream):
+            raise RecipeError(f"batch_size: {recipe.batch_size} is more than the {len(rows)} training utterances.")
+        dev = open_split(recipe.data, "dev")
+        self.dev_sets = {"dev": WindowDataset(dev, recipe.data, "dev", recipe.seed)}
+        if recipe.validation.augmented:
+            self.dev_sets["dev_augmented"] = WindowDataset(dev, recipe.data, "dev_augmented", recipe.seed)
+        self.dev_batch = recipe.validation.batch_size or 2 * share // recipe.passes
 
-    batch_size = recipe.batch_size // accelerator.num_processes
-    train_rows = open_split(recipe.data, "train", batch_size)
-    train_set = WindowDataset(train_rows, recipe.data, True, recipe.seed)
-    stream = BatchStream(
-        train_set,
-        train_rows.group_sizes,
-        recipe.batch_size,
-        train_set.collate,
-        process=accelerator.process_index,
-        processes=accelerator.num_processes,
-        seed=recipe.seed,
-        workers=recipe.data.workers,
-        max_broken=recipe.data.max_broken,
-        pin_memory=accelerator.device.type == "cuda",
-    )
-    if not len(stream):
-        raise RecipeError(f"batch_size: {recipe.batch_size} is more than the {len(train_rows)} training utterances.")
-    dev_set = WindowDataset(open_split(recipe.data, "dev"), recipe.data, False)
+        self.loss = build_loss(recipe)
+        model = build_model(recipe)
+        optimiser = build_optimiser(model, recipe)
+        if recipe.model.compile:
+            model = torch.compile(model)  # type: ignore[assignment]
+        self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
+        # Not prepared: accelerate would step a prepared schedule once per process.
+        self.schedule = LambdaLR(self.optimiser.optimizer, learning_rate_factor(recipe, len(self.stream)))
+        self.accelerator.register_for_checkpointing(self.schedule)
 
-    model = build_model(recipe)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=recipe.optimiser.learning_rate, weight_decay=recipe.optimiser.weight_decay
-    )
-    model, optimiser = accelerator.prepare(model, optimiser)
-    total_steps = recipe.epochs * len(stream)
-    # Not prepared: accelerate would step a prepared schedule once per process.
-    schedule = get_cosine_schedule_with_warmup(optimiser, recipe.optimiser.warmup_steps, total_steps)
+        self.step = 0
+        self.epoch_loss = 0.0  # sum over the steps of this epoch
+        self.epoch_seconds = 0.0
+        self.kept: dict[str, float] = {}  # epoch folder → what it was selected by
+        self.stale = 0  # validations since the best
+        self.asked_to_stop = 0  # the number of the signal
+        self.saved: Path | None = None
+        if states:
+            self._take_up(states[-1])
 
-    best = float("inf")
-    for epoch in range(recipe.epochs):
-        started = time.monotonic()
-        loss = train_epoch(accelerator, model, optimiser, schedule, stream, recipe, epoch)
-        eer, threshold = dev_eer(accelerator, model, dev_set, 2 * batch_size)
-        record = {
-            "epoch": epoch + 1,
-            "train_loss": round(loss, 6),
-            "dev_eer": round(eer, 6),
-            "learning_rate": schedule.get_last_lr()[0],
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        accelerator.print(json.dumps(record))
+    def run(self, push_to_hub: str | None) -> None:
+        """Epochs until the last one, or until dev has not been better for long enough."""
+        recipe, validated = self.recipe, set(validated_epochs(self.recipe))
+        if recipe.trackers:
+            self.accelerator.init_trackers("nes2net", config={"recipe": recipe.as_yaml()})
+        total = recipe.epochs * len(self.stream) * recipe.batch_size
+        with tqdm(total=total, initial=self.step * recipe.batch_size, unit="utt", smoothing=0.05) as bar:
+            while self.stream.epoch < recipe.epochs and not self._is_stale():
+                epoch = self.stream.epoch + 1
+                self._train_epoch(epoch, bar)
+                record: dict[str, Any] = {
+                    "epoch": epoch,
+                    "step": self.step,
+                    "train_loss": self.epoch_loss / len(self.stream),
+                }
+                started = time.monotonic()
+                if epoch in validated:
+                    record |= self._validate(epoch)
+                record["learning_rate"] = self.schedule.get_last_lr()[0]
+                record["seconds"] = round(self.epoch_seconds + time.monotonic() - started, 1)
+                self._report(record)
+                if epoch in validated:
+                    self._keep(epoch, record, push_to_hub)
+                self.epoch_loss = self.epoch_seconds = 0.0
+                self._save()
+        if recipe.trackers:
+            self.accelerator.end_training()
+        if self.accelerator.is_main_process:
+            _plot(self.output)
+
+    def _is_stale(self) -> bool:
+        patience = self.recipe.validation.patience
+        return patience is not None and self.stale >= patience
+
+    def _train_epoch(self, epoch: int, bar: tqdm) -> None:
+        self.model.train()
+        recipe = self.recipe.checkpoints
+        bar.set_description(f"epoch {epoch}/{self.recipe.epochs}")
+        saved_at = started = time.monotonic()
+        for batch in self.stream:
+            loss, stop = self._step(batch)
+            self.epoch_loss += loss
+            now = time.monotonic()
+            self.epoch_seconds, started = self.epoch_seconds + now - started, now
+            bar.update(self.recipe.batch_size)
+            bar.set_postfix(loss=f"{loss:.4f}", lr=f"{self.schedule.get_last_lr()[0]:.2e}", refresh=False)
+            overdue = recipe.every_minutes is not None and now - saved_at > 60 * recipe.every_minutes
+            # The clocks of processes differ: the main one decides.
+            if stop or self._all_hear(overdue) or (recipe.every_steps and self.step % recipe.every_steps == 0):
+                self._save()
+                saved_at = started = time.monotonic()
+            if stop:
+                raise TrainingStopped(
+                    f"stopped at step {self.step}, in epoch {epoch}; it is saved in {self.saved}: add --resume to the "
+                    "same command to go on.",
+                    stop,
+                )
+
+    def _step(self, batch: dict[str, torch.Tensor]) -> tuple[float, int]:
+        """One step of the optimiser; returns the loss over all processes, and the signal that any of them heard."""
+        accelerator, passes = self.accelerator, self.recipe.passes
+        # What the loss is divided by counts the whole batch, of all processes: a mean of means would be another one.
+        told = torch.tensor([float(self.loss.weight(batch["labels"])), self.asked_to_stop], device=accelerator.device)
+        weight, stop = accelerator.reduce(told, reduction="sum").tolist()
+        total = torch.zeros((), device=accelerator.device)
+        parts = [{key: value.tensor_split(passes)[index] for key, value in batch.items()} for index in range(passes)]
+        for index, part in enumerate(parts):
+            part = send_to_device(part, accelerator.device, non_blocking=True)
+            labels = part.pop("labels")
+            with accelerator.no_sync(self.model) if index < passes - 1 else nullcontext():
+                logits = self.model(**part).logits.float()
+                # Gradients are averaged over processes afterwards.
+                loss = self.loss(logits, labels) * (accelerator.num_processes / weight)
+                accelerator.backward(loss)
+            total += loss.detach()
+        loss_value = float(accelerator.reduce(total, reduction="mean"))
+        if not loss_value - loss_value == 0:
+            raise TrainingFailed(
+                f"the loss became {loss_value} in step {self.step + 1}, and nothing was learnt from it: lower "
+                f"optimiser.learning_rate; {self._what_is_saved()}"
+            )
+        if self.recipe.optimiser.max_gradient_norm is not None:
+            accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optimiser.max_gradient_norm)
+        rate = self.schedule.get_last_lr()[0]
+        self.optimiser.step()
+        if not accelerator.optimizer_step_was_skipped:  # by the scaler of float16
+            self.schedule.step()
+        self.optimiser.zero_grad()
+        self.step += 1
         if accelerator.is_main_process:
-            with open(output / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-            if eer < best:
-                plain = accelerator.unwrap_model(model)
-                plain.config.threshold = threshold
-                save_checkpoint(plain, dev_set.extractor, output / "best")
-        best = min(best, eer)
-        accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return output / "best"
+            _append(self.output / "steps.jsonl", {"step": self.step, "loss": loss_value, "learning_rate": rate})
+        if self.recipe.trackers:
+            accelerator.log({"loss": loss_value, "learning_rate": rate}, step=self.step)
+        # Of several processes that heard different signals the sum says nothing, but that there was one.
+        return loss_value, self.asked_to_stop or (signal.SIGTERM if stop else 0)
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        record: dict[str, float] = {}
+        for name, dataset in self.dev_sets.items():
+            found = validate(self.accelerator, self.model, dataset, self.loss, self.dev_batch, epoch)
+            suffix = name.removeprefix("dev")
+            record |= {f"dev_loss{suffix}": found.loss, f"dev_eer{suffix}": found.eer}
+            if name == "dev":
+                record["threshold"] = found.threshold
+        return record
+
+    def _report(self, record: dict[str, Any]) -> None:
+        line = {key: round(value, 6) if isinstance(value, float) else value for key, value in record.items()}
+        line["learning_rate"] = record["learning_rate"]
+        self.accelerator.print(json.dumps(line))
+        if self.accelerator.is_main_process:
+            _append(self.output / "metrics.jsonl", line)
+        if self.recipe.trackers:
+            figures = {key: value for key, value in record.items() if key.startswith(("dev", "train"))}
+            self.accelerator.log(figures, step=self.step)
+
+    def _keep(self, epoch: int, record: dict[str, Any], push_to_hub: str | None) -> None:
+        """Keeps the epoch's model if it is among the best, and as `best` if it is the best."""
+        chosen_by = record[self.recipe.validation.select]
+        name, best = f"epoch-{epoch:04}", min(self.kept.values(), default=float("inf"))
+        self.stale = 0 if chosen_by < best else self.stale + 1
+        self.kept[name] = chosen_by
+        dropped = sorted(self.kept, key=lambda name: (self.kept[name], name))[self.recipe.checkpoints.keep_best :]
+        for old in dropped:
+            del self.kept[old]
+        # Of all processes, because of a sharded model each has a part.
+        weights = self.accelerator.get_state_dict(self.model) if name in self.kept else None
+        if not self.accelerator.is_main_process:
+            return
+        folder = self.output / "epochs" / name
+        with self._disk():
+            if name in self.kept:
+                self._write_model(folder, weights, record["threshold"])
+            if chosen_by < best:
+                copy_folder(folder, self.output / "best")
+        for old in dropped:
+            if old != name:
+                forget([self.output / "epochs" / old], 0)
+        if push_to_hub is not None and chosen_by < best:
+            _push(self.output / "best", push_to_hub, epoch)
+
+    def _write_model(self, folder: Path, weights: Any, threshold: float) -> None:
+        plain: Nes2NetForAudioClassification = self.accelerator.unwrap_model(self.model)
+        policy = "whole" if self.recipe.data.evaluate == "whole" else "first"
+        extractor = build_extractor(self.recipe.data, self.recipe.data.window_length, policy)
+        plain.config.threshold = threshold
+
+        def write(place: Path) -> None:
+            plain.save_pretrained(place, state_dict=weights)
+            extractor.save_pretrained(place)
+
+        write_folder(folder, write)
+
+    def _save(self) -> None:
+        """Saves the state of the run and forgets older ones."""
+        folder = self.output / "checkpoints" / f"step-{self.step:08}"
+        if folder != self.saved:
+            state = {
+                "step": self.step,
+                "stream": self.stream.state_dict(),
+                "epoch_loss": self.epoch_loss,
+                "epoch_seconds": self.epoch_seconds,
+                "kept": self.kept,
+                "stale": self.stale,
+            }
+            with self._disk():
+                save_state(self.accelerator, folder, state)
+            self.saved = folder
+        if self.accelerator.is_main_process:
+            forget(saved_states(self.output), self.recipe.checkpoints.keep_last)
+
+    def _take_up(self, folder: Path) -> None:
+        state = load_state(self.accelerator, folder)
+        self.step, self.epoch_loss, self.epoch_seconds = state["step"], state["epoch_loss"], state["epoch_seconds"]
+        self.kept, self.stale, self.saved = state["kept"], state["stale"], folder
+        self.stream.load_state_dict(state["stream"])
+        if self.accelerator.is_main_process:
+            for name in ("steps.jsonl", "metrics.jsonl"):
+                _cut(self.output / name, self.step)
+        self.accelerator.print(f"resumed from {folder}, step {self.step}")
+
+    def _settle_output(self, resuming: bool) -> None:
+        """Refuses another run's folder, and leaves the recipe in it."""
+        kept = self.output / "recipe.yaml"
+        if resuming:
+            check_same(kept, self.recipe)
+        elif (self.output / "steps.jsonl").exists() and saved_states(self.output):
+            raise RecipeError(
+                f"output: {self.output} holds a run already: go on with it by --resume, or name another folder."
+            )
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process and not resuming:
+            self.output.mkdir(parents=True, exist_ok=True)
+            kept.write_text(self.recipe.as_yaml(), encoding="utf-8")
+            for name in ("steps.jsonl", "metrics.jsonl"):
+                (self.output / name).write_text("", encoding="utf-8")
+        self.accelerator.wait_for_everyone()
+
+    def _all_hear(self, flag: bool) -> bool:
+        """What the main process says."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        told = torch.tensor(float(flag and self.accelerator.is_main_process), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(told, reduction="sum"))
+
+    def _what_is_saved(self) -> str:
+        if self.saved is None:
+            return "no checkpoint was saved yet."
+        return f"the last checkpoint, {self.saved}, and the models in {self.output / 'epochs'} are as they were."
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingFailed(
+                f"step {self.step} cannot be saved ({error.strerror or error}: {error.filename or self.output}): make "
+                f"room, then --resume; {self._what_is_saved()}"
+            ) from error
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """SIGTERM (what a cluster sends before it takes a machine away) and SIGINT ask for a stop after the step."""
+
+        def hear(number: int, frame: Any) -> None:
+            self.asked_to_stop = number
+
+        before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise TrainingFailed(
+                f"out of memory in step {self.step + 1}: raise passes, or set model.gradient_checkpointing; "
+                f"{self._what_is_saved()}"
+            ) from error
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
-def build_model(recipe: Recipe) -> Nes2NetForAudioClassification:
-    """The recipe's model: around a pretrained encoder, or random throughout."""
+def _append(path: Path, record: dict[str, Any]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def _cut(path: Path, step: int) -> None:
+    """Forgets what came after the checkpoint: it comes again."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = []
+    for line in lines:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            break  # a kill cut it in two
+    path.write_text("".join(kept), encoding="utf-8")
+
+
+def _push(folder: Path, repo_id: str, epoch: int) -> None:
+    """A failure is said and does not stop training: the next best is pushed again."""
+    from huggingface_hub import HfApi
+
+    from ..hub import hub_reason
+
     try:
-        if recipe.model.pretrained:
-            return Nes2NetForAudioClassification.from_encoder_pretrained(  # type: ignore[return-value]
-                recipe.model.pretrained, encoder_overrides=recipe.model.encoder, **recipe.model.config
-            )
-        return Nes2NetForAudioClassification(Nes2NetConfig(encoder_config=recipe.model.encoder, **recipe.model.config))
-    except ValueError as error:
-        raise RecipeError(f"model: {error}") from error
+        HfApi().create_repo(repo_id, private=True, exist_ok=True)
+        HfApi().upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"epoch {epoch}")
+    except Exception as error:
+        logger.warning("epoch %d was not pushed to %s: %s", epoch, repo_id, hub_reason(error) or error)
 
 
-def train_epoch(accelerator, model, optimiser, schedule, stream: BatchStream, recipe: Recipe, epoch: int) -> float:
-    """One pass over the training windows; returns the mean loss."""
-    model.train()
-    total = torch.zeros((), device=accelerator.device)
-    progress = tqdm(stream, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", leave=False)
-    for step, batch in enumerate(progress):
-        loss = model(**send_to_device(batch, accelerator.device, non_blocking=True)).loss
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"The loss became {loss.item()} in epoch {epoch + 1}, batch {step + 1}: lower "
-                f"optimiser.learning_rate; the best checkpoint so far is in {Path(recipe.output) / 'best'}."
-            )
-        accelerator.backward(loss)
-        if recipe.optimiser.max_gradient_norm is not None:
-            accelerator.clip_grad_norm_(model.parameters(), recipe.optimiser.max_gradient_norm)
-        optimiser.step()
-        schedule.step()
-        optimiser.zero_grad()
-        total += loss.detach()
-        if step % 10 == 0:
-            progress.set_postfix(loss=f"{total.item() / (step + 1):.4f}")
-    return accelerator.reduce(total, reduction="mean").item() / len(stream)
-
-
-@torch.inference_mode()
-def dev_eer(accelerator, model, dataset: WindowDataset, batch_size: int) -> EqualErrorRate:
-    """EER (a fraction) and its threshold over the first window of every dev utterance, none twice and none lost."""
-    model.eval()
-    plain = accelerator.unwrap_model(model)
-    share = np.array_split(np.arange(len(dataset)), accelerator.num_processes)[accelerator.process_index]
-    scores: list[float] = []
-    batches = in_order(dataset, share.tolist(), batch_size, dataset.collate, dataset.recipe.workers)
-    for batch in tqdm(batches, desc="dev", unit="batch", total=-(-len(share) // batch_size), leave=False):
-        with accelerator.autocast():
-            logits = plain(batch["input_values"].to(accelerator.device)).logits
-        scores += plain.score(logits).tolist()
-    everyone = np.array(gather_object(scores))  # by process, and so in the rows' order
-    is_bonafide = dataset.rows.labels == 1
-    return equal_error_rate(everyone[is_bonafide], everyone[~is_bonafide])
-
-
-def save_checkpoint(model: Nes2NetForAudioClassification, extractor: Nes2NetFeatureExtractor, folder: Path) -> None:
-    """Writes beside and renames, so that a kill never leaves half a checkpoint."""
-    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    model.save_pretrained(fresh)
-    extractor.save_pretrained(fresh)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+def _plot(output: Path) -> None:
+    try:
+        from ..plotting import plot_curves
+    except ImportError:  # matplotlib is an extra
+        return
+    plot_curves(output / "metrics.jsonl", output / "curves.png")

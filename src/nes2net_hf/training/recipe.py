@@ -25,8 +25,13 @@ class ModelRecipe:
     """`pretrained` names an encoder to start from; without it `encoder` describes a random one."""
 
     pretrained: str | None = None
+    revision: str | None = None
     encoder: dict[str, Any] = field(default_factory=dict)  # the encoder's configuration, or overrides of it
     config: dict[str, Any] = field(default_factory=dict)  # fields of Nes2NetConfig
+    freeze: str = "nothing"  # nothing | feature_encoder (its convolutions) | encoder
+    gradient_checkpointing: bool = False  # less memory, a third more time
+    compile: bool = False  # torch.compile: minutes at the start, faster steps
+    synchronize_batch_norm: bool = False  # statistics over all processes instead of each one's share of the batch
 
 
 @dataclass
@@ -55,19 +60,64 @@ class DataRecipe:
     window_length: int = 64_600  # samples; also the extractor's, so that detection windows as training did
     crop_length: int | None = None  # samples of a training window where it is to be shorter than window_length
     crop: str = "random"  # of longer training utterances: random | first
+    evaluate: str = "window"  # what dev and, later, the model judge: window (the first one) | whole (utterances)
     normalize: bool = False  # each window to zero mean and unit variance
     augmentation: list[dict[str, Any]] = field(default_factory=list)  # of training utterances: augmentation/chain.py
     workers: int = 0
 
 
 @dataclass
-class OptimiserRecipe:
-    """AdamW with a linear warm-up and a cosine down to zero, both per step."""
+class LossRecipe:
+    """Cross entropy weighted by model.config.class_weights, or the binary focal loss of a head of one logit."""
 
+    name: str = "cross_entropy"  # cross_entropy | focal
+    gamma: float = 2.0  # focal: how much less well-classified utterances count
+    alpha: float = 0.25  # focal: factor of the whole
+    targets: list[float] = field(default_factory=lambda: [0.05, 0.95])  # focal: smoothed, of spoof and bona fide
+
+
+@dataclass
+class OptimiserRecipe:
+    """Adam (its weight decay is L2, as in the published recipes) or AdamW (decoupled)."""
+
+    name: str = "adamw"  # adam | adamw
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
-    warmup_steps: int = 0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    encoder_learning_rate: float | None = None  # of the encoder, where it is to differ
+    layer_decay: float = 1.0  # factor of the rate from each encoder layer to the one below
     max_gradient_norm: float | None = None
+
+
+@dataclass
+class ScheduleRecipe:
+    """How the learning rate moves, after a linear warm-up."""
+
+    name: str = "constant"  # constant | cosine (per step, once down) | cosine_epochs (per epoch, down and up again)
+    warmup_steps: int = 0
+    final_learning_rate: float = 0.0  # at the bottom of the cosine
+    period: int | None = None  # cosine_epochs: epochs from top to bottom
+
+
+@dataclass
+class ValidationRecipe:
+    """When dev is judged, and which epoch is the best."""
+
+    select: str = "dev_eer"  # the lowest of: dev_eer | dev_loss | dev_loss_augmented
+    augmented: bool = False  # judge dev through the training augmentation, too
+    epochs: str = "all"  # all | cosine_minima (of cosine_epochs: the first, those about all minima but the first one)
+    patience: int | None = None  # validations without a better one before training stops
+    batch_size: int | None = None  # utterances of a pass on each process; twice that of training if null
+
+
+@dataclass
+class CheckpointRecipe:
+    """What is kept: `checkpoints/` to resume from, `epochs/` to use or average."""
+
+    every_steps: int | None = None  # between the ends of epochs, where there is always one
+    every_minutes: float | None = 30.0
+    keep_last: int = 2
+    keep_best: int = 5
 
 
 @dataclass
@@ -77,15 +127,22 @@ class Recipe:
     output: str = "runs/nes2net"
     seed: int = 12345
     epochs: int = 1
-    batch_size: int = 12  # utterances over all processes
+    batch_size: int = 12  # utterances of an optimiser step, over all processes and passes
+    passes: int = 1  # that a process makes for a step (gradient accumulation), for less memory
+    keep_last_batch: bool = False  # train on an epoch's ragged last batch
     mixed_precision: str = "no"  # no | bf16 | fp16
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])  # of accelerate: wandb, mlflow, trackio, …
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
+    loss: LossRecipe = field(default_factory=LossRecipe)
     optimiser: OptimiserRecipe = field(default_factory=OptimiserRecipe)
+    schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
+    validation: ValidationRecipe = field(default_factory=ValidationRecipe)
+    checkpoints: CheckpointRecipe = field(default_factory=CheckpointRecipe)
 
-    def save(self, path: Path) -> None:
-        """Writes the resolved recipe as YAML, to be read by `load_recipe` again."""
-        path.write_text(yaml.safe_dump(dataclasses.asdict(self), sort_keys=False), encoding="utf-8")
+    def as_yaml(self) -> str:
+        """The resolved recipe, to be read by `load_recipe` again."""
+        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -106,7 +163,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
-            raise RecipeError(f"{override!r}: an override has the form key=value, e.g. data.root=demo-corpus.")
+            raise RecipeError(f"{override!r}: an override has the form key=value, e.g. data.root=/data/asvspoof2019.")
         *sections, name = key.split(".")
         place = content
         for section in sections:
@@ -117,6 +174,33 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = _fill(Recipe, content, "")
     _check(recipe)
     return recipe
+
+
+# What may change between a checkpoint and its resumption: it moves no weight.
+_FREE = ("data.workers", "data.root", "data.max_broken", "checkpoints", "trackers", "output", "validation.batch_size")
+
+
+def check_same(path: Path, recipe: Recipe) -> None:
+    """
+    Whether a run can go on with this recipe.
+
+    Raises:
+        RecipeError: another one, in `path`, began it; the message names the first key that differs.
+    """
+    before, now = _flat(dataclasses.asdict(load_recipe(path))), _flat(dataclasses.asdict(recipe))
+    for key in {**before, **now}:
+        if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in _FREE):
+            raise RecipeError(
+                f"{key}: the run in {path.parent} began with {before.get(key)!r}, this recipe says {now.get(key)!r}: "
+                "resume with the same recipe, or name another output."
+            )
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat
 
 
 def _fill(kind: type[T], content: dict[str, Any], prefix: str) -> T:
@@ -153,24 +237,67 @@ def _typed(kind: Any, value: Any, key: str) -> Any:
     raise RecipeError(f"{key}: must be {names}, got {value!r}.")
 
 
+_CHOICES = {
+    "mixed_precision": ("no", "bf16", "fp16"),
+    "model.freeze": ("nothing", "feature_encoder", "encoder"),
+    "data.crop": ("random", "first"),
+    "data.evaluate": ("window", "whole"),
+    "loss.name": ("cross_entropy", "focal"),
+    "optimiser.name": ("adam", "adamw"),
+    "schedule.name": ("constant", "cosine", "cosine_epochs"),
+    "validation.select": ("dev_eer", "dev_loss", "dev_loss_augmented"),
+    "validation.epochs": ("all", "cosine_minima"),
+}
+_LEAST = {
+    "epochs": 1, "batch_size": 1, "passes": 1, "checkpoints.keep_last": 1, "checkpoints.keep_best": 1,
+    "data.max_broken": 0, "data.workers": 0, "schedule.warmup_steps": 0, "schedule.final_learning_rate": 0,
+    "optimiser.weight_decay": 0, "loss.gamma": 0, "checkpoints.every_steps": 1, "schedule.period": 1,
+    "validation.patience": 1, "validation.batch_size": 1,
+}  # fmt: skip
+
+
+def value_of(recipe: Recipe, key: str) -> Any:
+    """The value under a dotted key, e.g. `"optimiser.learning_rate"`."""
+    place: Any = recipe
+    for name in key.split("."):
+        place = getattr(place, name)
+    return place
+
+
 def _check(recipe: Recipe) -> None:
-    for key, value, choices in (
-        ("mixed_precision", recipe.mixed_precision, ("no", "bf16", "fp16")),
-        ("data.crop", recipe.data.crop, ("random", "first")),
-    ):
-        if value not in choices:
-            raise RecipeError(f"{key}: must be one of {', '.join(choices)}, got {value!r}.")
-    for key, number in (("epochs", recipe.epochs), ("batch_size", recipe.batch_size)):
-        if number < 1:
-            raise RecipeError(f"{key}: must be at least 1, got {number}.")
-    if recipe.data.crop_length is not None and not 400 <= recipe.data.crop_length <= recipe.data.window_length:
+    for key, choices in _CHOICES.items():
+        if value_of(recipe, key) not in choices:
+            raise RecipeError(f"{key}: must be one of {', '.join(choices)}, got {value_of(recipe, key)!r}.")
+    for key, least in _LEAST.items():
+        value = value_of(recipe, key)
+        if value is not None and value < least:
+            raise RecipeError(f"{key}: must be at least {least}, got {value}.")
+    for key in ("optimiser.learning_rate", "optimiser.encoder_learning_rate", "optimiser.layer_decay", "loss.alpha",
+                "optimiser.max_gradient_norm", "checkpoints.every_minutes"):  # fmt: skip
+        value = value_of(recipe, key)
+        if value is not None and not value > 0:
+            raise RecipeError(f"{key}: must be positive, got {value}.")
+    data = recipe.data
+    if data.crop_length is not None and not 400 <= data.crop_length <= data.window_length:
         raise RecipeError(
-            f"data.crop_length: must lie between 400 and window_length {recipe.data.window_length} samples, "
-            f"got {recipe.data.crop_length}."
+            f"data.crop_length: must lie between 400 and window_length {data.window_length} samples, "
+            f"got {data.crop_length}."
         )
     try:
-        build_chain(recipe.data.augmentation)
+        build_chain(data.augmentation)
     except AugmentationError as error:
         raise RecipeError(f"data.augmentation: {error}") from error
     if not recipe.model.pretrained and not recipe.model.encoder.get("model_type"):
         raise RecipeError("model.encoder.model_type: name it (e.g. wav2vec2), or an encoder in model.pretrained.")
+    for key, pair in (("loss.targets", recipe.loss.targets), ("optimiser.betas", recipe.optimiser.betas)):
+        if len(pair) != 2 or not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in pair):
+            raise RecipeError(f"{key}: must be two numbers between 0 and 1, got {pair}.")
+    outputs = recipe.model.config.get("classifier_outputs", 2)
+    if recipe.loss.name == "focal" and outputs != 1:
+        raise RecipeError("loss.name: focal is the loss of one logit: set model.config.classifier_outputs to 1.")
+    if recipe.schedule.name == "cosine_epochs" and recipe.schedule.period is None:
+        raise RecipeError("schedule.period: cosine_epochs needs it, in epochs.")
+    if recipe.validation.epochs == "cosine_minima" and recipe.schedule.name != "cosine_epochs":
+        raise RecipeError("validation.epochs: cosine_minima are those of schedule.name cosine_epochs.")
+    if recipe.validation.select == "dev_loss_augmented" and not recipe.validation.augmented:
+        raise RecipeError("validation.select: dev_loss_augmented needs validation.augmented.")

@@ -33,17 +33,28 @@ _ENCODERS_THAT_KEEP_TO_THEIR_MASK = ("wav2vec2", "wavlm", "hubert", "unispeech",
 
 
 class MaskedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over (B, C, 1, T) whose statistics in training come from valid frames only."""
+    """
+    Batch norm over (B, C, 1, T) whose statistics in training come from valid frames only.
+
+    Where `synchronized`, they come from the frames of all processes, with any back-end of torch.distributed, CPUs'
+    included (torch's own SyncBatchNorm has no form for CPUs).
+    """
+
+    synchronized = False
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
         """`input` (B, C, 1, T); `mask` (B, 1, 1, T) of ones and zeros, or None where every frame is valid."""
-        if mask is None or not self.training:
+        together = self.synchronized and torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not self.training or (mask is None and not together):
             return super().forward(input)
         x = input.float()
-        frames = mask.sum(dtype=torch.float32)
-        mean = (x * mask).sum((0, 2, 3), keepdim=True) / frames
+        if mask is None:
+            mask = x.new_ones(x.shape[0], 1, 1, x.shape[3])
+        add_up = _SumOverProcesses.apply if together else lambda sums: sums
+        frames = add_up(mask.sum(dtype=torch.float32))
+        mean = add_up((x * mask).sum((0, 2, 3), keepdim=True)) / frames
         centred = (x - mean) * mask
-        variance = centred.square().sum((0, 2, 3), keepdim=True) / frames
+        variance = add_up(centred.square().sum((0, 2, 3), keepdim=True)) / frames
         with torch.no_grad():
             assert self.running_mean is not None and self.running_var is not None
             assert self.num_batches_tracked is not None and self.momentum is not None
@@ -53,6 +64,22 @@ class MaskedBatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked.add_(1)
         scale = self.weight.view(1, -1, 1, 1) * torch.rsqrt(variance + self.eps)
         return (centred * scale + self.bias.view(1, -1, 1, 1)).to(input.dtype)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """A sum over all processes, whose gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        torch.distributed.all_reduce(total)
+        return total
 
 
 class Conv(nn.Conv1d):

@@ -1,0 +1,88 @@
+"""What a run keeps, states to resume from and models to use: written beside and renamed, so that none is half."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+STATE = "trainer.json"
+
+
+def write_folder(folder: Path, write: Callable[[Path], Any]) -> None:
+    """
+    `write` fills a folder beside `folder`, which it then replaces.
+
+    Raises:
+        OSError: the disk is full or cannot be written; what was there before stays.
+    """
+    fresh, old = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".old")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        fresh.mkdir()
+        write(fresh)
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def save_state(accelerator: Accelerator, folder: Path, state: dict[str, Any]) -> None:
+    """
+    Everything that a run is at this step, on all processes: weights, optimiser, schedule, scaler, random states (by
+    accelerate), and `state` as JSON.
+
+    Raises:
+        OSError: as `write_folder`.
+    """
+    fresh = folder.with_name(folder.name + ".part")
+    if accelerator.is_main_process:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(fresh))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        (fresh / STATE).write_text(json.dumps(state), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    accelerator.wait_for_everyone()
+
+
+def saved_states(output: Path) -> list[Path]:
+    """Whole checkpoints of a run, the oldest first."""
+    return sorted(path for path in (output / "checkpoints").glob("step-*[0-9]") if (path / STATE).is_file())
+
+
+def load_state(accelerator: Accelerator, folder: Path) -> dict[str, Any]:
+    """Takes up a checkpoint and returns its `state`."""
+    accelerator.load_state(str(folder))
+    return json.loads((folder / STATE).read_text(encoding="utf-8"))
+
+
+def forget(folders: list[Path], keep: int) -> None:
+    """Removes all but the last `keep`."""
+    for folder in folders[: max(0, len(folders) - keep)]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """A copy that shares the files' content where the file system can: weights of a gigabyte need not lie twice."""
+
+    def link(path: str, copy: str) -> None:
+        try:
+            os.link(path, copy)
+        except OSError:
+            shutil.copy2(path, copy)
+
+    write_folder(target, lambda folder: shutil.copytree(source, folder, copy_function=link, dirs_exist_ok=True))

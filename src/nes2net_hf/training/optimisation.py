@@ -1,0 +1,86 @@
+"""Optimiser and learning-rate schedule of a recipe."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+
+from torch import nn
+from torch.optim import Adam, AdamW, Optimizer
+
+from .recipe import Recipe
+
+_LAYER = re.compile(r"\.encoder\.layers\.(\d+)\.")
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
+    """
+    Parameters that learn, by their learning rates: back-end and classifier at the recipe's, the encoder at its own,
+    times `layer_decay` for each layer below the top one (its convolutions lie below all layers).
+    """
+    top = recipe.optimiser.learning_rate
+    encoder_rate = recipe.optimiser.encoder_learning_rate or top
+    learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    depths = [int(match[1]) for name, _ in learning if (match := _LAYER.search(name))]
+    layers = max(depths, default=-1) + 1
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in learning:
+        rate = top
+        if ".encoder." in f".{name}" and ".nes2net.encoder." in f".{name}":
+            match = _LAYER.search(name)
+            below = layers - 1 - int(match[1]) if match else layers
+            rate = encoder_rate * recipe.optimiser.layer_decay**below
+        groups.setdefault(rate, []).append(parameter)
+    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
+
+
+def build_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """Adam or AdamW over `parameter_groups`."""
+    kind = {"adam": Adam, "adamw": AdamW}[recipe.optimiser.name]
+    low, high = recipe.optimiser.betas
+    return kind(
+        parameter_groups(model, recipe),
+        lr=recipe.optimiser.learning_rate,
+        betas=(low, high),
+        weight_decay=recipe.optimiser.weight_decay,
+    )
+
+
+def learning_rate_factor(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
+    """Optimiser step (from 0) → what the base learning rate is multiplied by in it."""
+    schedule = recipe.schedule
+    floor = schedule.final_learning_rate / recipe.optimiser.learning_rate
+    total = recipe.epochs * steps_per_epoch
+
+    def cosine(part: float) -> float:
+        return floor + (1 - floor) * (1 + math.cos(math.pi * part)) / 2
+
+    def factor(step: int) -> float:
+        if step < schedule.warmup_steps:
+            return step / schedule.warmup_steps
+        if schedule.name == "cosine":
+            return cosine((step - schedule.warmup_steps) / max(1, total - schedule.warmup_steps))
+        if schedule.name == "cosine_epochs":
+            # Not restarted at the bottom: as a plain cosine of the epoch it swings back up.
+            assert schedule.period is not None
+            return cosine(step // steps_per_epoch / schedule.period)
+        return 1.0
+
+    return factor
+
+
+def validated_epochs(recipe: Recipe) -> Iterable[int]:
+    """The epochs, from 1, after which dev is judged."""
+    if recipe.validation.epochs == "all":
+        return range(1, recipe.epochs + 1)
+    period = recipe.schedule.period
+    assert period is not None
+    # The learning rate is lowest in every odd multiple of the period; the published recipe looks from the second on,
+    # one epoch to either side, and once after the first epoch.
+    chosen = {1} | {
+        epoch
+        for epoch in range(2 * period + 2, recipe.epochs + 1)
+        if (epoch - period) % (2 * period) in (2 * period - 1, 0, 1)
+    }
+    return sorted(epoch for epoch in chosen | {recipe.epochs} if epoch <= recipe.epochs)

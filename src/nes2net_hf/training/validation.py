@@ -1,0 +1,59 @@
+"""Judging the dev partition on all processes: loss and EER, no utterance twice and none lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast, gather_object, tqdm
+
+from ..metrics import equal_error_rate
+from .batches import in_order, share_out
+from .data import WindowDataset
+from .losses import Loss
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Figures over dev; `eer` is a fraction, `threshold` its score."""
+
+    loss: float
+    eer: float
+    threshold: float
+
+
+@torch.inference_mode()
+def validate(
+    accelerator: Accelerator, model: Any, dataset: WindowDataset, loss: Loss, batch_size: int, epoch: int = 0
+) -> Validation:
+    """
+    Args:
+        model: as accelerate prepared it.
+        batch_size: utterances of a pass on this process.
+        epoch: that augmentation is drawn for, where the dataset has one.
+
+    Raises:
+        BrokenDataError: an utterance cannot be read.
+    """
+    plain = accelerator.unwrap_model(model)
+    plain.eval()
+    for buffer in plain.buffers():  # each process has its own batch-norm statistics since its last training step
+        broadcast(buffer)
+    processes = accelerator.num_processes
+    batches = share_out(dataset.by_length(), batch_size, accelerator.process_index, processes)
+    judged: list[tuple[list[int], list[float], float, float]] = []
+    loaded = in_order(dataset, batches, dataset.collate, dataset.recipe.workers, epoch)
+    for batch in tqdm(loaded, desc="dev", unit="batch", total=len(batches), leave=False):
+        batch = {key: value.to(accelerator.device) for key, value in batch.items()}
+        labels = batch.pop("labels")
+        with accelerator.autocast():
+            logits = plain(**batch).logits
+        summed, weight = float(loss(logits.float(), labels)), float(loss.weight(labels))
+        judged.append((labels.tolist(), plain.score(logits.float()).tolist(), summed, weight))
+    everyone = gather_object(judged)
+    labels, scores = (np.concatenate([part[index] for part in everyone]) for index in (0, 1))
+    eer, threshold = equal_error_rate(scores[labels == 1], scores[labels == 0])
+    return Validation(sum(part[2] for part in everyone) / sum(part[3] for part in everyone), eer, threshold)
