@@ -123,3 +123,22 @@ def nes2net(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Run(ending.value.code or 0, *capsys.readouterr())  # type: ignore[arg-type]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def corpus(speech: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half-second cuts of real speech as bona fide, the same turned back in time as spoof: easy to tell apart."""
+    root = tmp_path_factory.mktemp("corpus")
+    lines = ["utterance_id,path,label,speaker_id,gender,language,attack,codec,source,partition"]
+    for partition, count in (("train", 12), ("dev", 6)):
+        for number in range(count):
+            waveform = speech[number % 3][8000 * (number // 3 % 3) :][:8000]
+            for label in ("bonafide", "spoof"):
+                name = f"{partition}-{label}-{number}"
+                path = root / "audio" / f"{name}.flac"
+                path.parent.mkdir(exist_ok=True)
+                soundfile.write(path, waveform if label == "bonafide" else 0.05 * waveform[::-1], 16_000)
+                attack = "" if label == "bonafide" else "reversal"
+                lines.append(f"{name},audio/{name}.flac,{label},s{number % 3},,,{attack},,test,{partition}")
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root

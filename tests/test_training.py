@@ -23,25 +23,6 @@ from .conftest import tiny_encoder_config
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def corpus(speech: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Half-second cuts of real speech as bona fide, the same turned back in time as spoof: easy to tell apart."""
-    root = tmp_path_factory.mktemp("corpus")
-    lines = ["utterance_id,path,label,speaker_id,gender,language,attack,codec,source,partition"]
-    for partition, count in (("train", 12), ("dev", 6)):
-        for number in range(count):
-            waveform = speech[number % 3][8000 * (number // 3 % 3) :][:8000]
-            for label in ("bonafide", "spoof"):
-                name = f"{partition}-{label}-{number}"
-                path = root / "audio" / f"{name}.flac"
-                path.parent.mkdir(exist_ok=True)
-                soundfile.write(path, waveform if label == "bonafide" else 0.05 * waveform[::-1], 16_000)
-                attack = "" if label == "bonafide" else "reversal"
-                lines.append(f"{name},audio/{name}.flac,{label},s{number % 3},,,{attack},,test,{partition}")
-    (root / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return root
-
-
 def data_of(corpus: Path, **fields: object) -> dict:
     splits = {split: {"where": {"partition": split}} for split in ("train", "dev")}
     return {"root": str(corpus / "manifest.csv"), **splits, "window_length": 8000, **fields}
@@ -99,12 +80,6 @@ def test_the_script_reports_errors_in_a_sentence(corpus: Path, tmp_path: Path) -
     assert (answer.returncode, answer.stdout) == (2, "")
     assert answer.stderr.splitlines()[-1].startswith("error: epoch: no such key in a recipe; did you mean epochs?")
     assert "Traceback" not in answer.stderr
-
-
-def test_a_run_is_not_overwritten(corpus: Path, tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text("{}\n")
-    with pytest.raises(RecipeError, match="holds a run already"):
-        train(load_recipe(write(tmp_path / "recipe.yaml", tiny_recipe(corpus, tmp_path))))
 
 
 def test_windows_are_cropped_at_random_in_training_and_from_the_start_otherwise(corpus: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class BatchStream:
             collate_fn=_Collate(collate),
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
+            generator=torch.Generator(),  # else each iterator would draw a seed from the one that dropout draws from
         )
 
     @property
@@ -189,7 +191,9 @@ def in_order(
         BrokenDataError: an utterance cannot be read; figures over the others would be those of another set.
     """
     keys = [[(epoch, row) for row in batch] for batch in batches]
-    loader: DataLoader = DataLoader(dataset, batch_sampler=keys, num_workers=workers, collate_fn=_Collate(collate))
+    loader: DataLoader = DataLoader(
+        dataset, batch_sampler=keys, num_workers=workers, collate_fn=_Collate(collate), generator=torch.Generator()
+    )
     for batch, broken in loader:
         if broken:
             raise BrokenDataError(str(broken[0]))

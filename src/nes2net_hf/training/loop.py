@@ -293,18 +293,17 @@ class Trainer:
     def _save(self) -> None:
         """Saves the state of the run and forgets older ones."""
         folder = self.output / "checkpoints" / f"step-{self.step:08}"
-        if folder != self.saved:
-            state = {
-                "step": self.step,
-                "stream": self.stream.state_dict(),
-                "epoch_loss": self.epoch_loss,
-                "epoch_seconds": self.epoch_seconds,
-                "kept": self.kept,
-                "stale": self.stale,
-            }
-            with self._disk():
-                save_state(self.accelerator, folder, state)
-            self.saved = folder
+        state = {
+            "step": self.step,
+            "stream": self.stream.state_dict(),
+            "epoch_loss": self.epoch_loss,
+            "epoch_seconds": self.epoch_seconds,
+            "kept": self.kept,
+            "stale": self.stale,
+        }
+        with self._disk():
+            save_state(self.accelerator, folder, state)
+        self.saved = folder
         if self.accelerator.is_main_process:
             forget(saved_states(self.output), self.recipe.checkpoints.keep_last)
 
@@ -314,8 +313,8 @@ class Trainer:
         self.kept, self.stale, self.saved = state["kept"], state["stale"], folder
         self.stream.load_state_dict(state["stream"])
         if self.accelerator.is_main_process:
-            for name in ("steps.jsonl", "metrics.jsonl"):
-                _cut(self.output / name, self.step)
+            _cut(self.output / "steps.jsonl", "step", self.step)
+            _cut(self.output / "metrics.jsonl", "epoch", self.stream.epoch)
         self.accelerator.print(f"resumed from {folder}, step {self.step}")
 
     def _settle_output(self, resuming: bool) -> None:
@@ -382,13 +381,13 @@ def _append(path: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(record) + "\n")
 
 
-def _cut(path: Path, step: int) -> None:
+def _cut(path: Path, key: str, last: int) -> None:
     """Forgets what came after the checkpoint: it comes again."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = []
     for line in lines:
         try:
-            if json.loads(line)["step"] <= step:
+            if json.loads(line)[key] <= last:
                 kept.append(line + "\n")
         except ValueError:
             break  # a kill cut it in two
