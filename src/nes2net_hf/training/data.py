@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
-
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..audio import AudioError, read_audio
+from ..audio import AudioError
 from ..augmentation import build_chain
 from ..configuration_nes2net import ID2LABEL
 from ..corpora import CorpusError
 from ..corpora.loading import TableRows, open_rows
 from ..corpora.shards import ShardedRows
+from ..corpora.utterances import audio_bytes, read_utterance
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from .batches import Broken, lane_count
 from .recipe import DataRecipe, RecipeError
@@ -86,7 +84,7 @@ class WindowDataset(Dataset):
         epoch, index = key
         try:
             row = self.rows[index]
-            waveform = _read(row)
+            waveform = read_utterance(row)
             waveform = self._vary(waveform, np.random.default_rng([*self.seed, epoch, index]))
         except (AudioError, CorpusError) as error:  # also of a noise file, which it then names
             return Broken(error)
@@ -122,23 +120,3 @@ def build_extractor(recipe: DataRecipe, window_length: int, length_policy: str) 
     return Nes2NetFeatureExtractor(
         window_length=window_length, length_policy=length_policy, do_normalize=recipe.normalize
     )
-
-
-def audio_bytes(row: dict[str, Any]) -> int:
-    """The size of an utterance's file: near enough to its length to put like with like."""
-    audio = row["audio"]
-    try:
-        return len(audio["bytes"]) if audio["bytes"] is not None else os.stat(audio["path"]).st_size
-    except OSError:
-        return 0  # reading it will say what is wrong
-
-
-def _read(row: dict[str, Any]) -> np.ndarray:
-    """The audio of a row, (S,) float32 at 16 kHz; errors name the utterance also where it is only bytes."""
-    audio = row["audio"]
-    if audio["bytes"] is None:
-        return read_audio(audio["path"])
-    try:
-        return read_audio(audio["bytes"])
-    except AudioError as error:
-        raise AudioError(str(error).replace("<bytes>", f"utterance {row['utterance_id']}", 1)) from None

@@ -1,0 +1,144 @@
+"""Scores of a corpus: every row, in order, the same on any number of processes and after any kill."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("accelerate")
+
+import pyarrow.parquet as pq
+
+from nes2net_hf import Nes2NetFeatureExtractor
+from nes2net_hf.audio import read_audio
+from nes2net_hf.corpora import CorpusError, load_corpus
+from nes2net_hf.corpora.sharding import shard_corpus
+from nes2net_hf.loading import load_model
+from nes2net_hf.scoring import score_corpus
+from nes2net_hf.training import BrokenDataError
+
+from .conftest import FIXTURES
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """The fixtures' recordings as own data, each of them three times."""
+    lines = ["path,label,utterance_id"]
+    for number, voice in enumerate(3 * sorted((FIXTURES / "audio").glob("*.flac"))):
+        (tmp_path / "audio").mkdir(exist_ok=True)
+        shutil.copy(voice, tmp_path / "audio" / f"{number:03}.flac")
+        lines.append(f"audio/{number:03}.flac,{('real', 'fake')[number % 2]},utt {number:03}")
+    (tmp_path / "data.csv").write_text("\n".join(lines))
+    return tmp_path / "data.csv"
+
+
+def expected(model: Path, manifest: Path) -> list[tuple[str, float]]:
+    """By hand, one utterance at a time."""
+    network, extractor = load_model(str(model), None, torch.device("cpu"), "float32")
+    scores = []
+    for row in load_corpus("own-data", root=manifest):
+        waveform = read_audio(row["audio"]["path"])
+        inputs = extractor(waveform, sampling_rate=16_000, return_tensors="pt")
+        with torch.inference_mode():
+            scores.append((row["utterance_id"], float(network.score(network(**inputs).logits))))
+    return scores
+
+
+def read(out: Path) -> list[tuple[str, float]]:
+    return [(line.rsplit(" ", 1)[0], float(line.rsplit(" ", 1)[1])) for line in out.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("policy", ["first", "whole"])
+@pytest.mark.parametrize("form", ["folder", "shards"])
+def test_every_row_is_scored_in_order(
+    policy: str, form: str, manifest: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    Nes2NetFeatureExtractor(length_policy=policy).save_pretrained(model)
+    root = manifest
+    if form == "shards":
+        root = tmp_path / "shards"
+        shard_corpus("own-data", root, root=str(manifest), shard_bytes=1_000_000)
+    for out in (tmp_path / "scores.txt", tmp_path / "scores.parquet"):
+        scored = score_corpus(str(model), out, corpus="own-data", root=str(root), batch_size=4)
+        assert scored.utterances == scored.fresh
+    by_hand = expected(model, manifest)
+    found = read(tmp_path / "scores.txt")
+    assert [name for name, _ in found] == [name for name, _ in by_hand]
+    assert [score for _, score in found] == pytest.approx([score for _, score in by_hand], abs=1e-5)
+    table = pq.read_table(tmp_path / "scores.parquet").to_pydict()
+    assert list(zip(table["utterance_id"], map(np.float32, table["score"]))) == [(n, np.float32(s)) for n, s in found]
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_what_cannot_be_read_costs_nothing_else(manifest: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
+    whole = (tmp_path / "audio/007.flac").read_bytes()
+    (tmp_path / "audio/007.flac").write_bytes(whole[:3_000])
+    options: dict[str, Any] = {"corpus": "own-data", "root": str(manifest), "batch_size": 4}
+    out = tmp_path / "scores.txt"
+    with pytest.raises(
+        BrokenDataError, match=r"1 of \d+ utterances could not be read \(.*007.flac is truncated or damaged"
+    ):
+        score_corpus(str(tiny_model_dir), out, **options)
+    assert not out.exists()
+    with pytest.raises(CorpusError, match="holds scores of another model or corpus"):
+        score_corpus(str(tiny_model_dir), out, **options, dtype="bfloat16")
+    (tmp_path / "audio/007.flac").write_bytes(whole)
+    scored = score_corpus(str(tiny_model_dir), out, **options)
+    assert scored.fresh == 1 and dict(read(out)) == pytest.approx(dict(expected(tiny_model_dir, manifest)), abs=1e-5)
+
+
+def launch(processes: int, *arguments: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+    command += [str(ROOT / "training" / "score.py"), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_and_on_two_processes_it_is_the_same_file(
+    manifest: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    options = ("--model", tiny_model_dir, "--corpus", "own-data", "--root", manifest, "--batch-size", 2, "--out")
+    files = [tmp_path / f"{name}.txt" for name in ("one", "two", "killed")]
+    for processes, out in ((1, files[0]), (2, files[1])):
+        process = launch(processes, *options, out)
+        said, err = process.communicate()
+        assert process.returncode == 0, err
+        assert "utterances/s" in said
+    process = launch(2, *options, files[2])
+    parts = Path(f"{files[2]}.parts")
+    while not any(path.stat().st_size for path in parts.glob("*.txt")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert parts.is_dir() and not files[2].exists()
+    process = launch(1, *options, files[2])
+    said, err = process.communicate()
+    assert process.returncode == 0, err
+    texts = [file.read_text() for file in files]
+    assert texts[0] == texts[1] == texts[2]
+
+
+@pytest.mark.slow
+def test_errors_are_a_sentence(tiny_model_dir: Path, tmp_path: Path) -> None:
+    process = launch(1, "--model", tiny_model_dir, "--corpus", "asvspoof5", "--root", tmp_path, "--out", tmp_path / "o",
+                     "--split", "eval")  # fmt: skip
+    _, err = process.communicate()
+    assert "error: " in err and "holds no ASVspoof5.eval.track_1.tsv" in err

@@ -1,0 +1,50 @@
+"""
+Scores a corpus with a model, on all processes: accelerate launch training/score.py --model M --corpus NAME --root DIR
+--out scores.txt. Killed, the same command goes on.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from nes2net_hf.corpora import CorpusError
+from nes2net_hf.loading import DTYPES, ModelError
+from nes2net_hf.scoring import score_corpus
+from nes2net_hf.training import BrokenDataError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="Hub id or folder")
+    parser.add_argument("--revision", help="of the model, on the Hub")
+    parser.add_argument("--corpus", required=True, help="asvspoof2021-la, …, own-data, or dataset")
+    parser.add_argument("--root", required=True, help="its folder, manifest, Hub id, or shards")
+    parser.add_argument("--split", help="partition; the only one if not given")
+    parser.add_argument("--condition", help="of its organisers, e.g. eval of asvspoof2021-la")
+    parser.add_argument("--allow-missing", action="store_true", help="leave out utterances without audio")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="text, or Parquet by its suffix")
+    parser.add_argument("--batch-size", type=int, default=16, help="utterances of a pass on each process")
+    parser.add_argument("--workers", type=int, default=0, help="that read, for each process")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    options = vars(parser.parse_args())
+    try:
+        scored = score_corpus(options.pop("model"), options.pop("out"), **options)
+    except (CorpusError, ModelError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenDataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: scores cannot be written ({error.strerror}: {error.filename}).", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; what is scored is kept, and the same command goes on.", file=sys.stderr)
+        return 130
+    rate = scored.fresh / scored.seconds
+    print(f"{scored.utterances} utterances, {scored.fresh} of them now: {rate:.1f} utterances/s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
