@@ -24,7 +24,7 @@ from .conftest import tiny_model
 from .test_audio import encode, voice
 
 KEYS = ["file", "channel", "duration", "score", "label", "threshold", "min_window_score", "min_window_start"]
-KEYS += ["windows", "warnings", "model", "schema_version", "error"]
+KEYS += ["windows", "spoofed", "warnings", "model", "schema_version", "error"]
 WINDOW = 64_600
 
 

@@ -138,7 +138,7 @@ def test_killed_and_resumed_and_on_two_processes_it_is_the_same_file(
 
 @pytest.mark.slow
 def test_errors_are_a_sentence(tiny_model_dir: Path, tmp_path: Path) -> None:
-    process = launch(1, "--model", tiny_model_dir, "--corpus", "asvspoof5", "--root", tmp_path, "--out", tmp_path / "o",
-                     "--split", "eval")  # fmt: skip
+    wrong = ("--model", tiny_model_dir, "--corpus", "asvspoof5", "--root", tmp_path, "--split", "eval")
+    process = launch(1, *wrong, "--out", tmp_path / "scores.txt")
     _, err = process.communicate()
     assert "error: " in err and "holds no ASVspoof5.eval.track_1.tsv" in err

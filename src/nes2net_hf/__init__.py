@@ -2,11 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+)
 
 from .configuration_nes2net import Nes2NetConfig
 from .feature_extraction_nes2net import Nes2NetFeatureExtractor
-from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetModel
+from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification, Nes2NetModel
 
 if TYPE_CHECKING:
     from .detection import Detector, Result, detect
@@ -18,6 +24,7 @@ __all__ = [
     "Nes2NetConfig",
     "Nes2NetFeatureExtractor",
     "Nes2NetForAudioClassification",
+    "Nes2NetForAudioFrameClassification",
     "Nes2NetModel",
     "Result",
     "__version__",
@@ -28,6 +35,7 @@ AutoConfig.register("nes2net", Nes2NetConfig)
 AutoFeatureExtractor.register(Nes2NetConfig, Nes2NetFeatureExtractor)
 AutoModel.register(Nes2NetConfig, Nes2NetModel)
 AutoModelForAudioClassification.register(Nes2NetConfig, Nes2NetForAudioClassification)
+AutoModelForAudioFrameClassification.register(Nes2NetConfig, Nes2NetForAudioFrameClassification)
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .audio import CHANNELS, SAMPLING_RATE, SILENCE, AudioError, AudioStream, iter_windows, list_audio, open_audio
 from .loading import DEMO_MODEL, ModelError, choose_device, load_model
+from .modeling_nes2net import Nes2NetForAudioFrameClassification
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,17 @@ class WindowScore:
 
 
 @dataclass
+class Stretch:
+    """Speech that a model of frames calls spoofed, from one frame below the threshold to the last that follows it."""
+
+    start: float
+    """Seconds."""
+    end: float
+    score: float
+    """Mean over its frames."""
+
+
+@dataclass
 class Result:
     """The verdict on one recording, or on one channel of it; `error` says why there is none."""
 
@@ -54,7 +66,7 @@ class Result:
     """Counted from 0 with `channels="each"`; None for mixed and mono recordings, and for one that cannot be read."""
     duration: float | None = None
     score: float | None = None
-    """Mean over the windows that hold sound; higher = bona fide."""
+    """Mean over the windows that hold sound, of a model of frames the lowest of them; higher = bona fide."""
     label: str | None = None
     """`bonafide` from the threshold on, `spoof` below."""
     threshold: float | None = 0.0
@@ -62,6 +74,8 @@ class Result:
     min_window_score: float | None = None
     min_window_start: float | None = None
     windows: list[WindowScore] = field(default_factory=list)
+    spoofed: list[Stretch] | None = None
+    """None of a model that judges utterances and not frames."""
     warnings: list[str] = field(default_factory=list)
     model: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -139,6 +153,9 @@ class Detector:
         self.threshold = self.model.config.threshold if threshold is None else threshold
         if self.threshold is None and self.model.config.score == "log_odds":
             self.threshold = 0.0
+        self.frame: float | None = None  # seconds, where the model judges frames
+        if isinstance(self.model, Nes2NetForAudioFrameClassification):
+            self.frame = math.prod(self.model.config.encoder_config.conv_stride) / SAMPLING_RATE
         self.window_length = self.extractor.window_length
         self.hop = self.window_length if hop is None else round(hop * SAMPLING_RATE)
         if not 1 <= self.hop <= self.window_length:
@@ -161,11 +178,15 @@ class Detector:
         with closing(_in_background(self._batches(list_recordings(sources)))) as batches:
             for batch in batches:
                 if batch.inputs is not None:
-                    for (recording, window), (score, log_odds) in zip(
+                    for (recording, window), (scores, log_odds) in zip(
                         batch.windows, self._score(batch.inputs), strict=True
                     ):
-                        window.score = score
-                        recording.log_odds.append(log_odds)
+                        if self.frame is not None:
+                            # Of a window that was filled up, the frames of its own sound.
+                            scores = scores[: max(1, round((window.end - window.start) / self.frame))]
+                            recording.frames.append((round(window.start / self.frame), scores))
+                        window.score, lowest = min((score, index) for index, score in enumerate(scores))
+                        recording.log_odds.append(log_odds[lowest])
                     if progress is not None:
                         progress(sum(window.end - window.start for _, window in batch.windows))
                 for recording in batch.finished:
@@ -221,11 +242,16 @@ class Detector:
             yield _Recording(name or "<unnamed>", error=f"{name or '<unnamed>'} could not be read ({reason}).")
 
     @torch.inference_mode()
-    def _score(self, input_values: Tensor) -> list[list[float]]:
-        """(B, S) → B scores with their log-odds. No attention mask: windows of one batch are equally long."""
+    def _score(self, input_values: Tensor) -> list[list[list[float]]]:
+        """
+        (B, S) → of each window its scores and their log-odds, one of an utterance or one of each frame. No attention
+        mask: windows of one batch are equally long.
+        """
         try:
-            logits = self.model(input_values=input_values.to(self.device)).logits
-            return torch.stack([self.model.score(logits), logits[:, 1] - logits[:, 0]], dim=1).float().tolist()
+            logits = self.model(input_values=input_values.to(self.device)).logits.float()
+            if self.frame is None:
+                logits = logits.unsqueeze(1)
+            return torch.stack([self.model.score(logits), logits[..., 1] - logits[..., 0]], dim=1).tolist()
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, MemoryError) or "memory" in str(error):
                 raise DetectionError(
@@ -252,12 +278,31 @@ class Detector:
             )
         if result.error is None:
             lowest = scores.index(min(scores))
-            result.score = float(np.mean(scores))
-            margin = float(np.mean(recording.log_odds)) if self.threshold is None else result.score - self.threshold
+            # A mean would hide what is spoofed in part; it is what the frames are there to find.
+            pool = np.mean if self.frame is None else np.min
+            result.score = float(pool(scores))
+            margin = float(pool(recording.log_odds)) if self.threshold is None else result.score - self.threshold
             result.label = "bonafide" if margin >= 0 else "spoof"
             result.min_window_score, result.min_window_start = scores[lowest], judged[lowest].start
             result.windows, result.warnings = recording.windows, recording.warnings
+            if self.frame is not None:
+                result.spoofed = list(self._stretches(recording))
         return result
+
+    def _stretches(self, recording: _Recording) -> Iterator[Stretch]:
+        """Frames in a row below the threshold; where windows overlap, a frame's score is the mean."""
+        assert self.frame is not None and recording.duration is not None
+        total = np.zeros(max(start + len(scores) for start, scores in recording.frames))
+        count = np.zeros(len(total))
+        for start, scores in recording.frames:
+            total[start : start + len(scores)] += scores
+            count[start : start + len(scores)] += 1
+        means = np.divide(total, count, out=np.full(len(total), np.inf), where=count > 0)
+        below = np.pad(means < (self.threshold or 0.0), 1).astype(int)
+        starts, ends = (np.flatnonzero(np.diff(below) == change).tolist() for change in (1, -1))
+        for first, last in zip(starts, ends, strict=True):
+            end = min(last * self.frame, recording.duration)
+            yield Stretch(first * self.frame, end, float(means[first:last].mean()))
 
 
 def list_recordings(sources: Any) -> Iterator[Any]:
@@ -289,6 +334,7 @@ class _Recording:
     channel: int | None = None
     windows: list[WindowScore] = field(default_factory=list)
     log_odds: list[float] = field(default_factory=list)  # of the windows that hold sound
+    frames: list[tuple[int, list[float]]] = field(default_factory=list)  # of them, the first frame and all scores
     duration: float | None = None
     warnings: list[str] = field(default_factory=list)
     error: str | None = None

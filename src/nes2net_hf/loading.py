@@ -12,7 +12,7 @@ import torch
 from .configuration_nes2net import Nes2NetConfig
 from .feature_extraction_nes2net import Nes2NetFeatureExtractor
 from .hub import hub_reason
-from .modeling_nes2net import Nes2NetForAudioClassification
+from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
 
 DEMO_MODEL = Path(__file__).parent / "models" / "nes2net-demo"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -35,9 +35,10 @@ def choose_device(device: str | None = None) -> torch.device:
 
 def load_model(
     model: str | os.PathLike[str], revision: str | None, device: torch.device, dtype: str
-) -> tuple[Nes2NetForAudioClassification, Nes2NetFeatureExtractor]:
+) -> tuple[Nes2NetForAudioClassification | Nes2NetForAudioFrameClassification, Nes2NetFeatureExtractor]:
     """
-    Loads a model, ready to judge, and its feature extractor. No code from the Hub is run: the classes are ours.
+    Loads a model of utterances, or of frames where its configuration says so, ready to judge, and its feature
+    extractor. No code from the Hub is run: the classes are ours.
 
     Args:
         model: Hub id or folder.
@@ -62,7 +63,9 @@ def load_model(
                 f"{Nes2NetConfig.model_type!r}."
             )
         extractor = Nes2NetFeatureExtractor.from_pretrained(**place)
-        loaded = Nes2NetForAudioClassification.from_pretrained(**place, dtype=torch.float32, output_loading_info=True)
+        of_frames = "Nes2NetForAudioFrameClassification" in (config.get("architectures") or ())
+        kind = Nes2NetForAudioFrameClassification if of_frames else Nes2NetForAudioClassification
+        loaded = kind.from_pretrained(**place, dtype=torch.float32, output_loading_info=True)
     except ModelError:
         raise
     except Exception as error:

@@ -1,7 +1,7 @@
 """
 Writing results as they come: JSON Lines, CSV, or a table for people; and taking up a run that was interrupted.
 
-CSV has the columns of `Result.to_dict`; `windows` is JSON there, `warnings` are joined by "; ".
+CSV has the columns of `Result.to_dict`; `windows` and `spoofed` are JSON there, `warnings` are joined by "; ".
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ class CsvWriter:
 
     def write(self, result: Result) -> None:
         row = result.to_dict()
-        self._rows.writerow(row | {"windows": _json(row["windows"]), "warnings": "; ".join(row["warnings"])})
+        spoofed = None if row["spoofed"] is None else _json(row["spoofed"])
+        self._rows.writerow(
+            row | {"windows": _json(row["windows"]), "spoofed": spoofed, "warnings": "; ".join(row["warnings"])}
+        )
         self._file.flush()
 
 

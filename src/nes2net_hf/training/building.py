@@ -6,11 +6,15 @@ from typing import Any
 
 from ..configuration_nes2net import Nes2NetConfig
 from ..hub import hub_reason
-from ..modeling_nes2net import MaskedBatchNorm, Nes2NetForAudioClassification
+from ..modeling_nes2net import (
+    MaskedBatchNorm,
+    Nes2NetForAudioClassification,
+    Nes2NetForAudioFrameClassification,
+)
 from .recipe import Recipe, RecipeError
 
 
-def build_model(recipe: Recipe) -> Nes2NetForAudioClassification:
+def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAudioFrameClassification:
     """
     The recipe's model: around a pretrained encoder, or random throughout.
 
@@ -18,13 +22,14 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification:
         RecipeError: its configuration is impossible, or the encoder cannot be loaded.
     """
     wanted = recipe.model
+    kind = Nes2NetForAudioFrameClassification if wanted.head == "frames" else Nes2NetForAudioClassification
     try:
         if wanted.pretrained:
-            model: Any = Nes2NetForAudioClassification.from_encoder_pretrained(
+            model: Any = kind.from_encoder_pretrained(
                 wanted.pretrained, encoder_overrides=wanted.encoder, revision=wanted.revision, **wanted.config
             )
         else:
-            model = Nes2NetForAudioClassification(Nes2NetConfig(encoder_config=wanted.encoder, **wanted.config))
+            model = kind(Nes2NetConfig(encoder_config=wanted.encoder, **wanted.config))
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
     except OSError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..audio import AudioError
+from ..audio import SAMPLING_RATE, AudioError
 from ..augmentation import build_chain
 from ..configuration_nes2net import ID2LABEL
 from ..corpora import CorpusError
@@ -15,17 +17,22 @@ from ..corpora.shards import ShardedRows
 from ..corpora.utterances import audio_bytes, read_utterance
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from .batches import Broken, lane_count
+from .losses import IGNORED
 from .recipe import DataRecipe, RecipeError
 
 COLUMNS = ("utterance_id", "audio", "label")
+FRAME, REACH = 320, 400  # samples from one frame to the next, and that one looks at
 
 
-def open_split(recipe: DataRecipe, name: str, batch_size: int | None = None) -> TableRows | ShardedRows:
+def open_split(
+    recipe: DataRecipe, name: str, batch_size: int | None = None, of_frames: bool = False
+) -> TableRows | ShardedRows:
     """
     The rows of the recipe's `data.train` or `data.dev`.
 
     Args:
         batch_size: of this process, where the rows are drawn in the order of `epoch_order` and not one after another.
+        of_frames: whether the segment labels are wanted.
 
     Raises:
         RecipeError: the corpus cannot be opened, or lacks a class.
@@ -37,7 +44,7 @@ def open_split(recipe: DataRecipe, name: str, batch_size: int | None = None) -> 
             corpus,
             split.split,
             root=split.root or recipe.root,
-            columns_read=COLUMNS,
+            columns_read=(*COLUMNS, "segment_labels") if of_frames else COLUMNS,
             groups_in_memory=2 if batch_size is None else lane_count(batch_size) + 2,  # lanes begin within groups
             condition=split.condition,
             where=split.where,
@@ -64,10 +71,19 @@ class WindowDataset(Dataset):
     Args:
         kind: `train` crops and augments as the recipe says; `dev` takes the first window, or the whole utterance where
             the recipe evaluates so; `dev_augmented` augments before.
+        of_frames: whether the label of an item is that of each of its frames, (T,), from the corpus's segment labels.
     """
 
-    def __init__(self, rows: TableRows | ShardedRows, recipe: DataRecipe, kind: str = "train", seed: int = 0) -> None:
+    def __init__(
+        self,
+        rows: TableRows | ShardedRows,
+        recipe: DataRecipe,
+        kind: str = "train",
+        seed: int = 0,
+        of_frames: bool = False,
+    ) -> None:
         self.rows = rows
+        self.of_frames = of_frames
         self.recipe = recipe
         training = kind == "train"
         self.window_length = (training and recipe.crop_length) or recipe.window_length
@@ -80,21 +96,27 @@ class WindowDataset(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int] | Broken:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, Any] | Broken:
         epoch, index = key
         try:
             row = self.rows[index]
             waveform = read_utterance(row)
-            waveform = self._vary(waveform, np.random.default_rng([*self.seed, epoch, index]))
+            waveform, start = self._vary(waveform, np.random.default_rng([*self.seed, epoch, index]))
+            label = self._frame_labels(row, start, waveform.size) if self.of_frames else row["label"]
         except (AudioError, CorpusError) as error:  # also of a noise file, which it then names
             return Broken(error)
-        return waveform, row["label"]
+        return waveform, label
 
-    def collate(self, items: list[tuple[np.ndarray, int]]) -> dict[str, torch.Tensor]:
-        """B items → `input_values` (B, S), `attention_mask` where lengths differ, and `labels` (B,)."""
-        waveforms, labels = zip(*items, strict=True)
-        features = self.extractor(list(waveforms), sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
-        batch = {"input_values": features["input_values"], "labels": torch.tensor(labels)}
+    def collate(self, items: list[tuple[np.ndarray, Any]]) -> dict[str, torch.Tensor]:
+        """B items → `input_values` (B, S), `attention_mask` where lengths differ, and `labels` (B,) or (B, T)."""
+        waveforms, labels = map(list, zip(*items, strict=True))
+        features = self.extractor(waveforms, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
+        if self.of_frames:
+            longest = max(label.size for label in labels)
+            labels = [np.pad(label, (0, longest - label.size), constant_values=IGNORED) for label in labels]
+        # Copied into torch's own memory: where numpy's happens to lie decides in which order CPU kernels sum, and a run
+        # would not end with the same bits twice.
+        batch = {"input_values": features["input_values"].clone(), "labels": torch.tensor(np.array(labels))}
         if not features["attention_mask"].all():
             batch["attention_mask"] = features["attention_mask"]
         return batch
@@ -105,14 +127,25 @@ class WindowDataset(Dataset):
             return np.arange(len(self.rows))
         return np.argsort([audio_bytes(self.rows[index]) for index in range(len(self.rows))], kind="stable")
 
-    def _vary(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(S,) → (S',): augmented over the whole utterance, then cropped."""
-        waveform = self.augment(waveform, rng)
+    def _vary(self, waveform: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """(S,) → (S',), augmented over the whole utterance, then cropped, and the sample that it begins at."""
+        waveform, start = self.augment(waveform, rng), 0
         excess = waveform.size - self.window_length
         if self.crops and excess > 0:
             start = int(rng.integers(excess + 1))
             waveform = waveform[start : start + self.window_length]
-        return waveform
+        return waveform, start
+
+    def _frame_labels(self, row: dict[str, Any], start: int, samples: int) -> np.ndarray:
+        """Of each frame of the item's window, the label of the 20 ms that its middle falls into; (T,)."""
+        segments = (row["segment_labels"] or {}).get(f"{FRAME * 1000 // SAMPLING_RATE}ms")
+        if not segments:
+            raise CorpusError(
+                f"utterance {row['utterance_id']} has no segment labels of 20 ms: unpack them beside it."
+            )
+        window = samples if self.whole else self.window_length
+        middles = np.arange(REACH // 2, window - REACH // 2 + 1, FRAME) % samples  # a short one is repeated
+        return np.array(segments, np.int64)[np.minimum((start + middles) // FRAME, len(segments) - 1)]
 
 
 def build_extractor(recipe: DataRecipe, window_length: int, length_policy: str) -> Nes2NetFeatureExtractor:

@@ -93,8 +93,9 @@ class Trainer:
         set_seed(recipe.seed)
 
         share = recipe.batch_size // processes
-        rows = open_split(recipe.data, "train", share)
-        self.train_set = WindowDataset(rows, recipe.data, "train", recipe.seed)
+        of_frames = recipe.model.head == "frames"
+        rows = open_split(recipe.data, "train", share, of_frames)
+        self.train_set = WindowDataset(rows, recipe.data, "train", recipe.seed, of_frames)
         self.stream = BatchStream(
             self.train_set,
             rows.group_sizes,
@@ -111,10 +112,9 @@ class Trainer:
         )
         if not len(self.stream):
             raise RecipeError(f"batch_size: {recipe.batch_size} is more than the {len(rows)} training utterances.")
-        dev = open_split(recipe.data, "dev")
-        self.dev_sets = {"dev": WindowDataset(dev, recipe.data, "dev", recipe.seed)}
-        if recipe.validation.augmented:
-            self.dev_sets["dev_augmented"] = WindowDataset(dev, recipe.data, "dev_augmented", recipe.seed)
+        dev = open_split(recipe.data, "dev", of_frames=of_frames)
+        kinds = ("dev", "dev_augmented") if recipe.validation.augmented else ("dev",)
+        self.dev_sets = {kind: WindowDataset(dev, recipe.data, kind, recipe.seed, of_frames) for kind in kinds}
         self.dev_batch = recipe.validation.batch_size or 2 * share // recipe.passes
 
         self.loss = build_loss(recipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .recipe import Recipe
+
+IGNORED = -100  # the label of frames that are not counted, as torch's cross entropy has it
 
 
 class Loss(Protocol):
@@ -23,6 +26,9 @@ class Loss(Protocol):
 
 def build_loss(recipe: Recipe) -> Loss:
     """The recipe's loss."""
+    if recipe.model.head == "frames":
+        factors = [resolution // 20 for resolution in recipe.loss.resolutions]
+        return FrameLoss(recipe.model.config.get("class_weights") or (1.0, 1.0), factors, recipe.loss.whole_utterance)
     if recipe.loss.name == "focal":
         return FocalLoss(recipe.loss.gamma, recipe.loss.alpha, *recipe.loss.targets)
     return WeightedCrossEntropy(recipe.model.config.get("class_weights") or (1.0, 1.0))
@@ -44,6 +50,59 @@ class WeightedCrossEntropy:
 
     def weight(self, labels: Tensor) -> Tensor:
         return self.class_weights.to(labels.device)[labels].sum()
+
+
+class FrameLoss:
+    """
+    Weighted cross entropy of segments of several lengths, as the mean over the lengths; a segment is spoofed where any
+    of its frames is, so that its label is the least of theirs, and its logits are those of the frame that is least
+    bona fide (Zhang et al. 2022 train PartialSpoof's resolutions of 20 to 640 ms together).
+
+    Args:
+        class_weights: of spoof and bona fide.
+        factors: frames of a segment, one for each resolution.
+        whole_utterance: whether the utterance is one more segment.
+    """
+
+    def __init__(self, class_weights: tuple[float, float], factors: Sequence[int], whole_utterance: bool) -> None:
+        self.entropy = WeightedCrossEntropy(class_weights)
+        self.factors, self.whole_utterance = list(factors), whole_utterance
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits (B, T, 2) and labels (B, T), of which -100 are not counted."""
+        total = logits.new_zeros(())
+        everything = float(self.weight(labels))
+        factors = self.factors_for(labels)
+        for factor in factors:
+            segments, truth = pool_segments(logits, labels, factor)
+            # Each length counts alike, though there are fewer of the longer segments.
+            share = everything / max(float(self.entropy.weight(truth)), 1e-12)
+            total = total + self.entropy(segments, truth) * share / len(factors)
+        return total
+
+    def weight(self, labels: Tensor) -> Tensor:
+        return self.entropy.weight(labels[labels != IGNORED])
+
+    def factors_for(self, labels: Tensor) -> list[int]:
+        """Frames of a segment for each resolution, the whole utterance's among them."""
+        return [*self.factors, labels.shape[1]] if self.whole_utterance else self.factors
+
+
+def pool_segments(logits: Tensor, labels: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """
+    Frames (B, T, 2) and (B, T) → segments of `factor` frames, (N, 2) and (N,), those without a label left out: of each
+    the logits of its least bona fide frame, and the least of its labels.
+    """
+    excess = -labels.shape[1] % factor
+    labels = F.pad(labels, (0, excess), value=IGNORED).unflatten(1, (-1, factor))
+    logits = F.pad(logits, (0, 0, 0, excess)).unflatten(1, (-1, factor))
+    counted = labels != IGNORED
+    log_odds = (logits[..., 1] - logits[..., 0]).masked_fill(~counted, float("inf"))
+    least = log_odds.argmin(-1, keepdim=True)
+    chosen = logits.gather(2, least.unsqueeze(-1).expand(-1, -1, -1, 2)).squeeze(2)
+    truth = labels.masked_fill(~counted, 1).amin(-1)
+    keep = counted.any(-1)
+    return chosen[keep], truth[keep]
 
 
 class FocalLoss:

@@ -28,6 +28,7 @@ class ModelRecipe:
     revision: str | None = None
     encoder: dict[str, Any] = field(default_factory=dict)  # the encoder's configuration, or overrides of it
     config: dict[str, Any] = field(default_factory=dict)  # fields of Nes2NetConfig
+    head: str = "utterance"  # utterance | frames (of 20 ms, by the corpus's segment labels)
     freeze: str = "nothing"  # nothing | feature_encoder (its convolutions) | encoder
     gradient_checkpointing: bool = False  # less memory, a third more time
     compile: bool = False  # torch.compile: minutes at the start, faster steps
@@ -74,6 +75,8 @@ class LossRecipe:
     gamma: float = 2.0  # focal: how much less well-classified utterances count
     alpha: float = 0.25  # focal: factor of the whole
     targets: list[float] = field(default_factory=lambda: [0.05, 0.95])  # focal: smoothed, of spoof and bona fide
+    resolutions: list[int] = field(default_factory=lambda: [20])  # of a head of frames: ms; the loss is their mean
+    whole_utterance: bool = False  # of a head of frames: the utterance as one more, the coarsest resolution
 
 
 @dataclass
@@ -239,6 +242,7 @@ def _typed(kind: Any, value: Any, key: str) -> Any:
 
 _CHOICES = {
     "mixed_precision": ("no", "bf16", "fp16"),
+    "model.head": ("utterance", "frames"),
     "model.freeze": ("nothing", "feature_encoder", "encoder"),
     "data.crop": ("random", "first"),
     "data.evaluate": ("window", "whole"),
@@ -292,6 +296,8 @@ def _check(recipe: Recipe) -> None:
     for key, pair in (("loss.targets", recipe.loss.targets), ("optimiser.betas", recipe.optimiser.betas)):
         if len(pair) != 2 or not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in pair):
             raise RecipeError(f"{key}: must be two numbers between 0 and 1, got {pair}.")
+    if recipe.model.head == "frames":
+        _check_frames(recipe)
     outputs = recipe.model.config.get("classifier_outputs", 2)
     if recipe.loss.name == "focal" and outputs != 1:
         raise RecipeError("loss.name: focal is the loss of one logit: set model.config.classifier_outputs to 1.")
@@ -301,3 +307,14 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError("validation.epochs: cosine_minima are those of schedule.name cosine_epochs.")
     if recipe.validation.select == "dev_loss_augmented" and not recipe.validation.augmented:
         raise RecipeError("validation.select: dev_loss_augmented needs validation.augmented.")
+
+
+def _check_frames(recipe: Recipe) -> None:
+    wrong = [value for value in recipe.loss.resolutions if not isinstance(value, int) or value < 20 or value % 20]
+    if wrong or not recipe.loss.resolutions:
+        raise RecipeError(f"loss.resolutions: must be multiples of 20 ms, got {recipe.loss.resolutions}.")
+    if recipe.loss.name == "focal":
+        raise RecipeError("loss.name: a head of frames is trained by cross_entropy.")
+    moving = [step["name"] for step in recipe.data.augmentation if step["name"] == "speed"]
+    if moving:
+        raise RecipeError("data.augmentation: speed moves frames away from their labels: leave it out.")

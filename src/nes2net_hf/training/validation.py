@@ -13,12 +13,12 @@ from accelerate.utils import broadcast, gather_object, tqdm
 from ..metrics import equal_error_rate
 from .batches import in_order, share_out
 from .data import WindowDataset
-from .losses import Loss
+from .losses import IGNORED, Loss
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Figures over dev; `eer` is a fraction, `threshold` its score."""
+    """Figures over dev, of utterances or of frames; `eer` is a fraction, `threshold` its score."""
 
     loss: float
     eer: float
@@ -44,15 +44,18 @@ def validate(
         broadcast(buffer)
     processes = accelerator.num_processes
     batches = share_out(dataset.by_length(), batch_size, accelerator.process_index, processes)
-    judged: list[tuple[list[int], list[float], float, float]] = []
+    judged: list[tuple[np.ndarray, np.ndarray, float, float]] = []
     loaded = in_order(dataset, batches, dataset.collate, dataset.recipe.workers, epoch)
     for batch in tqdm(loaded, desc="dev", unit="batch", total=len(batches), leave=False):
         batch = {key: value.to(accelerator.device) for key, value in batch.items()}
         labels = batch.pop("labels")
         with accelerator.autocast():
             logits = plain(**batch).logits
-        summed, weight = float(loss(logits.float(), labels)), float(loss.weight(labels))
-        judged.append((labels.tolist(), plain.score(logits.float()).tolist(), summed, weight))
+        logits = logits.float()
+        summed, weight = float(loss(logits, labels)), float(loss.weight(labels))
+        counted = labels != IGNORED  # of frames, where utterances are of unequal lengths
+        scores = plain.score(logits)[counted].cpu().numpy()
+        judged.append((labels[counted].cpu().numpy(), scores, summed, weight))
     everyone = gather_object(judged)
     labels, scores = (np.concatenate([part[index] for part in everyone]) for index in (0, 1))
     eer, threshold = equal_error_rate(scores[labels == 1], scores[labels == 0])

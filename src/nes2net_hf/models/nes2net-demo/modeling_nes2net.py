@@ -15,7 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
 from transformers.utils import logging
 
 from .configuration_nes2net import Nes2NetConfig
@@ -384,6 +388,12 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
             for weight in (module.feature_weights, module.squeeze, module.excite):
                 nn.init.xavier_uniform_(weight)
 
+    def score(self, logits: Tensor) -> Tensor:
+        """Logits (..., 2) → scores (...), higher = bona fide, as `config.score` defines them."""
+        if self.config.score == "bonafide_logit":
+            return logits[..., 1]
+        return logits[..., 1] - logits[..., 0]
+
     @classmethod
     def from_encoder_pretrained(
         cls,
@@ -633,31 +643,89 @@ class Nes2NetForAudioClassification(Nes2NetPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        logits = self._classify(output.pooler_output)
+        logits = _classify(self.classifier, output.pooler_output)
         loss = None
         if labels is not None:
-            weights = self.config.class_weights
-            weight = None if weights is None else torch.tensor(weights, dtype=logits.dtype, device=logits.device)
-            loss = F.cross_entropy(logits, labels.to(logits.device), weight=weight)
+            loss = F.cross_entropy(logits, labels.to(logits.device), weight=_class_weights(self.config, logits))
         result = SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
         )
         return result if self.nes2net._wants_dict(return_dict) else result.to_tuple()
 
-    def score(self, logits: Tensor) -> Tensor:
-        """Logits (..., 2) → scores (...), higher = bona fide, as `config.score` defines them."""
-        if self.config.score == "bonafide_logit":
-            return logits[..., 1]
-        return logits[..., 1] - logits[..., 0]
 
-    def _classify(self, embedding: Tensor) -> Tensor:
-        """(B, D) or (B, 2D) → logits (B, 2), in float32 whatever the weights' precision or autocast say."""
-        with torch.autocast(embedding.device.type, enabled=False):
-            logits = F.linear(embedding.float(), self.classifier.weight.float(), self.classifier.bias.float())
-        if self.config.classifier_outputs == 1:
-            # A head of one logit x keeps it: softmax of (-x/2, +x/2) is its sigmoid, their difference is x.
-            logits = torch.cat([-logits / 2, logits / 2], dim=-1)
-        return logits
+class Nes2NetForAudioFrameClassification(Nes2NetPreTrainedModel):
+    """
+    Nes2Net without pooling: logits for 0 = spoof and 1 = bona fide of every frame of 20 ms, for speech that is spoofed
+    in parts (PartialSpoof, Zhang et al. 2022).
+
+    Raises:
+        ValueError: `pooling` is not `"mean"`: attentive statistics would have weights that nothing reads.
+    """
+
+    def __init__(self, config: Nes2NetConfig) -> None:
+        if config.pooling != "mean":
+            raise ValueError(f"pooling must be 'mean' where frames are classified, got {config.pooling!r}.")
+        super().__init__(config)
+        self.nes2net = Nes2NetModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.classifier_outputs)
+        self.post_init()
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> TokenClassifierOutput | tuple:
+        """
+        Args:
+            input_values (B, S): waveforms as [`Nes2NetFeatureExtractor`] prepares them.
+            attention_mask (B, S), *optional*: 1 for samples, 0 for padding behind them.
+            labels (B, T), *optional*: of each frame, 0 = spoof, 1 = bona fide, -100 = not counted, for the cross
+                entropy weighted by `class_weights`; those beyond the encoder's frames are not counted either.
+            output_attentions, output_hidden_states, return_dict: as in [`Nes2NetModel`].
+
+        Returns:
+            `loss` where labels are given; `logits` (B, T, 2) in float32, those of padding without meaning;
+            `hidden_states`; `attentions`.
+
+        Raises:
+            ValueError: inputs of a wrong shape or too short, or a mask that is not right-padded.
+        """
+        output = self.nes2net(
+            input_values,
+            attention_mask=attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = _classify(self.classifier, output.last_hidden_state)
+        loss = None
+        if labels is not None:
+            labels = labels[:, : logits.shape[1]].to(logits.device)
+            counted = logits[:, : labels.shape[1]].transpose(1, 2)
+            loss = F.cross_entropy(counted, labels, weight=_class_weights(self.config, logits))
+        result = TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
+        )
+        return result if self.nes2net._wants_dict(return_dict) else result.to_tuple()
+
+
+def _class_weights(config: Any, logits: Tensor) -> Tensor | None:
+    weights = config.class_weights
+    return None if weights is None else torch.tensor(weights, dtype=logits.dtype, device=logits.device)
+
+
+def _classify(classifier: nn.Linear, features: Tensor) -> Tensor:
+    """(..., D) → logits (..., 2), in float32 whatever the weights' precision or autocast say."""
+    with torch.autocast(features.device.type, enabled=False):
+        logits = F.linear(features.float(), classifier.weight.float(), classifier.bias.float())
+    if classifier.out_features == 1:
+        # A head of one logit x keeps it: softmax of (-x/2, +x/2) is its sigmoid, their difference is x.
+        logits = torch.cat([-logits / 2, logits / 2], dim=-1)
+    return logits
 
 
 def _keeps_to_its_mask(encoder_config: Any) -> bool:
@@ -677,3 +745,4 @@ def _settle_attention(encoder_config: Any) -> None:
 
 Nes2NetModel.register_for_auto_class("AutoModel")
 Nes2NetForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
+Nes2NetForAudioFrameClassification.register_for_auto_class("AutoModelForAudioFrameClassification")
