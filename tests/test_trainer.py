@@ -114,10 +114,9 @@ def test_a_run_that_was_cut_off_while_dev_was_judged_ends_with_the_same_bits(
     assert same(tmp_path / "run/epochs/epoch-0003", whole_run / "epochs/epoch-0003")
 
 
-def launch(path: Path, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-    if processes > 1:
-        command += ["--multi_gpu"] if torch.cuda.is_available() else ["--mixed_precision", "no"]
+def launch(path: Path, *arguments: str, processes: int = 1, config: Path | None = None) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command += ["--config_file", str(config)] if config else ["--cpu", "--num_processes", str(processes)]
     command += [str(ROOT / "training" / "train.py"), "--config", str(path), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -155,7 +154,7 @@ def test_kill_9_three_times_and_then_the_same_bits(whole_run: Path, corpus: Path
 @pytest.mark.slow
 def test_sigterm_saves_and_says_how_to_go_on(corpus: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "recipe.yaml", recipe_of(corpus, tmp_path / "run") | {"epochs": 500})
-    process = launch(path)
+    process = launch(path, "data.workers=2")
     wait_for_step(tmp_path / "run", 3, process)
     # To the trainer, as a cluster sends it to all processes of a job.
     os.killpg(process.pid, signal.SIGTERM)
@@ -322,3 +321,57 @@ def test_two_processes_that_were_killed_go_on_as_before(corpus: Path, tmp_path: 
     assert [line["loss"] for line in whole] == pytest.approx([line["loss"] for line in killed], abs=1e-6)
     a, b = weights(tmp_path / "whole/epochs/epoch-0003"), weights(tmp_path / "killed/epochs/epoch-0003")
     assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a)
+
+
+SHARDED = """
+import json, os, sys
+import torch
+from torch import distributed as dist
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from tests.conftest import tiny_config
+from nes2net_hf import Nes2NetForAudioClassification
+from nes2net_hf.modeling_nes2net import MaskedBatchNorm
+
+dist.init_process_group("gloo")
+torch.manual_seed(0)
+model = Nes2NetForAudioClassification(tiny_config(class_weights=[0.1, 0.9]))
+model.nes2net.encoder.masked_spec_embed.requires_grad_(False)
+for module in model.modules():
+    if isinstance(module, MaskedBatchNorm):
+        module.synchronized = True
+if sys.argv[1] == "fsdp":
+    for layer in model.nes2net.encoder.encoder.layers:
+        fully_shard(layer)
+    fully_shard(model)
+else:
+    model = DistributedDataParallel(model)
+optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+losses = []
+for step in range(5):
+    generator = torch.Generator().manual_seed(10 * step + dist.get_rank())
+    waves = torch.randn(4, 4000, generator=generator)
+    loss = model(waves, labels=torch.tensor([0, 1, 0, 1])).loss
+    loss.backward()
+    optimiser.step()
+    optimiser.zero_grad()
+    losses.append(loss.item())
+print(json.dumps(losses)) if dist.get_rank() == 0 else None
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_a_model_that_processes_share_among_them_trains_as_copies_of_it(tmp_path: Path) -> None:
+    """Torch's fully_shard (FSDP2) on two gloo processes against DDP; accelerate offers it on GPUs only."""
+    (tmp_path / "steps.py").write_text(SHARDED)
+    curves = []
+    for kind in ("ddp", "fsdp"):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*command, str(tmp_path / "steps.py"), kind], capture_output=True, text=True, check=False, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        curves.append(json.loads(done.stdout))
+    assert len(curves[0]) == 5 and curves[0] == pytest.approx(curves[1], abs=1e-5)

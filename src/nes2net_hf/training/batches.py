@@ -6,6 +6,7 @@ which can be taken up again at any batch.
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -107,6 +108,7 @@ class BatchStream:
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             generator=torch.Generator(),  # else each iterator would draw a seed from the one that dropout draws from
+            worker_init_fn=_outlive_signals,
         )
 
     @property
@@ -192,7 +194,12 @@ def in_order(
     """
     keys = [[(epoch, row) for row in batch] for batch in batches]
     loader: DataLoader = DataLoader(
-        dataset, batch_sampler=keys, num_workers=workers, collate_fn=_Collate(collate), generator=torch.Generator()
+        dataset,
+        batch_sampler=keys,
+        num_workers=workers,
+        collate_fn=_Collate(collate),
+        generator=torch.Generator(),
+        worker_init_fn=_outlive_signals,
     )
     for batch, broken in loader:
         if broken:
@@ -208,6 +215,16 @@ def share_out(rows: np.ndarray, batch_size: int, process: int, processes: int) -
     share = rows[process::processes]
     count = -(-len(rows[::processes]) // batch_size)
     return [batch.tolist() for batch in np.array_split(share, count) if len(batch)]
+
+
+def _outlive_signals(worker: int) -> None:
+    """
+    A cluster sends SIGTERM, and a terminal SIGINT, to every process of a job: a worker that fell at once would take
+    the training process with it, before it could save. It goes on for a minute, or until it is told to end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # not on Windows, where no such signals are sent
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(60))
 
 
 class _Collate:

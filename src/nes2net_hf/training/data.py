@@ -114,8 +114,8 @@ class WindowDataset(Dataset):
         if self.of_frames:
             longest = max(label.size for label in labels)
             labels = [np.pad(label, (0, longest - label.size), constant_values=IGNORED) for label in labels]
-        # Copied into torch's own memory: where numpy's happens to lie decides in which order CPU kernels sum, and a run
-        # would not end with the same bits twice.
+        # Copied into torch's own memory: where numpy's lies decides in which order CPU kernels sum, and a run would
+        # not end with the same bits twice.
         batch = {"input_values": features["input_values"].clone(), "labels": torch.tensor(np.array(labels))}
         if not features["attention_mask"].all():
             batch["attention_mask"] = features["attention_mask"]
