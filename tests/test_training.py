@@ -127,5 +127,6 @@ def test_recipes_that_cannot_be_followed_are_errors_that_name_the_key(
 
 def test_numbers_as_yaml_reads_them_are_floats(tmp_path: Path) -> None:
     path = write(tmp_path / "recipe.yaml", {"model": {"encoder": {"model_type": "wav2vec2"}}})
-    recipe = load_recipe(path, ["optimiser.learning_rate=1e-4", "optimiser.max_gradient_norm=5"])
+    recipe = load_recipe(path, ["optimiser.learning_rate=1e-4", "optimiser.max_gradient_norm=5", "mixed_precision=no"])
+    assert recipe.mixed_precision == "no"
     assert (recipe.optimiser.learning_rate, recipe.optimiser.max_gradient_norm) == (1e-4, 5.0)

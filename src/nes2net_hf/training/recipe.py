@@ -234,6 +234,8 @@ def _typed(kind: Any, value: Any, key: str) -> Any:
                 return float(value)
             except ValueError:
                 continue
+        if plain is str and value is False:
+            return "no"  # which YAML takes for a false
         if isinstance(value, plain) and not (plain is int and isinstance(value, bool)):
             return value
     names = " or ".join("null" if one is type(None) else getattr(one, "__name__", str(one)) for one in kinds)
