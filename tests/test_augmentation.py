@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +188,7 @@ def test_a_room_adds_its_echo_and_keeps_place_and_power(tmp_path: Path, wave: np
     assert wet == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_command_lets_one_hear_and_see_a_recipe(tmp_path: Path, fixture_audio_dir: Path) -> None:
+def test_the_command_lets_one_hear_and_see_a_recipe(tmp_path: Path, fixture_audio_dir: Path, nes2net: Any) -> None:
     pytest.importorskip("matplotlib")
     source = next(fixture_audio_dir.glob("*.flac"))
     recipe = tmp_path / "recipe.yaml"
@@ -199,24 +197,23 @@ def test_the_command_lets_one_hear_and_see_a_recipe(tmp_path: Path, fixture_audi
         "data: {augmentation: [{name: speed, low: 0.8, high: 0.8}, {name: rawboost, number: 4}]}\n"
     )
 
-    def augment(*arguments: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "nes2net_hf.cli", "augment", *map(str, arguments), "--recipe", str(recipe)]
-        return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    def augment(*arguments: Any) -> Any:
+        return nes2net("augment", *arguments, "--recipe", recipe)
 
     done = augment(source, tmp_path / "a.wav", "--seed", 3, "--plot", tmp_path / "a.png")
-    assert done.returncode == 0 and (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert done.code == 0 and (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     heard = read_audio(tmp_path / "a.wav")
     expected = build_chain([{"name": "speed", "low": 0.8, "high": 0.8}, {"name": "rawboost", "number": 4}])(
         read_audio(source), np.random.default_rng(3)
     )
     assert heard == pytest.approx(np.clip(expected, -1, 1), abs=2e-4)
     wrong = augment(source, tmp_path / "a.mp3")
-    assert wrong.returncode == 2 and "must end in .wav or .flac" in wrong.stderr
+    assert wrong.code == 2 and "must end in .wav or .flac" in wrong.err
     missing = augment(tmp_path / "no.wav", tmp_path / "b.wav")
-    assert missing.returncode == 1 and "no.wav" in missing.stderr and "Traceback" not in missing.stderr
+    assert missing.code == 1 and "no.wav" in missing.err
     recipe.write_text("data: {augmentation: [{name: sped}]}\n")
     unknown = augment(source, tmp_path / "b.wav")
-    assert unknown.returncode == 2 and "data.augmentation: augmentation 0: name must be one of" in unknown.stderr
+    assert unknown.code == 2 and "data.augmentation: augmentation 0: name must be one of" in unknown.err
 
 
 def test_a_chain_draws_each_step_with_its_probability(wave: np.ndarray) -> None:

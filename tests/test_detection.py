@@ -210,7 +210,7 @@ def test_lower_precision_stays_near_float32(detector: Detector, tiny_model_dir: 
 
 
 def test_a_score_that_is_no_number_is_an_error(detector: Detector, monkeypatch: Any) -> None:
-    monkeypatch.setattr(detector, "_score", lambda inputs: [[float("nan")] * 2] * len(inputs))
+    monkeypatch.setattr(detector, "_score", lambda inputs: [[[float("nan")]] * 2] * len(inputs))
     result = one(detector, (melody(1), SAMPLING_RATE))
     assert result.score is None and result.error is not None and "float32" in result.error
 
@@ -337,11 +337,11 @@ def test_an_hour_is_judged_in_the_memory_of_a_minute(detector: Detector, monkeyp
         highest = max(highest, held)
         return prepare(batch, extractor)
 
-    def score(inputs: torch.Tensor) -> list[list[float]]:
+    def score(inputs: torch.Tensor) -> list[list[list[float]]]:
         nonlocal held
         held -= len(inputs)
         time.sleep(0.002)
-        return [[0.0, 0.0]] * len(inputs)
+        return [[[0.0], [0.0]]] * len(inputs)
 
     monkeypatch.setattr(detection_module._Batch, "close", close)
     monkeypatch.setattr(detector, "_score", score)
