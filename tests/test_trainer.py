@@ -284,6 +284,41 @@ def test_training_stops_when_dev_has_not_been_better(corpus: Path, tmp_path: Pat
     assert same(tmp_path / "run/best", tmp_path / "run/epochs" / f"epoch-{figures[best]['epoch']:04}")
 
 
+def test_trackers_that_are_not_there_are_said(corpus: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "recipe.yaml", recipe_of(corpus, tmp_path / "run"))
+    for tracker, message in (
+        ("clearml", "trackers: not all of clearml are installed here"),
+        ("paper", "trackers: .*paper"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            run_of(path, f"trackers=[{tracker}]")
+
+
+def test_each_better_model_is_pushed_and_a_failure_stops_nothing(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pushed: list[tuple[str, Path, list[str]]] = []
+
+    class Api:
+        def create_repo(self, repo_id: str, private: bool, exist_ok: bool) -> None:
+            assert private and exist_ok
+
+        def upload_folder(self, repo_id: str, folder_path: Path, commit_message: str) -> None:
+            if pushed:
+                raise ConnectionError("the line is dead")
+            pushed.append((commit_message, folder_path, sorted(path.name for path in folder_path.iterdir())))
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    recipe = recipe_of(corpus, tmp_path / "run", validation={"select": "dev_loss"})
+    path = write(tmp_path / "recipe.yaml", recipe)
+    train(load_recipe(path), push_to_hub="org/nes2net")
+    [(message, folder, files)] = pushed
+    assert message == "epoch 1" and folder == tmp_path / "run/best"
+    assert {"model.safetensors", "config.json", "modeling_nes2net.py", "preprocessor_config.json"} <= set(files)
+    losses = [line["dev_loss"] for line in lines(tmp_path / "run/metrics.jsonl")]
+    assert ("was not pushed to org/nes2net: the line is dead" in caplog.text) == (min(losses) < losses[0])
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one(corpus: Path, tmp_path: Path) -> None:
     """Half the batch on each of two gives the losses of one, without dropout and with batch norm over both."""

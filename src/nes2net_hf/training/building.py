@@ -11,6 +11,7 @@ from ..modeling_nes2net import (
     Nes2NetForAudioClassification,
     Nes2NetForAudioFrameClassification,
 )
+from .adapters import add_adapters
 from .recipe import Recipe, RecipeError
 
 
@@ -35,6 +36,8 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
     except OSError as error:
         reason = hub_reason(error) or " ".join(str(error).split())[:200].rstrip(".")
         raise RecipeError(f"model.pretrained: {wanted.pretrained} cannot be loaded: {reason}.") from error
+    if wanted.lora is not None:
+        add_adapters(model, wanted.lora)
     if wanted.freeze == "encoder":
         model.freeze_encoder()
     elif wanted.freeze == "feature_encoder":

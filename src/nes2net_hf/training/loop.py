@@ -18,6 +18,7 @@ from accelerate.utils import send_to_device, set_seed, tqdm
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..modeling_nes2net import Nes2NetForAudioClassification
+from .adapters import without_adapters
 from .batches import BatchStream
 from .building import build_model
 from .checkpoints import copy_folder, forget, load_state, save_state, saved_states, write_folder
@@ -79,6 +80,11 @@ class Trainer:
             )
         except (ValueError, ImportError) as error:
             raise RecipeError(f"mixed_precision, trackers: {' '.join(str(error).split())[:200]}") from error
+        if len(self.accelerator.log_with) < len(recipe.trackers):  # accelerate leaves out what it cannot import
+            raise RecipeError(
+                f"trackers: not all of {', '.join(recipe.trackers)} are installed here: pip install them, or leave "
+                "them out (trackers=[])."
+            )
         processes = self.accelerator.num_processes
         if recipe.batch_size % (processes * recipe.passes):
             raise RecipeError(
@@ -283,6 +289,9 @@ class Trainer:
         policy = "whole" if self.recipe.data.evaluate == "whole" else "first"
         extractor = build_extractor(self.recipe.data, self.recipe.data.window_length, policy)
         plain.config.threshold = threshold
+
+        if self.recipe.model.lora is not None:
+            weights = without_adapters(plain, weights)
 
         def write(place: Path) -> None:
             plain.save_pretrained(place, state_dict=weights)

@@ -21,6 +21,16 @@ class RecipeError(ValueError):
 
 
 @dataclass
+class LoraRecipe:
+    """Low-rank adapters (Hu et al. 2022) in the encoder's linear layers, which then are all of it that learns."""
+
+    rank: int = 8
+    alpha: int = 16  # the adapters' scale is alpha / rank
+    dropout: float = 0.0
+    targets: list[str] = field(default_factory=lambda: ["intermediate_dense", "output_dense"])  # names of layers
+
+
+@dataclass
 class ModelRecipe:
     """`pretrained` names an encoder to start from; without it `encoder` describes a random one."""
 
@@ -29,6 +39,7 @@ class ModelRecipe:
     encoder: dict[str, Any] = field(default_factory=dict)  # the encoder's configuration, or overrides of it
     config: dict[str, Any] = field(default_factory=dict)  # fields of Nes2NetConfig
     head: str = "utterance"  # utterance | frames (of 20 ms, by the corpus's segment labels)
+    lora: LoraRecipe | None = None  # needs the package peft; what is saved is an ordinary model, adapters added in
     freeze: str = "nothing"  # nothing | feature_encoder (its convolutions) | encoder
     gradient_checkpointing: bool = False  # less memory, a third more time
     compile: bool = False  # torch.compile: minutes at the start, faster steps
@@ -215,13 +226,19 @@ def _fill(kind: type[T], content: dict[str, Any], prefix: str) -> T:
             near = difflib.get_close_matches(str(key), types, n=1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"it may be {', '.join(types)}."
             raise RecipeError(f"{prefix}{key}: no such key in a recipe; {hint}")
-        if dataclasses.is_dataclass(types[key]):
+        section = _section(types[key])
+        if section is not None and not (value is None and section is not types[key]):
             if not isinstance(value, dict):
                 raise RecipeError(f"{prefix}{key}: a section of keys is needed, got {value!r}.")
-            values[key] = _fill(types[key], value, f"{prefix}{key}.")
+            values[key] = _fill(section, value, f"{prefix}{key}.")
         else:
             values[key] = _typed(types[key], value, f"{prefix}{key}")
     return kind(**values)
+
+
+def _section(kind: Any) -> Any:
+    """The dataclass that a key's type is, or may be."""
+    return next((one for one in (kind, *getattr(kind, "__args__", ())) if dataclasses.is_dataclass(one)), None)
 
 
 def _typed(kind: Any, value: Any, key: str) -> Any:
@@ -300,6 +317,8 @@ def _check(recipe: Recipe) -> None:
             raise RecipeError(f"{key}: must be two numbers between 0 and 1, got {pair}.")
     if recipe.model.head == "frames":
         _check_frames(recipe)
+    if recipe.model.lora is not None and recipe.model.freeze == "encoder":
+        raise RecipeError("model.freeze: encoder leaves model.lora nothing to learn: leave one of them out.")
     outputs = recipe.model.config.get("classifier_outputs", 2)
     if recipe.loss.name == "focal" and outputs != 1:
         raise RecipeError("loss.name: focal is the loss of one logit: set model.config.classifier_outputs to 1.")
