@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForAudioFrameClassification
+from transformers import AutoModel, AutoModelForAudioFrameClassification
 
 pytest.importorskip("accelerate")
 
@@ -20,8 +20,8 @@ from nes2net_hf.training import BrokenDataError, RecipeError, load_recipe, train
 from nes2net_hf.training.data import WindowDataset, open_split
 from nes2net_hf.training.losses import IGNORED, FrameLoss, pool_segments
 
-from .conftest import lively, tiny_config
-from .test_training import tiny_recipe, write
+from .conftest import lively, tiny_config, tiny_encoder_config
+from .test_training import ROOT, tiny_recipe, write
 
 RATE = 16_000
 
@@ -158,6 +158,16 @@ def test_it_learns_and_detection_marks_the_spoofed_stretch(partialspoof: Path, t
     # Of the genuine one, little is marked.
     assert sum(stretch.end - stretch.start for stretch in genuine.spoofed) < 0.2 * genuine.duration
     assert spoofed.to_dict()["spoofed"][0].keys() == {"start", "end", "score"}
+
+
+def test_the_shipped_recipe_of_frames_runs(partialspoof: Path, tmp_path: Path) -> None:
+    AutoModel.from_config(tiny_encoder_config()).save_pretrained(tmp_path / "encoder")
+    overrides = [
+        f"model.pretrained={tmp_path / 'encoder'}", f"data.root={partialspoof}", f"output={tmp_path / 'run'}",
+        "epochs=1", "batch_size=4", "data.workers=0", "trackers=[]",
+    ]  # fmt: skip
+    best = train(load_recipe(ROOT / "training/configs/partialspoof_frames.yaml", overrides))
+    assert json.loads((best / "config.json").read_text())["architectures"] == ["Nes2NetForAudioFrameClassification"]
 
 
 @pytest.mark.parametrize(

@@ -273,7 +273,7 @@ def test_every_recipe_trains_on_its_benchmarks_layout(name: str, tree: Callable[
     encoder = tiny_encoder(place / "encoder", name)
     root = tree(load(name).data.corpus)
     answer = run(
-        CONFIGS / f"{name}.yaml", f"model.pretrained={encoder}", f"data.root={root}", "batch_size=4", "epochs=16",
+        CONFIGS / f"{name}.yaml", f"model.pretrained={encoder}", f"data.root={root}", "batch_size=4", "epochs=24",
         "data.window_length=16000", "data.workers=0", "data.augmentation=[]", "optimiser.learning_rate=2e-3",
         "schedule.final_learning_rate=0", "validation.patience=null", "checkpoints.keep_best=1",
         f"output={place / 'run'}",
@@ -281,7 +281,7 @@ def test_every_recipe_trains_on_its_benchmarks_layout(name: str, tree: Callable[
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
     losses = [json.loads(line)["loss"] for line in (place / "run/steps.jsonl").read_text().splitlines()]
-    assert len(losses) == 32 and np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+    assert len(losses) == 48 and np.mean(losses[-4:]) < 0.6 * np.mean(losses[:4])
     assert (place / "run/best/model.safetensors").is_file() and (place / "run/curves.png").is_file()
     assert list((place / "run/nes2net").glob("events*"))
     # And a step with the recipe's own augmentation.
