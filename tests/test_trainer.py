@@ -264,7 +264,7 @@ def test_passes_add_up_to_the_whole_batch(corpus: Path, tmp_path: Path, monkeypa
             gradients.update((name, parameter.grad.clone()) for name, parameter in learning)
 
         monkeypatch.setattr(trainer.optimiser, "step", take)
-        loss, _ = trainer._step(batch)
+        loss, *_ = trainer._step(batch)
         results.append((loss, gradients))
     (one, first), (two, second) = results
     assert one == pytest.approx(two, abs=1e-6) and len(first) > 50
@@ -282,6 +282,23 @@ def test_training_stops_when_dev_has_not_been_better(corpus: Path, tmp_path: Pat
     kept = sorted(path.name for path in (tmp_path / "run/epochs").iterdir())
     assert len(kept) == 2 and figures[best]["epoch"] in {int(name[-4:]) for name in kept}
     assert same(tmp_path / "run/best", tmp_path / "run/epochs" / f"epoch-{figures[best]['epoch']:04}")
+
+
+def test_a_checkpoint_is_due_by_the_clock(corpus: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "recipe.yaml", recipe_of(corpus, tmp_path / "run"))
+    recipe = load_recipe(path, ["checkpoints.every_minutes=1e-9", "checkpoints.keep_last=100"])
+    train(recipe)
+    assert [state.name for state in saved_states(tmp_path / "run")] == [f"step-{step:08}" for step in range(1, 19)]
+
+
+@pytest.mark.slow
+def test_a_compiled_model_is_saved_as_any_other(corpus: Path, tmp_path: Path) -> None:
+    from nes2net_hf import Nes2NetForAudioClassification
+
+    path = write(tmp_path / "recipe.yaml", recipe_of(corpus, tmp_path / "run"))
+    best = run_of(path, "model.compile=true", "epochs=1")
+    _, report = Nes2NetForAudioClassification.from_pretrained(best, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
 
 
 def test_trackers_that_are_not_there_are_said(corpus: Path, tmp_path: Path) -> None:

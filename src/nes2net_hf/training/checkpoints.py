@@ -21,19 +21,24 @@ def write_folder(folder: Path, write: Callable[[Path], Any]) -> None:
     Raises:
         OSError: the disk is full or cannot be written; what was there before stays.
     """
-    fresh, old = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".old")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    fresh = folder.with_name(folder.name + ".part")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
     try:
-        fresh.mkdir()
         write(fresh)
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
+        _replace(folder, fresh)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def _replace(folder: Path, fresh: Path) -> None:
+    """`fresh` becomes `folder`; what that was goes only when it has."""
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -54,8 +59,7 @@ def save_state(accelerator: Accelerator, folder: Path, state: dict[str, Any]) ->
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         (fresh / STATE).write_text(json.dumps(state), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
+        _replace(folder, fresh)
     accelerator.wait_for_everyone()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import time
@@ -127,7 +128,7 @@ class Trainer:
         model = build_model(recipe)
         optimiser = build_optimiser(model, recipe)
         if recipe.model.compile:
-            model = torch.compile(model)  # type: ignore[assignment]
+            model.compile()  # in place: wrapped, its weights would have other names
         self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
         # Not prepared: accelerate would step a prepared schedule once per process.
         self.schedule = LambdaLR(self.optimiser.optimizer, learning_rate_factor(recipe, len(self.stream)))
@@ -140,6 +141,7 @@ class Trainer:
         self.stale = 0  # validations since the best
         self.asked_to_stop = 0  # the number of the signal
         self.saved: Path | None = None
+        self.saved_at = time.monotonic()
         if states:
             self._take_up(states[-1])
 
@@ -181,19 +183,17 @@ class Trainer:
         self.model.train()
         recipe = self.recipe.checkpoints
         bar.set_description(f"epoch {epoch}/{self.recipe.epochs}")
-        saved_at = started = time.monotonic()
+        started = time.monotonic()
         for batch in self.stream:
-            loss, stop = self._step(batch)
+            loss, stop, overdue = self._step(batch)
             self.epoch_loss += loss
             now = time.monotonic()
             self.epoch_seconds, started = self.epoch_seconds + now - started, now
             bar.update(self.recipe.batch_size)
             bar.set_postfix(loss=f"{loss:.4f}", lr=f"{self.schedule.get_last_lr()[0]:.2e}", refresh=False)
-            overdue = recipe.every_minutes is not None and now - saved_at > 60 * recipe.every_minutes
-            # The clocks of processes differ: the main one decides.
-            if stop or self._all_hear(overdue) or (recipe.every_steps and self.step % recipe.every_steps == 0):
+            if stop or overdue or (recipe.every_steps and self.step % recipe.every_steps == 0):
                 self._save()
-                saved_at = started = time.monotonic()
+                started = time.monotonic()
             if stop:
                 raise TrainingStopped(
                     f"stopped at step {self.step}, in epoch {epoch}; it is saved in {self.saved}: add --resume to the "
@@ -201,12 +201,16 @@ class Trainer:
                     stop,
                 )
 
-    def _step(self, batch: dict[str, torch.Tensor]) -> tuple[float, int]:
-        """One step of the optimiser; returns the loss over all processes, and the signal that any of them heard."""
+    def _step(self, batch: dict[str, torch.Tensor]) -> tuple[float, int, bool]:
+        """
+        One step of the optimiser; returns the loss over all processes, the signal that any of them heard, and whether
+        a checkpoint is overdue.
+        """
         accelerator, passes = self.accelerator, self.recipe.passes
         # What the loss is divided by counts the whole batch, of all processes: a mean of means would be another one.
-        told = torch.tensor([float(self.loss.weight(batch["labels"])), self.asked_to_stop], device=accelerator.device)
-        weight, stop = accelerator.reduce(told, reduction="sum").tolist()
+        told = [float(self.loss.weight(batch["labels"])), self.asked_to_stop, self._is_overdue()]
+        told = accelerator.reduce(torch.tensor(told, device=accelerator.device), reduction="sum")
+        weight, stop, overdue = told.tolist()
         total = torch.zeros((), device=accelerator.device)
         parts = [{key: value.tensor_split(passes)[index] for key, value in batch.items()} for index in range(passes)]
         for index, part in enumerate(parts):
@@ -219,7 +223,7 @@ class Trainer:
                 accelerator.backward(loss)
             total += loss.detach()
         loss_value = float(accelerator.reduce(total, reduction="mean"))
-        if not loss_value - loss_value == 0:
+        if not math.isfinite(loss_value):
             raise TrainingFailed(
                 f"the loss became {loss_value} in step {self.step + 1}, and nothing was learnt from it: lower "
                 f"optimiser.learning_rate; {self._what_is_saved()}"
@@ -237,7 +241,16 @@ class Trainer:
         if self.recipe.trackers:
             accelerator.log({"loss": loss_value, "learning_rate": rate}, step=self.step)
         # Of several processes that heard different signals the sum says nothing, but that there was one.
-        return loss_value, self.asked_to_stop or (signal.SIGTERM if stop else 0)
+        return loss_value, self.asked_to_stop or (signal.SIGTERM if stop else 0), overdue > 0
+
+    def _is_overdue(self) -> bool:
+        """Whether it is time for a checkpoint, by the clock of the main process."""
+        minutes = self.recipe.checkpoints.every_minutes
+        return (
+            minutes is not None
+            and self.accelerator.is_main_process
+            and time.monotonic() - self.saved_at > 60 * minutes
+        )
 
     def _validate(self, epoch: int) -> dict[str, float]:
         record: dict[str, float] = {}
@@ -312,7 +325,7 @@ class Trainer:
         }
         with self._disk():
             save_state(self.accelerator, folder, state)
-        self.saved = folder
+        self.saved, self.saved_at = folder, time.monotonic()
         if self.accelerator.is_main_process:
             forget(saved_states(self.output), self.recipe.checkpoints.keep_last)
 
@@ -342,13 +355,6 @@ class Trainer:
             for name in ("steps.jsonl", "metrics.jsonl"):
                 (self.output / name).write_text("", encoding="utf-8")
         self.accelerator.wait_for_everyone()
-
-    def _all_hear(self, flag: bool) -> bool:
-        """What the main process says."""
-        if self.accelerator.num_processes == 1:
-            return flag
-        told = torch.tensor(float(flag and self.accelerator.is_main_process), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(told, reduction="sum"))
 
     def _what_is_saved(self) -> str:
         if self.saved is None:
