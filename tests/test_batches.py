@@ -104,6 +104,20 @@ def test_shards_are_mixed_though_few_groups_are_in_memory() -> None:
     assert reads < 1.1 * len(groups)
 
 
+def test_batches_of_like_length_are_all_utterances_in_random_order() -> None:
+    lengths = np.random.default_rng(1).integers(1_000, 100_000, 1_003)
+    plain, alike = (make(np.ones(1_003, int), keep_last=True, lengths=value) for value in (None, lengths))
+    spread = []
+    for stream in (plain, alike):
+        batches = rows_of(stream)
+        assert sorted(chain(*batches)) == list(range(1_003)) and len(batches[-1]) == 7
+        spread.append(np.mean([np.ptp(lengths[batch]) for batch in batches[:-1]]))
+        means = [lengths[batch].mean() for batch in batches[:50]]
+        assert abs(np.corrcoef(means, range(50))[0, 1]) < 0.5  # short ones do not come first
+    assert spread[1] < 0.05 * spread[0]
+    assert rows_of(alike) != batches
+
+
 def test_broken_utterances_are_named_counted_and_skipped_up_to_a_limit(caplog: pytest.LogCaptureFixture) -> None:
     stream = make(GROUPS["folder"], broken=(3, 77), max_broken=2, keep_last=True)
     assert sorted(chain(*rows_of(stream))) == [row for row in range(203) if row not in (3, 77)]

@@ -284,6 +284,26 @@ def test_training_stops_when_dev_has_not_been_better(corpus: Path, tmp_path: Pat
     assert same(tmp_path / "run/best", tmp_path / "run/epochs" / f"epoch-{figures[best]['epoch']:04}")
 
 
+def test_whole_utterances_are_trained_on(corpus: Path, tmp_path: Path) -> None:
+    import soundfile
+
+    for number, path in enumerate(sorted(corpus.glob("audio/train-*.flac"))):
+        wave = soundfile.read(path)[0]
+        (tmp_path / "audio").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "audio" / path.name, wave[: 4000 + 150 * number], 16_000)
+    for path in corpus.glob("audio/dev-*.flac"):
+        (tmp_path / "audio" / path.name).symlink_to(path)
+    (tmp_path / "manifest.csv").write_text((corpus / "manifest.csv").read_text())
+    recipe = tiny_recipe(corpus, tmp_path / "run", data=data_of(tmp_path, crop="whole", evaluate="whole"))
+    trainer = Trainer(load_recipe(write(tmp_path / "recipe.yaml", recipe)), resume=False)
+    shapes = [(tuple(batch["input_values"].shape), "attention_mask" in batch) for batch in trainer.stream]
+    assert all(shape[1] < 8000 for shape, _ in shapes) and any(masked for _, masked in shapes)
+    trainer.stream.load_state_dict({"epoch": 0, "batch": 0, "broken": []})
+    trainer.run(None)
+    extractor = json.loads((tmp_path / "run/best/preprocessor_config.json").read_text())
+    assert extractor["length_policy"] == "whole"
+
+
 def test_a_checkpoint_is_due_by_the_clock(corpus: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "recipe.yaml", recipe_of(corpus, tmp_path / "run"))
     recipe = load_recipe(path, ["checkpoints.every_minutes=1e-9", "checkpoints.keep_last=100"])

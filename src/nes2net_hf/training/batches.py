@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 logger = logging.getLogger(__name__)
 
+_POOL = 50  # batches whose utterances are sorted by length among each other
 _LANES = 16  # places of a corpus, at least, that neighbouring utterances come from where it is read by groups
 
 
@@ -27,7 +28,9 @@ class Broken(str):
     """What stands for an utterance that could not be read: the reason, in a sentence that names it."""
 
 
-def epoch_order(group_sizes: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+def epoch_order(
+    group_sizes: np.ndarray, batch_size: int, seed: int, epoch: int, lengths: np.ndarray | None = None
+) -> np.ndarray:
     """
     The numbers of all rows, (N,) in the order of an epoch; each `batch_size` of them are a batch.
 
@@ -38,6 +41,8 @@ def epoch_order(group_sizes: np.ndarray, batch_size: int, seed: int, epoch: int)
 
     Args:
         group_sizes: rows in each group, in the corpus's order.
+        lengths: of the rows, in any unit, where batches shall hold utterances of like length: those of 50 batches in a
+            row are sorted, and the batches that they then make are dealt in random order.
     """
     rng = np.random.default_rng([seed, epoch])
     rows = int(group_sizes.sum())
@@ -45,7 +50,13 @@ def epoch_order(group_sizes: np.ndarray, batch_size: int, seed: int, epoch: int)
     order = np.lexsort((rng.random(rows), place_of_row))
     lanes = lane_count(batch_size)
     dealt = rows - rows % lanes
-    return np.concatenate([order[:dealt].reshape(lanes, -1).T.ravel(), order[dealt:]])
+    order = np.concatenate([order[:dealt].reshape(lanes, -1).T.ravel(), order[dealt:]])
+    if lengths is not None:
+        for start in range(0, rows - rows % batch_size, _POOL * batch_size):  # a ragged last batch stays the last
+            pool = order[start : min(start + _POOL * batch_size, rows - rows % batch_size)]
+            batches = pool[np.argsort(lengths[pool], kind="stable")].reshape(-1, batch_size)
+            pool[:] = batches[rng.permutation(len(batches))].ravel()
+    return order
 
 
 def lane_count(batch_size: int) -> int:
@@ -70,6 +81,7 @@ class BatchStream:
         seed: of the order.
         keep_last: whether to keep a ragged last batch.
         workers: processes that read; 0 reads in this one.
+        lengths: as of `epoch_order`.
         max_broken: utterances that may be skipped in a run because they cannot be read.
         pin_memory: hand out page-locked memory, as copies to a GPU want.
 
@@ -90,6 +102,7 @@ class BatchStream:
         seed: int = 0,
         keep_last: bool = False,
         workers: int = 0,
+        lengths: np.ndarray | None = None,
         max_broken: int = 0,
         pin_memory: bool = False,
     ) -> None:
@@ -99,7 +112,8 @@ class BatchStream:
             )
         self.broken: dict[str, None] = {}  # in the order they were met, each once
         self.max_broken = max_broken
-        self._sampler = _Sampler(group_sizes, batch_size, seed, process, processes, passes if keep_last else None)
+        kept = passes if keep_last else None
+        self._sampler = _Sampler(group_sizes, batch_size, seed, process, processes, kept, lengths)
         self._loader: DataLoader = DataLoader(
             dataset,
             batch_sampler=self._sampler,
@@ -159,11 +173,18 @@ class _Sampler:
     """
 
     def __init__(
-        self, group_sizes: np.ndarray, batch_size: int, seed: int, process: int, processes: int, passes: int | None
+        self,
+        group_sizes: np.ndarray,
+        batch_size: int,
+        seed: int,
+        process: int,
+        processes: int,
+        passes: int | None,
+        lengths: np.ndarray | None,
     ) -> None:
         self.epoch = self.batch = 0
         self._group_sizes, self._batch_size, self._seed = group_sizes, batch_size, seed
-        self._process, self._processes = process, processes
+        self._process, self._processes, self._lengths = process, processes, lengths
         whole, rest = divmod(int(group_sizes.sum()), batch_size)
         self.batches = whole + (passes is not None and rest >= processes * passes)
 
@@ -172,7 +193,7 @@ class _Sampler:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, first, size = self.epoch, self.batch, self._batch_size
-        order = epoch_order(self._group_sizes, size, self._seed, epoch)
+        order = epoch_order(self._group_sizes, size, self._seed, epoch, self._lengths)
         for start in range(first * size, self.batches * size, size):
             # Slices, not every n-th: a process keeps to its own lanes. A ragged batch is shared out evenly.
             share = np.array_split(order[start : start + size], self._processes)[self._process]

@@ -69,8 +69,8 @@ class WindowDataset(Dataset):
     and processes.
 
     Args:
-        kind: `train` crops and augments as the recipe says; `dev` takes the first window, or the whole utterance where
-            the recipe evaluates so; `dev_augmented` augments before.
+        kind: `train` augments and crops, or not, as the recipe says; `dev` takes the first window, or the whole
+            utterance where the recipe evaluates so; `dev_augmented` augments before.
         of_frames: whether the label of an item is that of each of its frames, (T,), from the corpus's segment labels.
     """
 
@@ -88,7 +88,7 @@ class WindowDataset(Dataset):
         training = kind == "train"
         self.window_length = (training and recipe.crop_length) or recipe.window_length
         self.crops = training and recipe.crop == "random"
-        self.whole = not training and recipe.evaluate == "whole"
+        self.whole = (recipe.crop if training else recipe.evaluate) == "whole"
         self.extractor = build_extractor(recipe, self.window_length, "whole" if self.whole else "first")
         self.augment = build_chain(recipe.augmentation if kind != "dev" else [])
         self.seed = [seed, 0 if training else 1]
@@ -121,11 +121,20 @@ class WindowDataset(Dataset):
             batch["attention_mask"] = features["attention_mask"]
         return batch
 
-    def by_length(self) -> np.ndarray:
-        """All row numbers (N,): as they come, or by the size of the files where utterances are judged whole."""
+    def lengths(self) -> np.ndarray | None:
+        """
+        Of all rows (N,), the size of the file where utterances are whole, else None.
+
+        Shards do not tell the sizes of what they hold: None, too, and a batch is padded to the longest by chance.
+        """
         if not self.whole or not isinstance(self.rows, TableRows):
-            return np.arange(len(self.rows))
-        return np.argsort([audio_bytes(self.rows[index]) for index in range(len(self.rows))], kind="stable")
+            return None
+        return np.array([audio_bytes(self.rows[index]) for index in range(len(self.rows))])
+
+    def by_length(self) -> np.ndarray:
+        """All row numbers (N,): as they come, or by `lengths`."""
+        lengths = self.lengths()
+        return np.arange(len(self.rows)) if lengths is None else np.argsort(lengths, kind="stable")
 
     def _vary(self, waveform: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
         """(S,) → (S',), augmented over the whole utterance, then cropped, and the sample that it begins at."""

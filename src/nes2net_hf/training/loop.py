@@ -114,6 +114,7 @@ class Trainer:
             seed=recipe.seed,
             keep_last=recipe.keep_last_batch,
             workers=recipe.data.workers,
+            lengths=self.train_set.lengths(),
             max_broken=recipe.data.max_broken,
             pin_memory=self.accelerator.device.type == "cuda",
         )

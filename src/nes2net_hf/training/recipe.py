@@ -71,7 +71,7 @@ class DataRecipe:
     max_broken: int = 10  # training utterances that may be skipped because they cannot be read, in each process
     window_length: int = 64_600  # samples; also the extractor's, so that detection windows as training did
     crop_length: int | None = None  # samples of a training window where it is to be shorter than window_length
-    crop: str = "random"  # of longer training utterances: random | first
+    crop: str = "random"  # of longer training utterances: random | first | whole (batches of like length, padded)
     evaluate: str = "window"  # what dev and, later, the model judge: window (the first one) | whole (utterances)
     normalize: bool = False  # each window to zero mean and unit variance
     augmentation: list[dict[str, Any]] = field(default_factory=list)  # of training utterances: augmentation/chain.py
@@ -263,7 +263,7 @@ _CHOICES = {
     "mixed_precision": ("no", "bf16", "fp16"),
     "model.head": ("utterance", "frames"),
     "model.freeze": ("nothing", "feature_encoder", "encoder"),
-    "data.crop": ("random", "first"),
+    "data.crop": ("random", "first", "whole"),
     "data.evaluate": ("window", "whole"),
     "loss.name": ("cross_entropy", "focal"),
     "optimiser.name": ("adam", "adamw"),
