@@ -199,6 +199,16 @@ def test_absent_noise_is_an_error_before_anything_starts(tmp_path: Path, monkeyp
         load("asvspoof5")
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "training" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_the_shipped_configurations(path: Path) -> None:
+    """It reads them; those of GPUs and of DeepSpeed are not run here."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    kinds = {"cpu": "MULTI_CPU", "ddp": "MULTI_GPU", "fsdp2": "FSDP", "deepspeed_zero2": "DEEPSPEED"}
+    assert config.distributed_type.value == kinds[path.stem] and config.num_processes > 1
+
+
 def test_the_debug_recipe_takes_seconds(tmp_path: Path) -> None:
     answer = run(CONFIGS / "debug.yaml", f"output={tmp_path / 'run'}")
     assert answer.returncode == 0, answer.stderr
