@@ -304,6 +304,19 @@ def test_whole_utterances_are_trained_on(corpus: Path, tmp_path: Path) -> None:
     assert extractor["length_policy"] == "whole"
 
 
+def test_a_run_ends_well_where_matplotlib_is_not_installed(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "matplotlib" else find(name, *more)
+    )
+    run_of(write(tmp_path / "recipe.yaml", recipe_of(corpus, tmp_path / "run")), "epochs=1")
+    assert not (tmp_path / "run/curves.png").exists() and (tmp_path / "run/best").is_dir()
+
+
 def test_a_checkpoint_is_due_by_the_clock(corpus: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "recipe.yaml", recipe_of(corpus, tmp_path / "run"))
     recipe = load_recipe(path, ["checkpoints.every_minutes=1e-9", "checkpoints.keep_last=100"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import math
@@ -424,8 +425,7 @@ def _push(folder: Path, repo_id: str, epoch: int) -> None:
 
 
 def _plot(output: Path) -> None:
-    try:
+    if importlib.util.find_spec("matplotlib") is not None:  # it is an extra
         from ..plotting import plot_curves
-    except ImportError:  # matplotlib is an extra
-        return
-    plot_curves(output / "metrics.jsonl", output / "curves.png")
+
+        plot_curves(output / "metrics.jsonl", output / "curves.png")
