@@ -202,6 +202,9 @@ def test_a_dataset_that_is_not_ours_is_no_shard(shards: Path, tmp_path: Path) ->
     foreign.to_parquet(tmp_path / "data/train-00000-of-00001.parquet")
     rows = load_corpus("dataset", "train", root=tmp_path, columns={"label": "key"})
     assert rows["label"] == [1, 0, 0, 1]
+    [shard] = shard_corpus("dataset", tmp_path / "ours", root=str(tmp_path), split="train", columns={"label": "key"})
+    again = load_corpus("dataset", "train", root=tmp_path / "ours")
+    assert list(again) == list(rows) and shard.name == "train-00000-of-00001.parquet"
     with pytest.raises(CorpusError, match="holds no shards of ours"):
         load_corpus("asvspoof2019-la", "train", root=tmp_path)
 
