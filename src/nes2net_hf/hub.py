@@ -26,3 +26,8 @@ def hub_reason(error: BaseException) -> str | None:
             return _REASONS[type(seen).__name__]
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def why(error: BaseException) -> str:
+    """What went wrong at the Hub, or else what the exception says, on one line and without its full stop."""
+    return hub_reason(error) or " ".join(str(error).split())[:200].rstrip(".")

@@ -25,7 +25,7 @@ from .audio import AudioError
 from .corpora.errors import CorpusError
 from .corpora.loading import TableRows, open_rows
 from .corpora.shards import ShardedRows
-from .corpora.utterances import audio_bytes, read_utterance
+from .corpora.utterances import read_utterance
 from .feature_extraction_nes2net import Nes2NetFeatureExtractor
 from .loading import load_model
 from .training.batches import Broken, BrokenDataError, in_order
@@ -120,9 +120,8 @@ def score_corpus(
 
 def _batches(rows: TableRows | ShardedRows, batch_size: int, whole: bool) -> list[list[int]]:
     """All rows, in batches of neighbours; whole utterances beside those of like size, so that little is padding."""
-    order = np.arange(len(rows))
-    if whole and isinstance(rows, TableRows):
-        order = np.argsort([audio_bytes(rows[int(row)]) for row in order], kind="stable")
+    sizes = rows.sizes() if whole else None
+    order = np.arange(len(rows)) if sizes is None else np.argsort(sizes, kind="stable")
     return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..audio import list_audio, read_audio
-from ..hub import hub_reason
+from ..hub import why
 
 
 class Recordings:
@@ -60,8 +60,7 @@ def _rows(name: str, split: str) -> Any:
     try:
         dataset = load_dataset(name, split=split)
     except Exception as error:
-        reason = hub_reason(error) or " ".join(str(error).split())[:200]
-        raise ValueError(f"dataset {name} could not be loaded: {reason}.") from None
+        raise ValueError(f"dataset {name} could not be loaded: {why(error)}.") from None
     if not isinstance(dataset.features.get("audio"), Audio):
         raise ValueError(f"dataset {name} has no column audio (it has {', '.join(dataset.features)}).")
     if not len(dataset):

@@ -14,7 +14,7 @@ from datasets import Audio, Dataset, IterableDataset, load_dataset
 from datasets.table import InMemoryTable
 
 from ..audio import SAMPLING_RATE
-from ..hub import hub_reason
+from ..hub import why
 from . import asvspoof5, asvspoof2019_la, asvspoof2021_df, asvspoof2021_la, ctrsvdd, in_the_wild, partialspoof
 from .corpus import Corpus, Row
 from .errors import CorpusError
@@ -23,6 +23,7 @@ from .own_data import read_own_data
 from .schema import FEATURES, TEXT_COLUMNS, to_table
 from .shards import ShardedRows, find_shards, is_ours, is_url
 from .tree import Tree
+from .utterances import audio_bytes
 
 _MODULES = (asvspoof2019_la, asvspoof2021_la, asvspoof2021_df, asvspoof5, in_the_wild, partialspoof, ctrsvdd)
 CORPORA: dict[str, Corpus] = {module.CORPUS.name: module.CORPUS for module in _MODULES}
@@ -115,6 +116,10 @@ class TableRows:
 
     def __getitem__(self, index: int) -> Row:
         return self._dataset[int(index)]
+
+    def sizes(self) -> np.ndarray | None:
+        """Of all rows (N,), the sizes of their files."""
+        return np.array([audio_bytes(row) for row in self._dataset])
 
 
 def open_rows(
@@ -289,8 +294,7 @@ def _any_dataset(
     try:
         dataset = load_dataset(path, split=split, streaming=streaming, **options)
     except Exception as error:
-        reason = hub_reason(error) or " ".join(str(error).split())[:200]
-        raise CorpusError(f"dataset {path} could not be loaded: {reason}.") from None
+        raise CorpusError(f"dataset {path} could not be loaded: {why(error)}.") from None
     features = dataset.features
     if features is None:
         raise CorpusError(f"dataset {path} does not say its columns: give a dataset with features.")

@@ -19,6 +19,7 @@ import soundfile
 from datasets import Dataset
 
 from ..cards import render
+from ..hub import why
 from .corpus import Row
 from .errors import CorpusError
 from .labels import LABEL_NAMES
@@ -120,15 +121,12 @@ def push_shards(out: Path, repo_id: str) -> str:
     """
     from huggingface_hub import HfApi
 
-    from ..hub import hub_reason
-
     api = HfApi()
     try:
         repo = api.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=out, repo_type="dataset", ignore_patterns=["*.part"])
     except Exception as error:
-        reason = hub_reason(error) or " ".join(str(error).split())[:200].rstrip(".")
-        raise CorpusError(f"{out} could not be pushed to {repo_id}: {reason}; the shards are kept.") from None
+        raise CorpusError(f"{out} could not be pushed to {repo_id}: {why(error)}; the shards are kept.") from None
     return str(repo)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..hub import hub_reason
+from ..hub import why
 from .corpus import Row
 from .errors import CorpusError
 from .schema import FEATURES
@@ -44,8 +44,7 @@ def find_shards(root: str | os.PathLike[str]) -> dict[str, list[str]]:
         filesystem, path = fsspec.core.url_to_fs(os.fspath(root))
         paths = sorted(filesystem.glob(f"{path}/data/*-of-*.parquet"))
     except Exception as error:  # whatever the file system of that protocol raises
-        reason = hub_reason(error) or " ".join(str(error).split())[:200]
-        raise CorpusError(f"{root} cannot be listed: {reason}.") from None
+        raise CorpusError(f"{root} cannot be listed: {why(error)}.") from None
     found: dict[str, dict[int, str]] = {}
     counts: dict[str, int] = {}
     for path in paths:
@@ -122,6 +121,10 @@ class ShardedRows:
         shard, group, row = self._places[:, index].tolist()
         return self._group(shard, group).slice(row, 1).to_pylist()[0]
 
+    def sizes(self) -> np.ndarray | None:
+        """None: shards do not tell the sizes of what they hold without being read."""
+        return None
+
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_files", "_held")}
 
@@ -161,5 +164,4 @@ def _open(url: str) -> pq.ParquetFile:
 
 
 def _damaged(url: str, error: Exception) -> str:
-    reason = hub_reason(error) or " ".join(str(error).split())[:120].rstrip(".")
-    return f"{url} cannot be read as a shard ({reason}): copy, download or make it again."
+    return f"{url} cannot be read as a shard ({why(error)}): copy, download or make it again."

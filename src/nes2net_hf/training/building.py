@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..configuration_nes2net import Nes2NetConfig
-from ..hub import hub_reason
+from ..hub import why
 from ..modeling_nes2net import (
     MaskedBatchNorm,
     Nes2NetForAudioClassification,
@@ -34,8 +34,7 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
     except OSError as error:
-        reason = hub_reason(error) or " ".join(str(error).split())[:200].rstrip(".")
-        raise RecipeError(f"model.pretrained: {wanted.pretrained} cannot be loaded: {reason}.") from error
+        raise RecipeError(f"model.pretrained: {wanted.pretrained} cannot be loaded: {why(error)}.") from error
     if wanted.lora is not None:
         add_adapters(model, wanted.lora)
     if wanted.freeze == "encoder":

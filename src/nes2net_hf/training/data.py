@@ -14,7 +14,7 @@ from ..configuration_nes2net import ID2LABEL
 from ..corpora import CorpusError
 from ..corpora.loading import TableRows, open_rows
 from ..corpora.shards import ShardedRows
-from ..corpora.utterances import audio_bytes, read_utterance
+from ..corpora.utterances import read_utterance
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from .batches import Broken, lane_count
 from .losses import IGNORED
@@ -89,7 +89,11 @@ class WindowDataset(Dataset):
         self.window_length = (training and recipe.crop_length) or recipe.window_length
         self.crops = training and recipe.crop == "random"
         self.whole = (recipe.crop if training else recipe.evaluate) == "whole"
-        self.extractor = build_extractor(recipe, self.window_length, "whole" if self.whole else "first")
+        self.extractor = Nes2NetFeatureExtractor(
+            window_length=self.window_length,
+            length_policy="whole" if self.whole else "first",
+            do_normalize=recipe.normalize,
+        )
         self.augment = build_chain(recipe.augmentation if kind != "dev" else [])
         self.seed = [seed, 0 if training else 1]
 
@@ -122,14 +126,8 @@ class WindowDataset(Dataset):
         return batch
 
     def lengths(self) -> np.ndarray | None:
-        """
-        Of all rows (N,), the size of the file where utterances are whole, else None.
-
-        Shards do not tell the sizes of what they hold: None, too, and a batch is padded to the longest by chance.
-        """
-        if not self.whole or not isinstance(self.rows, TableRows):
-            return None
-        return np.array([audio_bytes(self.rows[index]) for index in range(len(self.rows))])
+        """Of all rows (N,), the size of the file; None where utterances are not whole, or the corpus does not tell."""
+        return self.rows.sizes() if self.whole else None
 
     def by_length(self) -> np.ndarray:
         """All row numbers (N,): as they come, or by `lengths`."""
@@ -155,10 +153,3 @@ class WindowDataset(Dataset):
         window = samples if self.whole else self.window_length
         middles = np.arange(REACH // 2, window - REACH // 2 + 1, FRAME) % samples  # a short one is repeated
         return np.array(segments, np.int64)[np.minimum((start + middles) // FRAME, len(segments) - 1)]
-
-
-def build_extractor(recipe: DataRecipe, window_length: int, length_policy: str) -> Nes2NetFeatureExtractor:
-    """The feature extractor that does what the recipe says."""
-    return Nes2NetFeatureExtractor(
-        window_length=window_length, length_policy=length_policy, do_normalize=recipe.normalize
-    )

@@ -19,12 +19,12 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed, tqdm
 from torch.optim.lr_scheduler import LambdaLR
 
-from ..modeling_nes2net import Nes2NetForAudioClassification
+from ..hub import why
 from .adapters import without_adapters
 from .batches import BatchStream
 from .building import build_model
 from .checkpoints import copy_folder, forget, load_state, save_state, saved_states, write_folder
-from .data import WindowDataset, build_extractor, open_split
+from .data import WindowDataset, open_split
 from .losses import build_loss
 from .optimisation import build_optimiser, learning_rate_factor, validated_epochs
 from .recipe import Recipe, RecipeError, check_same
@@ -300,11 +300,9 @@ class Trainer:
             _push(self.output / "best", push_to_hub, epoch)
 
     def _write_model(self, folder: Path, weights: Any, threshold: float) -> None:
-        plain: Nes2NetForAudioClassification = self.accelerator.unwrap_model(self.model)
-        policy = "whole" if self.recipe.data.evaluate == "whole" else "first"
-        extractor = build_extractor(self.recipe.data, self.recipe.data.window_length, policy)
+        plain = self.accelerator.unwrap_model(self.model)
         plain.config.threshold = threshold
-
+        extractor = self.dev_sets["dev"].extractor  # the model is to judge as it was judged
         if self.recipe.model.lora is not None:
             weights = without_adapters(plain, weights)
 
@@ -415,13 +413,11 @@ def _push(folder: Path, repo_id: str, epoch: int) -> None:
     """A failure is said and does not stop training: the next best is pushed again."""
     from huggingface_hub import HfApi
 
-    from ..hub import hub_reason
-
     try:
         HfApi().create_repo(repo_id, private=True, exist_ok=True)
         HfApi().upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"epoch {epoch}")
     except Exception as error:
-        logger.warning("epoch %d was not pushed to %s: %s", epoch, repo_id, hub_reason(error) or error)
+        logger.warning("epoch %d was not pushed to %s: %s", epoch, repo_id, why(error))
 
 
 def _plot(output: Path) -> None:

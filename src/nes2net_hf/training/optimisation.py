@@ -27,7 +27,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in learning:
         rate = top
-        if ".encoder." in f".{name}" and ".nes2net.encoder." in f".{name}":
+        if name.startswith("nes2net.encoder."):
             match = _LAYER.search(name)
             below = layers - 1 - int(match[1]) if match else layers
             rate = encoder_rate * recipe.optimiser.layer_decay**below
