@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from nes2net_hf import __version__, commands
+from nes2net_hf import __version__
+from nes2net_hf.commands import detect as commands
 from nes2net_hf.detection import Detector
 from nes2net_hf.plotting import envelope
 

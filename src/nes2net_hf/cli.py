@@ -105,7 +105,7 @@ def detect(
 
     Exit codes: 0 all were judged, 1 some could not be, 2 wrong usage, 130 interrupted.
     """
-    from .commands import DetectOptions, run_detect
+    from .commands.detect import DetectOptions, run_detect
 
     options = DetectOptions(
         paths=paths or [],
@@ -166,7 +166,7 @@ def convert(
 
     Exit codes: 0 converted, 1 it cannot be, 2 wrong usage, 130 interrupted.
     """
-    from .commands import ConvertOptions, run_convert
+    from .commands.convert import ConvertOptions, run_convert
 
     options = ConvertOptions(
         source=source,
@@ -199,7 +199,7 @@ def augment(
 
     Exit codes: 0 written, 1 it could not be, 2 wrong usage.
     """
-    from .commands import run_augment
+    from .commands.augment import run_augment
 
     raise typer.Exit(run_augment(source, out, recipe, seed, plot))
 
@@ -229,7 +229,7 @@ def check(
 
     Exit codes: 0 whole, 1 not, 2 wrong usage, 130 interrupted.
     """
-    from .commands import run_corpus_check
+    from .commands.corpus import run_corpus_check
 
     raise typer.Exit(run_corpus_check(name, root, split, columns or [], labels or [], full))
 
@@ -258,7 +258,7 @@ def shard(
 
     Exit codes: 0 written, 1 it could not be, 2 wrong usage, 130 interrupted.
     """
-    from .commands import ShardOptions, run_corpus_shard
+    from .commands.corpus import ShardOptions, run_corpus_shard
 
     options = ShardOptions(name, root, out, split, columns or [], labels or [], flac, allow_missing, shard_size, push)
     raise typer.Exit(run_corpus_shard(options))

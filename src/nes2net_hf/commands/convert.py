@@ -1,0 +1,73 @@
+"""`nes2net convert`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .common import UsageError, as_utf8, be_quiet, say
+
+
+@dataclass
+class ConvertOptions:
+    """What `nes2net convert` was asked for."""
+
+    source: str
+    out: Path | None
+    revision: str | None
+    encoder_config: Path | None
+    activation: str | None
+    dilation: int | None
+    dry_run: bool
+    force: bool
+    verify: Path | None
+    back: bool
+    original: Path | None
+
+
+def run_convert(options: ConvertOptions) -> int:
+    """Converts and says what was found; returns the exit code."""
+    from ..conversion import ConversionError, convert, to_official
+
+    be_quiet()
+    as_utf8(sys.stdout)
+    try:
+        _check_conversion(options)
+        if options.back:
+            assert options.out is not None
+            to_official(options.source, options.out, original=options.original, force=options.force, report=print)
+        else:
+            convert(
+                options.source,
+                None if options.dry_run else options.out,
+                revision=options.revision,
+                encoder_config=options.encoder_config,
+                activation=options.activation,
+                dilation=options.dilation,
+                force=options.force,
+                verify=options.verify,
+                report=print,
+            )
+        return 0
+    except UsageError as error:
+        say(f"Error: {error}")
+        return 2
+    except ConversionError as error:
+        say(f"Error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("Interrupted: nothing was written.")
+        return 130
+
+
+def _check_conversion(options: ConvertOptions) -> None:
+    forward = (options.revision, options.encoder_config, options.activation, options.dilation, options.verify)
+    if options.back and (options.dry_run or any(value is not None for value in forward)):
+        raise UsageError("--to-official goes with --from and --force only.")
+    if options.original is not None and not options.back:
+        raise UsageError("--from is for --to-official.")
+    if options.out is None and not options.dry_run:
+        raise UsageError("name OUT, what to write, or ask for a --dry-run.")
+    if options.dry_run and options.verify is not None:
+        raise UsageError("--verify needs a written folder: leave --dry-run away.")
