@@ -94,8 +94,8 @@ class Trainer:
                 f"{recipe.passes} passes each: change one of them."
             )
         if self.accelerator.device.type == "cpu":
-            # accelerate launch leaves each process one thread unless told otherwise; share out all cores.
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+            # accelerate launch leaves each process one thread unless told otherwise; share out the cores that are ours.
+            torch.set_num_threads(max(1, _cores() // processes))
         states = saved_states(self.output) if resume else []
         self._settle_output(bool(states))
         set_seed(recipe.seed)
@@ -389,6 +389,11 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _cores() -> int:
+    """Those this process may run on: a cluster, or taskset, may have given it a part of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:
