@@ -1,26 +1,48 @@
-"""Bootstrap confidence intervals of the equal error rate, by speaker or by utterance."""
+"""Bootstrap confidence intervals of error rates and costs, and paired comparisons, by speaker or by utterance."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .cllr import cllr
+from .dcf import ASVSPOOF5_COSTS, DetectionCosts, actual_dcf, min_dcf
 from .eer import check_scores, equal_error_rate
 
-# Resamples are handled in slabs so that the trial-by-resample table stays near this many cells (about 200 MB).
-_CELLS_PER_SLAB = 8_000_000
+# Resamples are handled in slabs so that tables stay near this many cells.
+_CELLS_PER_SLAB = 2_000_000
+RESAMPLES, CONFIDENCE = 1000, 0.95
 
 
 class Interval(NamedTuple):
-    """`estimate` on all trials, percentile bounds `low` and `high`, and `unit`: what was drawn again."""
+    """`estimate` on all trials, bounds `low` and `high`, and `unit`: what was drawn again."""
 
     estimate: float
     low: float
     high: float
     unit: str
+
+
+class Difference(NamedTuple):
+    """EER of one system minus that of another on the same trials, with bounds, two-sided p-value and `unit`."""
+
+    estimate: float
+    low: float
+    high: float
+    p_value: float
+    unit: str
+
+
+class Intervals(NamedTuple):
+    """Of the figures of one system."""
+
+    eer: Interval
+    min_dcf: Interval
+    act_dcf: Interval
+    cllr: Interval
 
 
 def bootstrap_eer(
@@ -29,11 +51,13 @@ def bootstrap_eer(
     *,
     bonafide_speakers: Sequence[str] | None = None,
     spoof_speakers: Sequence[str] | None = None,
-    resamples: int = 1000,
-    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap interval of the EER (Efron & Tibshirani 1993, chapter 13).
+    """
+    Expanded percentile bootstrap interval of the EER (Efron & Tibshirani 1993, chapter 13; Hesterberg 2015, section
+    3.3, who widens it as Student's t does, for plain percentiles hold the truth too rarely where speakers are few).
 
     Utterances of one speaker are not independent, so whole speakers are drawn with replacement where speakers are
     given (cluster bootstrap); otherwise utterances, each class by itself. Speakers with bona fide trials only, with
@@ -51,36 +75,148 @@ def bootstrap_eer(
     Raises:
         ValueError: a class is empty, scores are not finite, or speakers do not match the scores.
     """
-    bonafide = check_scores(bonafide_scores, "bonafide_scores")
-    spoof = check_scores(spoof_scores, "spoof_scores")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}.")
-    if (bonafide_speakers is None) != (spoof_speakers is None):
-        raise ValueError("Give the speakers of both classes or of neither.")
-    if bonafide_speakers is not None and spoof_speakers is not None:
-        if (len(bonafide_speakers), len(spoof_speakers)) != (bonafide.size, spoof.size):
-            raise ValueError(
-                f"{len(bonafide_speakers)} and {len(spoof_speakers)} speakers were given for "
-                f"{bonafide.size} bona fide and {spoof.size} spoofed scores."
-            )
-        unit, cluster, strata = "speaker", *_speaker_strata(bonafide_speakers, spoof_speakers)
-    else:
-        unit, cluster = "utterance", np.arange(bonafide.size + spoof.size)
-        strata = [cluster[: bonafide.size], cluster[bonafide.size :]]
+    resampler = _Resampler(bonafide_scores, spoof_scores, bonafide_speakers, spoof_speakers)
+    [draws] = resampler.draw(resamples, seed, [resampler.system(bonafide_scores, spoof_scores).eer])
+    eer = equal_error_rate(bonafide_scores, spoof_scores).eer
+    return Interval(eer, *resampler.bounds(draws, confidence), resampler.unit)
 
-    scores = np.concatenate([bonafide, spoof])
-    order = np.argsort(scores, kind="stable")
-    is_bonafide = order < bonafide.size
-    cluster = cluster[order]
-    rng = np.random.default_rng(seed)
-    slab = max(1, _CELLS_PER_SLAB // scores.size)
-    draws: list[NDArray[np.float64]] = []
-    for start in range(0, resamples, slab):
-        times_drawn = _draw(strata, min(slab, resamples - start), rng)
-        draws.append(_weighted_eer(times_drawn[:, cluster], is_bonafide))
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(np.concatenate(draws), [tail, 100 - tail])
-    return Interval(equal_error_rate(bonafide, spoof).eer, float(low), float(high), unit)
+
+def bootstrap(
+    bonafide_scores: ArrayLike,
+    spoof_scores: ArrayLike,
+    *,
+    bonafide_speakers: Sequence[str] | None = None,
+    spoof_speakers: Sequence[str] | None = None,
+    costs: DetectionCosts = ASVSPOOF5_COSTS,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> Intervals:
+    """
+    Intervals of EER, minimum and actual DCF and Cllr over the same resamples; arguments as of `bootstrap_eer`.
+
+    Raises:
+        ValueError: as `bootstrap_eer`.
+    """
+    resampler = _Resampler(bonafide_scores, spoof_scores, bonafide_speakers, spoof_speakers)
+    system = resampler.system(bonafide_scores, spoof_scores)
+    estimates = (
+        equal_error_rate(bonafide_scores, spoof_scores).eer,
+        min_dcf(bonafide_scores, spoof_scores, costs).dcf,
+        actual_dcf(bonafide_scores, spoof_scores, costs),
+        cllr(bonafide_scores, spoof_scores),
+    )
+    figures = [system.eer, system.min_dcf(costs), system.actual_dcf(costs), system.cllr()]
+    draws = resampler.draw(resamples, seed, figures)
+    intervals = (
+        Interval(estimate, *resampler.bounds(values, confidence), resampler.unit)
+        for estimate, values in zip(estimates, draws, strict=True)
+    )
+    return Intervals(*intervals)
+
+
+def compare_eer(
+    first: tuple[ArrayLike, ArrayLike],
+    second: tuple[ArrayLike, ArrayLike],
+    *,
+    bonafide_speakers: Sequence[str] | None = None,
+    spoof_speakers: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> Difference:
+    """
+    Whether two systems differ on the same trials: EER of the second minus EER of the first, over paired resamples.
+
+    Args:
+        first, second: scores of bona fide (N,) and spoofed (M,) trials, the same trials in the same order.
+        others: as of `bootstrap_eer`. The p-value is twice the smaller share of resamples on either side of zero.
+
+    Raises:
+        ValueError: as `bootstrap_eer`, or the systems have other numbers of trials.
+    """
+    resampler = _Resampler(*first, bonafide_speakers, spoof_speakers)
+    one, other = resampler.draw(resamples, seed, [resampler.system(*first).eer, resampler.system(*second).eer])
+    difference = other - one
+    tail = min(np.count_nonzero(difference <= 0), np.count_nonzero(difference >= 0))
+    estimate = equal_error_rate(*second).eer - equal_error_rate(*first).eer
+    return Difference(
+        estimate, *resampler.bounds(difference, confidence), min(1.0, 2 * (tail + 1) / (resamples + 1)), resampler.unit
+    )
+
+
+# Times that each cluster was drawn in each resample (K, R), whole numbers → a figure of each resample (R,).
+Figure = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+class _Resampler:
+    """Draws speakers or utterances (clusters, K of them) again, for any number of figures at once."""
+
+    def __init__(
+        self,
+        bonafide_scores: ArrayLike,
+        spoof_scores: ArrayLike,
+        bonafide_speakers: Sequence[str] | None,
+        spoof_speakers: Sequence[str] | None,
+    ) -> None:
+        self.bonafide = check_scores(bonafide_scores, "bonafide_scores").size
+        self.spoof = check_scores(spoof_scores, "spoof_scores").size
+        if (bonafide_speakers is None) != (spoof_speakers is None):
+            raise ValueError("Give the speakers of both classes or of neither.")
+        if bonafide_speakers is not None and spoof_speakers is not None:
+            if (len(bonafide_speakers), len(spoof_speakers)) != (self.bonafide, self.spoof):
+                raise ValueError(
+                    f"{len(bonafide_speakers)} and {len(spoof_speakers)} speakers were given for "
+                    f"{self.bonafide} bona fide and {self.spoof} spoofed scores."
+                )
+            self.unit = "speaker"
+            self._cluster, self._strata = _speaker_strata(bonafide_speakers, spoof_speakers)
+        else:
+            self.unit = "utterance"
+            self._cluster = np.arange(self.bonafide + self.spoof)
+            self._strata = [self._cluster[: self.bonafide], self._cluster[self.bonafide :]]
+
+    def system(self, bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> _System:
+        """The scores of one system on these trials."""
+        bonafide = check_scores(bonafide_scores, "bonafide_scores")
+        spoof = check_scores(spoof_scores, "spoof_scores")
+        if (bonafide.size, spoof.size) != (self.bonafide, self.spoof):
+            raise ValueError(
+                f"the systems have other trials: {self.bonafide} bona fide and {self.spoof} spoofed scores against "
+                f"{bonafide.size} and {spoof.size}."
+            )
+        return _System(bonafide, spoof, self._cluster)
+
+    def draw(self, resamples: int, seed: int, figures: Sequence[Figure]) -> list[NDArray[np.float64]]:
+        """Each figure of each resample, (R,)."""
+        if resamples < 1:
+            raise ValueError(f"resamples must be at least 1, got {resamples}.")
+        values = [[figure(drawn) for figure in figures] for drawn in self._slabs(resamples, seed)]
+        return [np.concatenate(parts) for parts in zip(*values, strict=True)]
+
+    def bounds(self, draws: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+        """Of resampled figures (R,), the percentiles between which `confidence` lies."""
+        from scipy.special import ndtr, stdtrit
+
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must lie between 0 and 1, got {confidence}.")
+        drawn = sum(stratum.size for stratum in self._strata)
+        freedom = max(1, drawn - len(self._strata))
+        tail = ndtr(stdtrit(freedom, (1 - confidence) / 2) * np.sqrt((freedom + 1) / freedom))
+        low, high = np.quantile(draws, [tail, 1 - tail])
+        return float(low), float(high)
+
+    def _slabs(self, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+        rng = np.random.default_rng(seed)
+        clusters = sum(stratum.size for stratum in self._strata)
+        slab = max(1, _CELLS_PER_SLAB // clusters)
+        for start in range(0, resamples, slab):
+            times = np.zeros((min(slab, resamples - start), clusters))
+            for row in times:
+                for stratum in self._strata:
+                    picks = rng.integers(stratum.size, size=stratum.size)
+                    row[stratum] = np.bincount(picks, minlength=stratum.size)
+            yield np.ascontiguousarray(times.T)
 
 
 def _speaker_strata(
@@ -94,53 +230,117 @@ def _speaker_strata(
     return cluster, [np.flatnonzero(kind) for kind in kinds if kind.any()]
 
 
-def _draw(strata: list[NDArray[np.int64]], resamples: int, rng: np.random.Generator) -> NDArray[np.int32]:
-    """(R, clusters) how often each cluster was drawn, as many draws per stratum as it has clusters."""
-    times_drawn = np.zeros((resamples, sum(stratum.size for stratum in strata)), dtype=np.int32)
-    for stratum in strata:
-        picks = stratum[rng.integers(stratum.size, size=(resamples, stratum.size))]
-        np.add.at(times_drawn, (np.arange(resamples)[:, None], picks), 1)
-    return times_drawn
-
-
-def _weighted_eer(weights: NDArray[np.int32], is_bonafide: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """EER of each resample, equal to `equal_error_rate` on trials repeated `weights` times (tested).
-
-    Args:
-        weights: (R, N) repetitions of each trial, in ascending order of score.
-        is_bonafide: (N,) class of each trial.
+class _System:
     """
-    rows = np.arange(weights.shape[0])
-    miss = np.cumsum(weights * is_bonafide, axis=1)
-    correct = np.cumsum(weights * ~is_bonafide, axis=1)
-    n_bonafide, n_spoof = miss[:, -1], correct[:, -1]
-    # The curves cross at the first trial after whose rejection the miss rate has caught up with the false alarms.
-    crossed = miss * n_spoof[:, None].astype(np.int64) >= (n_spoof[:, None] - correct) * n_bonafide[:, None].astype(
-        np.int64
-    )
-    at = np.argmax(crossed, axis=1)
-    before = np.maximum(at - 1, 0)
-    miss_0 = np.where(at > 0, miss[rows, before], 0)
-    correct_0 = np.where(at > 0, correct[rows, before], 0)
-    # A repeated trial is several steps of one of the two curves, while the other stands still: look at each step on
-    # either side of the crossing and keep the closer pair, the earlier one where both are as close.
-    steps_bonafide = _steps_to_cross(miss_0, n_bonafide, 1 - correct_0 / n_spoof)
-    steps_spoof = _steps_to_cross(correct_0, n_spoof, 1 - miss_0 / n_bonafide)
-    best_gap = np.full(rows.size, np.inf)
-    eer = np.zeros(rows.size)
-    for back in (1, 0):
-        rejected_bonafide = np.where(is_bonafide[at], miss_0 + steps_bonafide - back, miss_0)
-        rejected_spoof = np.where(is_bonafide[at], correct_0, correct_0 + steps_spoof - back)
-        miss_rate, false_alarm = rejected_bonafide / n_bonafide, 1 - rejected_spoof / n_spoof
-        gap = np.abs(miss_rate - false_alarm)
-        closer = gap < best_gap
-        best_gap = np.where(closer, gap, best_gap)
-        eer = np.where(closer, (miss_rate + false_alarm) / 2, eer)
-    return eer
+    Figures of one system over trials that are repeated as often as their clusters were drawn.
+
+    Trials are in the order of `det_curve`: by score, of equal ones bona fide first. Point p of the curve has rejected
+    the first p of them.
+    """
+
+    def __init__(self, bonafide: NDArray[np.float64], spoof: NDArray[np.float64], cluster: NDArray[np.int64]) -> None:
+        self._bonafide, self._spoof = bonafide, spoof
+        self._clusters = cluster[: bonafide.size], cluster[bonafide.size :]
+        order = np.argsort(np.concatenate([bonafide, spoof]), kind="stable")
+        self._is_bonafide, self._cluster = order < bonafide.size, cluster[order]
+        self._block = int(np.ceil(np.sqrt(order.size)))  # trials
+        self._coarse = self._counts(np.append(np.arange(self._block, order.size, self._block), order.size))
+
+    def eer(self, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(R,) equal to `equal_error_rate` of the trials so repeated (tested)."""
+        miss, correct = self._rejected(drawn, self._coarse)
+        bonafide, spoof = miss[-1], correct[-1]
+        rows = np.arange(drawn.shape[1])
+        # The curves cross in the first block at whose end the miss rate has caught up with the false alarm rate …
+        block = np.argmax(miss * spoof >= (spoof - correct) * bonafide, axis=0)
+        before = np.maximum(block - 1, 0)
+        miss_0 = np.where(block > 0, miss[before, rows], 0)
+        correct_0 = np.where(block > 0, correct[before, rows], 0)
+        # … and there at the first trial.
+        trials = np.minimum(block[:, None] * self._block + np.arange(self._block), self._is_bonafide.size - 1)
+        weights = drawn[self._cluster[trials], rows[:, None]]
+        weights[:, 1:][trials[:, 1:] == trials[:, :-1]] = 0  # the last block may be shorter
+        miss = miss_0[:, None] + np.cumsum(weights * self._is_bonafide[trials], axis=1)
+        correct = correct_0[:, None] + np.cumsum(weights * ~self._is_bonafide[trials], axis=1)
+        at = np.argmax(miss * spoof[:, None] >= (spoof[:, None] - correct) * bonafide[:, None], axis=1)
+        crosses_as_bonafide = self._is_bonafide[trials[rows, at]]
+        miss_0 = np.where(at > 0, miss[rows, at - 1], miss_0)
+        correct_0 = np.where(at > 0, correct[rows, at - 1], correct_0)
+        # A repeated trial is several steps of one of the two curves, while the other stands still: look at each step
+        # on either side of the crossing and keep the closer pair, the earlier one where both are as close.
+        steps_bonafide = _steps_to_cross(miss_0, bonafide, 1 - correct_0 / spoof)
+        steps_spoof = _steps_to_cross(correct_0, spoof, 1 - miss_0 / bonafide)
+        best_gap, eer = np.full(rows.size, np.inf), np.zeros(rows.size)
+        for back in (1, 0):
+            rejected_bonafide = np.where(crosses_as_bonafide, miss_0 + steps_bonafide - back, miss_0)
+            rejected_spoof = np.where(crosses_as_bonafide, correct_0, correct_0 + steps_spoof - back)
+            miss_rate, false_alarm = rejected_bonafide / bonafide, 1 - rejected_spoof / spoof
+            gap = np.abs(miss_rate - false_alarm)
+            closer = gap < best_gap
+            best_gap = np.where(closer, gap, best_gap)
+            eer = np.where(closer, (miss_rate + false_alarm) / 2, eer)
+        return eer
+
+    def min_dcf(self, costs: DetectionCosts) -> Figure:
+        """Of these costs."""
+        # The cost falls over spoofed trials and rises over bona fide ones: its minimum lies between those and these.
+        after_spoof = np.concatenate([[True], ~self._is_bonafide])
+        before_bonafide = np.concatenate([self._is_bonafide, [True]])
+        points = np.flatnonzero(after_spoof & before_bonafide)
+        counts = self._counts(points)
+        slab = max(1, _CELLS_PER_SLAB // points.size)
+        totals = [np.bincount(cluster, minlength=self._cluster.max() + 1).astype(float) for cluster in self._clusters]
+
+        def lowest(drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+            miss, correct = self._rejected(drawn, counts)
+            bonafide, spoof = (total @ drawn for total in totals)
+            return costs.cost(miss / bonafide, 1 - correct / spoof).min(axis=0)
+
+        return lambda drawn: np.concatenate(
+            [lowest(drawn[:, start : start + slab]) for start in range(0, drawn.shape[1], slab)]
+        )
+
+    def actual_dcf(self, costs: DetectionCosts) -> Figure:
+        """At the threshold of these costs."""
+        missed = self._mean(self._bonafide < costs.threshold, 0)
+        accepted = self._mean(self._spoof >= costs.threshold, 1)
+        return lambda drawn: costs.cost(missed(drawn), accepted(drawn))
+
+    def cllr(self) -> Figure:
+        """In bits."""
+        bonafide = self._mean(np.logaddexp(0, -self._bonafide), 0)
+        spoof = self._mean(np.logaddexp(0, self._spoof), 1)
+        return lambda drawn: (bonafide(drawn) + spoof(drawn)) / np.log(4)
+
+    def _mean(self, values: NDArray, which: int) -> Figure:
+        """Of one value for each trial of a class."""
+        cluster, size = self._clusters[which], self._cluster.max() + 1
+        sums, counts = np.bincount(cluster, values, size), np.bincount(cluster, minlength=size).astype(float)
+        return lambda drawn: (sums @ drawn) / (counts @ drawn)
+
+    def _counts(self, points: NDArray[np.int64]) -> tuple[Any, Any]:
+        """How many bona fide and spoofed trials each cluster has between a point and the one before, (P, K) each."""
+        from scipy.sparse import coo_array
+
+        interval = np.searchsorted(points, np.arange(self._cluster.size), side="right")
+        kept = interval < points.size  # trials behind the last point
+        shape = (points.size, self._cluster.max() + 1)
+        return tuple(
+            coo_array(
+                (np.ones(np.count_nonzero(chosen)), (interval[chosen], self._cluster[chosen])), shape=shape
+            ).tocsr()
+            for chosen in (kept & self._is_bonafide, kept & ~self._is_bonafide)
+        )
+
+    def _rejected(
+        self, drawn: NDArray[np.float64], counts: tuple[Any, Any]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Bona fide and spoofed trials rejected at each point of each resample, (P, R) each."""
+        return np.cumsum(counts[0] @ drawn, axis=0), np.cumsum(counts[1] @ drawn, axis=0)
 
 
 def _steps_to_cross(
-    done: NDArray[np.signedinteger], total: NDArray[np.signedinteger], goal: NDArray[np.float64]
+    done: NDArray[np.float64], total: NDArray[np.float64], goal: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Fewest further steps after which `(done + steps) / total` reaches `goal`, at least one."""
     return np.maximum(np.ceil(goal * total - 1e-9) - done, 1)
