@@ -50,6 +50,7 @@ class ShardOptions:
     allow_missing: bool
     shard_size: int
     push: str | None
+    form: str
 
 
 def run_corpus_shard(options: ShardOptions) -> int:
@@ -72,6 +73,7 @@ def run_corpus_shard(options: ShardOptions) -> int:
                 split=options.split,
                 flac=options.flac,
                 shard_bytes=options.shard_size * 1_000_000,
+                form=options.form,
                 progress=count,
                 allow_missing=options.allow_missing,
                 columns=columns,

@@ -10,27 +10,45 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
-from datasets import Dataset
+from datasets import Dataset, Features
 
 from ..cards import render
 from ..hub import why
+from .arena_form import ARENA_FEATURES, SPLIT, check_utterance_ids, eval_yaml, to_arena
 from .corpus import Row
 from .errors import CorpusError
 from .labels import LABEL_NAMES
 from .loading import CORPORA, OWN_DATA, load_corpus
-from .schema import FEATURES, TEXT_COLUMNS, to_table
-from .shards import shard_name
+from .schema import FEATURES, TEXT_COLUMNS
+from .shards import find_shards, shard_name
 from .tree import Tree
 
 SHARD_BYTES = 500_000_000  # of audio; what the Hub advises for a file that is streamed
 GROUP_ROWS = 32  # of a row group, which readers hold whole: some megabytes
 _FLAC_SUBTYPES = {"PCM_S8": "PCM_S8", "PCM_U8": "PCM_S8", "PCM_16": "PCM_16", "PCM_24": "PCM_24"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a row becomes in a shard."""
+
+    features: Features
+    pack: Callable[[Row], Row]
+    """Of a row of our columns with the bytes of its audio."""
+    repeating: tuple[str, ...]
+    """Columns that have few values."""
+
+
+NES2NET, ARENA = "nes2net", "arena"
+FORMS = {NES2NET: Form(FEATURES, lambda row: row, TEXT_COLUMNS), ARENA: Form(ARENA_FEATURES, to_arena, ())}
 
 
 @dataclass
@@ -50,6 +68,7 @@ class SplitRecord:
     """SHA-256 over the utterances, their sizes and the options: another corpus cannot go on in the same folder."""
     shards: dict[str, Shard] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
+    form: str = NES2NET
 
 
 def shard_corpus(
@@ -60,11 +79,13 @@ def shard_corpus(
     split: str | None = None,
     flac: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    form: str = NES2NET,
     progress: Callable[[int], None] = lambda rows: None,
     **options: Any,
 ) -> list[Path]:
     """
-    Writes `out/data/SPLIT-00000-of-00012.parquet` …, `out/shards.json` with their checksums, and a dataset card.
+    Writes `out/data/SPLIT-00000-of-00012.parquet` …, `out/shards.json` with their checksums, and a dataset card; of
+    the form `"arena"` an `eval.yaml` too.
 
     A shard is written beside, read back, compared row by row with what went in, and renamed; finished ones whose
     checksum is still right are not made again, so that a stopped run goes on, and ends with the same files.
@@ -74,9 +95,11 @@ def shard_corpus(
         out: the folder to write.
         root: as of `load_corpus`.
         split: one; all whose protocol is there if None. Your own data are split by their `partition`, where they have
-            it, and are else one split `train`.
+            it, and are else one split `train`. Of the form `"arena"`, which has one split, the one that becomes it.
         flac: recode what is PCM (WAV, AIFF) to FLAC, with equal samples; what else there is keeps its bytes.
         shard_bytes: of audio in a shard, about.
+        form: `"nes2net"`, our columns, or `"arena"`, those of the Speech Anti-Spoofing Arena (`arena_form`). Its card
+            and `eval.yaml` stay as they are where they are there already, with what was filled in.
         progress: told of each row that is done.
         **options: of `load_corpus`: `condition`, `where`, `allow_missing`, `columns`, `label_map`.
 
@@ -87,13 +110,26 @@ def shard_corpus(
         CorpusError: as `load_corpus`; or `out` holds shards of something else, or a file is not what it was.
         OSError: the disk is full, or cannot be written.
     """
+    if form not in FORMS:
+        raise CorpusError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
     data = out / "data"
     data.mkdir(parents=True, exist_ok=True)
     records = _read_records(out)
+    if any(record.form != form for record in records.values()):
+        raise CorpusError(f"{out} holds shards of another form than {form}: name another folder, or remove it.")
+    parts = list(_splits(name, split, root, options))
+    if form == ARENA:
+        if len(parts) > 1:
+            named = ", ".join(part for part, _ in parts)
+            raise CorpusError(f"split: the Arena's form has one split, and {name} has {named}: choose one of them.")
+        parts = [(SPLIT, load) for _, load in parts]
     written: list[Path] = []
-    for part, dataset in _splits(name, split, root, options):
+    for part, load in parts:
+        dataset = load()
+        if form == ARENA:
+            check_utterance_ids(dataset["utterance_id"])
         plan, fingerprint = _plan(dataset, flac, shard_bytes)
-        record = records.setdefault(part, SplitRecord(fingerprint))
+        record = records.setdefault(part, SplitRecord(fingerprint, form=form))
         if record.fingerprint != fingerprint:
             raise CorpusError(
                 f"{out} holds shards of {part} from other files or options: name another folder, or remove it."
@@ -102,13 +138,20 @@ def shard_corpus(
         for index, rows in enumerate(plan):
             path = data / shard_name(part, index, len(plan))
             if not _is_whole(path, record.shards.get(path.name)):
-                record.shards[path.name] = _write_shard(path, (dataset[row] for row in rows), flac, progress)
+                record.shards[path.name] = _write_shard(
+                    path, (dataset[row] for row in rows), FORMS[form], flac, progress
+                )
                 _write_records(out, records)
             else:
                 progress(len(rows))
             written.append(path)
-    card = render("corpus.md", **_card_fields(name, records))
-    _replace(out / "README.md", card.encode())
+    fields = _card_fields(name, records, form, split)
+    texts = {"README.md": render("corpus.md", **fields)}
+    if form == ARENA:
+        texts["eval.yaml"] = eval_yaml(out.resolve().name, fields["title"], records[SPLIT].labels)
+        texts = {file: text for file, text in texts.items() if not (out / file).exists()}
+    for file, text in texts.items():
+        _replace(out / file, text.encode())
     return written
 
 
@@ -130,27 +173,36 @@ def push_shards(out: Path, repo_id: str) -> str:
     return str(repo)
 
 
-def _splits(name: str, split: str | None, root: str, options: dict[str, Any]) -> Iterator[tuple[str, Dataset]]:
+def _splits(
+    name: str, split: str | None, root: str, options: dict[str, Any]
+) -> Iterator[tuple[str, Callable[[], Dataset]]]:
+    """The name of each split and what loads it."""
+
     def load(part: str | None, **more: Any) -> Dataset:
         dataset = load_corpus(name, part, root=root, **{**options, **more})
         assert isinstance(dataset, Dataset)
         return dataset
 
+    def of_partition(part: str) -> Callable[[], Dataset]:
+        return partial(load, None, where={**options.get("where", {}), "partition": part})
+
     if name in CORPORA:
         corpus, tree = CORPORA[name], Tree(root)
         parts = [split] if split else [part for part in corpus.protocols if corpus.has_protocol(tree, part)]
         for part in parts or list(corpus.protocols)[:1]:  # of none, the first is read for the error that says so
-            yield part, load(part)
+            yield part, partial(load, part)
     elif name == OWN_DATA and split is None:
         whole = load(None)
         parts = sorted(set(whole["partition"]) - {None})
         if not parts or None in whole["partition"]:
-            yield "train", whole
+            yield "train", lambda: whole
         else:
             for part in parts:
-                yield part, load(None, where={**options.get("where", {}), "partition": part})
+                yield part, of_partition(part)
+    elif name == OWN_DATA and split and not find_shards(root):
+        yield split, of_partition(split)
     else:
-        yield split or "train", load(split)
+        yield split or "train", partial(load, split)
 
 
 def _plan(dataset: Dataset, flac: bool, shard_bytes: int) -> tuple[list[range], str]:
@@ -176,23 +228,24 @@ def _size(row: Row) -> int:
         raise CorpusError(f"{row['audio']['path']} cannot be read ({error.strerror}).") from None
 
 
-def _write_shard(path: Path, rows: Iterator[Row], flac: bool, progress: Callable[[int], None]) -> Shard:
+def _write_shard(path: Path, rows: Iterator[Row], form: Form, flac: bool, progress: Callable[[int], None]) -> Shard:
     part = path.with_name(path.name + ".part")
     digests: list[bytes] = []
     held: list[Row] = []
     # Audio is compressed already. Statistics would be most of what a reader has to keep of each file.
-    options = {"compression": "none", "write_statistics": False, "use_dictionary": list(TEXT_COLUMNS)}
-    with pq.ParquetWriter(part, FEATURES.arrow_schema, **options) as writer:
+    options = {"compression": "none", "write_statistics": False, "use_dictionary": list(form.repeating)}
+    schema = form.features.arrow_schema
+    with pq.ParquetWriter(part, schema, **options) as writer:
 
         def flush() -> None:
-            writer.write_table(to_table(held), row_group_size=GROUP_ROWS)
+            writer.write_table(pa.Table.from_pylist(held, schema=schema), row_group_size=GROUP_ROWS)
             progress(len(held))
             held.clear()
 
         for row in rows:
             packed = _packed(row, flac)
             digests.append(hashlib.sha256(packed["audio"]["bytes"]).digest())
-            held.append(packed)
+            held.append(form.pack(packed))
             if len(held) == GROUP_ROWS:
                 flush()
         if held:
@@ -277,6 +330,7 @@ def _read_records(out: Path) -> dict[str, SplitRecord]:
                 record["fingerprint"],
                 {name: Shard(**shard) for name, shard in record["shards"].items()},
                 record["labels"],
+                record.get("form", NES2NET),
             )
             for split, record in content.items()
         }
@@ -298,8 +352,10 @@ def _replace(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
-def _card_fields(name: str, records: dict[str, SplitRecord]) -> dict[str, Any]:
+def _card_fields(name: str, records: dict[str, SplitRecord], form: str, split: str | None) -> dict[str, Any]:
     title = CORPORA[name].title if name in CORPORA else "Own data" if name == OWN_DATA else "A dataset"
+    if form == ARENA and split:
+        title = f"{title} {split}"  # the shards do not say it: their split is `test`
     splits: dict[str, dict[str, Any]] = {
         split: {
             "rows": sum(shard.rows for shard in record.shards.values()),
@@ -312,4 +368,4 @@ def _card_fields(name: str, records: dict[str, SplitRecord]) -> dict[str, Any]:
     rows = sum(split["rows"] for split in splits.values())
     sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     size = next((text for limit, text in sizes if rows < limit), "1M<n<10M")
-    return {"name": name, "title": title, "splits": splits, "size": size, "columns": list(FEATURES)}
+    return {"name": name, "title": title, "splits": splits, "size": size, "columns": list(FEATURES), "form": form}

@@ -1,0 +1,124 @@
+"""
+A Nes2Net model for the Speech Anti-Spoofing Arena, through the interface of its package `speech-spoof-bench`:
+
+    speech-spoof-bench run --model-module nes2net_hf.arena:Nes2NetArena --datasets FOLDER
+
+judges with the bundled demonstration model. The command makes the class without arguments, so that another model is a
+class of yours, in a file `mine.py` that `--model-module mine:Mine` finds:
+
+    class Mine(Nes2NetArena):
+        name = "my-nes2net"
+
+        def __init__(self) -> None:
+            super().__init__("org/model")
+
+The package need not be installed: then the class stands alone, with the same methods.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .audio import SAMPLING_RATE, AudioError, read_audio
+from .loading import DEMO_MODEL, ModelError, choose_device, load_model
+from .modeling_nes2net import Nes2NetForAudioFrameClassification
+
+
+def _interface() -> Any:
+    """The base class of the Arena's models, or `object` where its package is not installed."""
+    for module in ("speech_spoof_bench.model", "speech_spoof_bench"):
+        try:
+            base = getattr(importlib.import_module(module), "AntiSpoofingModel", None)
+        except ModuleNotFoundError as error:
+            if error.name not in ("speech_spoof_bench.model", "speech_spoof_bench"):
+                raise  # it is installed, but not what it needs
+            continue
+        if base is not None:
+            return base
+    return object
+
+
+_AntiSpoofingModel: Any = _interface()
+
+
+class Nes2NetArena(_AntiSpoofingModel):
+    """
+    Scores as `training/score.py` does: of each utterance what the model's feature extractor takes, its first window or
+    the whole; higher = bona fide.
+
+    Args:
+        model: Hub id or folder; the bundled demonstration model if None.
+        revision: branch, tag or commit on the Hub.
+        device: the best there is if None.
+        dtype: of the model: float32, bfloat16 or float16.
+    """
+
+    name = "Nes2Net"
+    expected_sample_rate = SAMPLING_RATE
+    batch_size = 16
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        self.model = DEMO_MODEL if model is None else model
+        self.revision, self.device, self.dtype = revision, device, dtype
+        self._network: Any = None
+        self._extractor: Any = None
+
+    def load(self) -> None:
+        """
+        Raises:
+            ModelError: the model cannot be loaded, or judges frames.
+        """
+        network, extractor = load_model(self.model, self.revision, choose_device(self.device), self.dtype)
+        if isinstance(network, Nes2NetForAudioFrameClassification):
+            raise ModelError(f"model {self.model} judges frames, the Arena utterances: give a model of utterances.")
+        self._network, self._extractor = network, extractor
+
+    def score_batch(self, audios: Sequence[np.ndarray], srs: Sequence[int]) -> list[float]:
+        """
+        Args:
+            audios: B mono waveforms (S,) of floats in [-1, 1], of any lengths.
+            srs: Hz of each; other rates than 16 kHz are resampled.
+
+        Returns:
+            B scores.
+
+        Raises:
+            AudioError: there is none, or one of them is empty, too short, silent, or holds NaN or infinite samples.
+            ModelError: `load` was not called.
+        """
+        if self._network is None:
+            raise ModelError("the model is not loaded: call load() before score_batch().")
+        if not len(audios) or len(audios) != len(srs):
+            raise AudioError(f"audios and srs must be of one length and not empty, got {len(audios)} and {len(srs)}.")
+        waveforms = [_read(index, audio, rate) for index, (audio, rate) in enumerate(zip(audios, srs))]
+        inputs = self._extractor(waveforms, sampling_rate=SAMPLING_RATE, return_tensors="pt")
+        with torch.inference_mode():
+            logits = self._network(**inputs.to(self._network.device)).logits
+            return self._network.score(logits).tolist()
+
+    def unload(self) -> None:
+        """Lets the model go; `load` brings it back."""
+        self._network = self._extractor = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _read(index: int, audio: np.ndarray, rate: int) -> np.ndarray:
+    """(S,) at any rate → (S',) at 16 kHz, looked at as a file would be."""
+    try:
+        return read_audio((audio, rate))
+    except AudioError as error:
+        raise AudioError(str(error).replace("<array>", f"audios[{index}]", 1)) from None
