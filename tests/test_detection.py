@@ -23,8 +23,8 @@ from nes2net_hf.loading import ModelError, choose_device
 from .conftest import tiny_model
 from .test_audio import encode, voice
 
-KEYS = ["file", "channel", "duration", "score", "label", "threshold", "min_window_score", "min_window_start"]
-KEYS += ["windows", "spoofed", "warnings", "model", "schema_version", "error"]
+KEYS = ["file", "channel", "duration", "score", "label", "llr", "spoof_probability", "prior", "threshold"]
+KEYS += ["min_window_score", "min_window_start", "windows", "spoofed", "warnings", "model", "schema_version", "error"]
 WINDOW = 64_600
 
 

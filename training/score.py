@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--condition", help="of its organisers, e.g. eval of asvspoof2021-la")
     parser.add_argument("--allow-missing", action="store_true", help="leave out utterances without audio")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="text, or Parquet by its suffix")
+    parser.add_argument("--all-windows", action="store_true", help="judge whole recordings, as nes2net detect does")
     parser.add_argument("--batch-size", type=int, default=16, help="utterances of a pass on each process")
     parser.add_argument("--workers", type=int, default=0, help="that read, for each process")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")

@@ -44,6 +44,35 @@ class Format(str, Enum):
     csv = "csv"
 
 
+class Backend(str, Enum):
+    torch = "torch"
+    onnx = "onnx"
+
+
+class ExportFormat(str, Enum):
+    onnx = "onnx"
+
+
+class ShardForm(str, Enum):
+    nes2net = "nes2net"
+    arena = "arena"
+
+
+Split = Annotated[str | None, typer.Option(help="One partition.", show_default="all that are there")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="OURS=THEIRS", help="Of your own data: which of its columns is audio, label, …"),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="THEIRS=OURS", help="Of your own data: which of its labels is bonafide, spoof."),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option("--where", metavar="COLUMN=VALUE", help="Only such rows; of several values, any."),
+]
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         from . import __version__
@@ -78,6 +107,14 @@ def detect(
     threshold: Annotated[
         float | None, typer.Option(help="Score from which speech is bona fide.", show_default="the model's own, or 0")
     ] = None,
+    prior: Annotated[
+        float | None,
+        typer.Option(help="Of a calibrated model: probability of spoof before listening.", show_default="0.5"),
+    ] = None,
+    costs: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="MISS FALSE-ALARM", help="Of a calibrated model: decide at the least cost."),
+    ] = None,
     channels: Annotated[
         Channels, typer.Option(help="Judge the mix of the channels, or each (calls: one speaker per channel).")
     ] = Channels.mix,
@@ -98,6 +135,9 @@ def detect(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw score and waveform of the one file.")
     ] = None,
+    backend: Annotated[
+        Backend, typer.Option(help="What runs the model: onnx takes a folder of nes2net export.")
+    ] = Backend.torch,
     version: Version = False,
 ) -> None:
     """
@@ -114,6 +154,8 @@ def detect(
         model=model,
         revision=revision,
         threshold=threshold,
+        prior=prior,
+        costs=costs,
         channels=channels.value,
         hop=hop,
         batch_size=batch_size,
@@ -123,6 +165,7 @@ def detect(
         output=output,
         resume=resume,
         plot=plot,
+        backend=backend.value,
     )
     raise typer.Exit(run_detect(options))
 
@@ -185,6 +228,25 @@ def convert(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Hub id or folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    output_format: Annotated[ExportFormat, typer.Option("--format", help="Of the graph.")] = ExportFormat.onnx,
+    int8: Annotated[bool, typer.Option("--int8", help="Linear layers in 8 bits: smaller, scores move.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT where an earlier export wrote it.")] = False,
+) -> None:
+    """
+    Write a model as one ONNX graph, held against PyTorch before it is kept. For nes2net detect --backend onnx.
+
+    Exit codes: 0 exported, 1 it cannot be, 2 wrong usage, 130 interrupted.
+    """
+    from .commands.export import ExportOptions, run_export
+
+    raise typer.Exit(run_export(ExportOptions(model, out, int8=int8, revision=revision, force=force)))
+
+
+@app.command()
 def augment(
     source: Annotated[str, typer.Argument(metavar="IN", help="A recording of any format, or - for standard input.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .wav or .flac, 16 kHz mono.")],
@@ -204,15 +266,178 @@ def augment(
     raise typer.Exit(run_augment(source, out, recipe, seed, plot))
 
 
-Split = Annotated[str | None, typer.Option(help="One partition.", show_default="all that are there")]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option("--column", metavar="OURS=THEIRS", help="Of your own data: which of its columns is audio, label, …"),
-]
-Labels = Annotated[
-    list[str] | None,
-    typer.Option("--label", metavar="THEIRS=OURS", help="Of your own data: which of its labels is bonafide, spoof."),
-]
+@app.command()
+def robustness(
+    model: Annotated[str, typer.Argument(help="Hub id or folder.")],
+    corpus: Annotated[str, typer.Option(help="asvspoof2019-la, …, own-data, or dataset.")],
+    root: Annotated[
+        str,
+        typer.Option(help="The folder that its archives were unpacked into; manifest, Hub id, or shards."),
+    ],
+    split: Annotated[str | None, typer.Option(help="One partition.", show_default="the only one")] = None,
+    where: Where = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Scores and results.", show_default="robustness-MODEL-CORPUS"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Utterances at most, balanced over classes and speakers.")
+    ] = None,
+) -> None:
+    """
+    Measure a model's EER on a corpus as it is, and through codecs, noise, rooms and cuts. Stopped, the same goes on.
+
+    Exit codes: 0 measured, 1 some files could not be read, 2 wrong usage, 130 interrupted.
+    """
+    from .commands.robustness import RobustnessOptions, run_robustness
+
+    options = RobustnessOptions(model, corpus, root, split, where or [], out, limit)
+    raise typer.Exit(run_robustness(options))
+
+
+@app.command()
+def evaluate(
+    scores: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="SCORES...", help="`utterance_id score` text, CSV or Parquet; several are compared."),
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="Protocol of a --benchmark, lines `utterance_id label`, or a table with a header."),
+    ] = None,
+    benchmark: Annotated[str | None, typer.Option(help="What --keys is of: asvspoof2021-la, asvspoof5, …")] = None,
+    split: Annotated[str | None, typer.Option(help="Its partition, where the file's name does not tell.")] = None,
+    condition: Annotated[
+        str | None, typer.Option(help="Of the organisers, or all.", show_default="the one they report, e.g. eval")
+    ] = None,
+    asv_scores: Annotated[
+        Path | None, typer.Option(help="The organisers' ASV scores, for the t-DCF (2019 and 2021).")
+    ] = None,
+    costs: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(
+            metavar="MISS FALSE-ALARM PRIOR", help="Of the DCF; the prior is of spoof.", show_default="1 10 0.05"
+        ),
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Count accuracy, F1 and errors there, too.")] = None,
+    resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write report.md, report.html and plots there.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Score --corpus with this Hub id or folder first, into SCORES.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Of the model: branch, tag or commit on the Hub.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="A corpus on the disk, instead of --keys.")] = None,
+    root: Annotated[str | None, typer.Option(help="Its folder, manifest, Hub id, or shards.")] = None,
+    where: Where = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Utterances that --model scores together.")] = 16,
+    all_windows: Annotated[
+        bool, typer.Option("--all-windows", help="--model judges whole recordings, as detect does.")
+    ] = False,
+) -> None:
+    """
+    The benchmark's own figures of a score file or a model, with intervals, breakdowns and plots.
+
+    Exit codes: 0 evaluated, 1 it could not be, 2 wrong usage, 130 interrupted.
+    """
+    from .commands.evaluate import EvaluateOptions, run_evaluate
+
+    options = EvaluateOptions(
+        scores=scores or [],
+        keys=keys,
+        benchmark=benchmark,
+        split=split,
+        condition=condition,
+        asv_scores=asv_scores,
+        costs=costs,
+        threshold=threshold,
+        resamples=resamples,
+        as_json=as_json,
+        report=report,
+        model=model,
+        revision=revision,
+        corpus=corpus,
+        root=root,
+        where=where or [],
+        batch_size=batch_size,
+        all_windows=all_windows,
+    )
+    raise typer.Exit(run_evaluate(options))
+
+
+@app.command()
+def demo(
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="Hub id or folder; several to choose from, each with --model.",
+            show_default="bundled demonstration model",
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    max_size: Annotated[int, typer.Option(min=1, help="Megabytes that a file may have.")] = 200,
+) -> None:
+    """
+    A page for the browser: drop or record speech; read, see and hear the verdict. Ctrl+C ends it.
+
+    Exit codes: 0 ended, 2 wrong usage.
+    """
+    from .commands.demo import run_demo
+
+    raise typer.Exit(run_demo(models or [], host, port, max_size))
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="A folder, whose config.json is to hold it, or a Hub id with --out.")],
+    corpus: Annotated[str, typer.Option(help="asvspoof2019-la, …, own-data, or dataset: its dev, not its eval.")],
+    root: Annotated[str, typer.Option(help="Its folder, manifest, Hub id, or shards.")],
+    split: Split = None,
+    where: Where = None,
+    prior: Annotated[float, typer.Option(help="Of spoof, that the fit is weighted to.")] = 0.5,
+    scores: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.parquet", help="Where scores are kept.", show_default="in this folder"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a calibrated copy of the model there.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows judged together.")] = 16,
+) -> None:
+    """
+    Make scores log-likelihood ratios, so that `nes2net detect` can say a probability that means something.
+
+    Exit codes: 0 calibrated, 1 it could not be, 2 wrong usage, 130 interrupted.
+    """
+    from .commands.calibrate import CalibrateOptions, run_calibrate
+
+    options = CalibrateOptions(model, revision, corpus, root, split, where or [], prior, scores, out, batch_size)
+    raise typer.Exit(run_calibrate(options))
+
+
+@app.command()
+def fuse(
+    scores: Annotated[list[Path], typer.Argument(metavar="SCORES...", help="One file for each system.")],
+    keys: Annotated[Path | None, typer.Option(help="Fit on these: a protocol, or lines `utterance_id label`.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="What --keys is of: asvspoof2019-la, …")] = None,
+    split: Annotated[str | None, typer.Option(help="Its partition, where the file's name does not tell.")] = None,
+    prior: Annotated[float, typer.Option(help="Of spoof, that the fit is weighted to.")] = 0.5,
+    apply: Annotated[
+        Path | None, typer.Option(metavar="WEIGHTS.json", help="Fuse by weights that were fitted, in this order.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The weights, or with --apply the fused scores.")] = None,
+) -> None:
+    """
+    Fuse the scores of several systems by linear logistic regression.
+
+    Exit codes: 0 fused, 1 it could not be, 2 wrong usage.
+    """
+    from .commands.calibrate import FuseOptions, run_fuse
+
+    raise typer.Exit(run_fuse(FuseOptions(scores, keys, benchmark, split, prior, apply, out)))
 
 
 @corpus_app.command()
@@ -252,6 +477,9 @@ def shard(
         str | None,
         typer.Option("--push", metavar="ORG/NAME", help="Upload to this dataset repository, private if new."),
     ] = None,
+    form: Annotated[
+        ShardForm, typer.Option("--form", help="Our columns, or those of the Speech Anti-Spoofing Arena.")
+    ] = ShardForm.nes2net,
 ) -> None:
     """
     Write a corpus as Parquet shards that stream from a disk, the Hub or S3. Stopped, the same command goes on.
@@ -260,7 +488,9 @@ def shard(
     """
     from .commands.corpus import ShardOptions, run_corpus_shard
 
-    options = ShardOptions(name, root, out, split, columns or [], labels or [], flac, allow_missing, shard_size, push)
+    options = ShardOptions(
+        name, root, out, split, columns or [], labels or [], flac, allow_missing, shard_size, push, form.value
+    )
     raise typer.Exit(run_corpus_shard(options))
 
 

@@ -72,6 +72,9 @@ class Nes2NetConfig(PretrainedConfig):
             systems score). Higher = bona fide.
         threshold (`float`, *optional*):
             Score from which a recording is called bona fide; unset means 0.
+        calibration (`dict`, *optional*):
+            What makes a score a log-likelihood ratio of bona fide over spoof (natural log): `scale`, `offset`, and of
+            their fit the `prior` of spoof and the `provenance`.
         class_weights (`list[float]`, *optional*):
             Weights of (spoof, bona fide) in the cross entropy, as (0.1, 0.9) in the published recipes.
 
@@ -98,6 +101,7 @@ class Nes2NetConfig(PretrainedConfig):
         classifier_outputs: int = 2,
         score: str = "log_odds",
         threshold: float | None = None,
+        calibration: dict[str, Any] | None = None,
         class_weights: list[float] | tuple[float, float] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -122,6 +126,7 @@ class Nes2NetConfig(PretrainedConfig):
         self.classifier_outputs = classifier_outputs
         self.score = score
         self.threshold = threshold
+        self.calibration = calibration
         self.class_weights = list(class_weights) if isinstance(class_weights, (list, tuple)) else class_weights
         kwargs.setdefault("id2label", ID2LABEL)
         kwargs.setdefault("label2id", {label: index for index, label in ID2LABEL.items()})
@@ -198,11 +203,24 @@ class Nes2NetConfig(PretrainedConfig):
             raise ValueError(f"id2label must be {ID2LABEL}, got {self.id2label}.")
         if self.threshold is not None and not _is_finite(self.threshold):
             raise ValueError(f"threshold must be a finite number or None, got {self.threshold!r}.")
+        if self.calibration is not None:
+            self._check_calibration(self.calibration)
         weights = self.class_weights
         if weights is not None and not (
             isinstance(weights, list) and len(weights) == 2 and all(_is_finite(w) and w > 0 for w in weights)
         ):
             raise ValueError(f"class_weights must be two positive numbers (spoof, bona fide), got {weights!r}.")
+
+    def _check_calibration(self, calibration: Any) -> None:
+        if not isinstance(calibration, dict) or not {"scale", "offset", "prior"} <= calibration.keys():
+            raise ValueError(f"calibration must have scale, offset and prior, got {calibration!r}.")
+        if not _is_finite(calibration["scale"]) or calibration["scale"] <= 0 or not _is_finite(calibration["offset"]):
+            raise ValueError(
+                f"calibration must have a positive scale and a finite offset, got {calibration['scale']!r} and "
+                f"{calibration['offset']!r}."
+            )
+        if not _is_finite(calibration["prior"]) or not 0 < calibration["prior"] < 1:
+            raise ValueError(f"calibration.prior must lie between 0 and 1, got {calibration['prior']!r}.")
 
 
 def _is_finite(value: Any) -> bool:

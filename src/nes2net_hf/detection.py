@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from .audio import CHANNELS, SAMPLING_RATE, SILENCE, AudioError, AudioStream, iter_windows, list_audio, open_audio
-from .loading import DEMO_MODEL, ModelError, choose_device, load_model
-from .modeling_nes2net import Nes2NetForAudioFrameClassification
+from .calibration import Calibration, spoof_probability
+from .loading import BACKENDS, DEMO_MODEL, ModelError, choose_device, judges_frames, load_model, load_onnx_model
+from .metrics.dcf import DetectionCosts
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,12 @@ class Result:
     """Mean over the windows that hold sound, of a model of frames the lowest of them; higher = bona fide."""
     label: str | None = None
     """`bonafide` from the threshold on, `spoof` below."""
+    llr: float | None = None
+    """Natural log-likelihood ratio of bona fide over spoof, of a calibrated model."""
+    spoof_probability: float | None = None
+    """From the ratio and the `prior`; of a calibrated model."""
+    prior: float | None = None
+    """Probability of spoof before listening."""
     threshold: float | None = 0.0
     """None where the score is the bona fide logit and no threshold is known: the label is that of the log-odds."""
     min_window_score: float | None = None
@@ -118,6 +125,10 @@ class Detector:
         channels: `"mix"` judges the mean of the channels, `"each"` every channel for itself.
         threshold: score from which a recording is called bona fide; the model's own if None, else
             0 of the log-odds.
+        prior: of a calibrated model, the probability of spoof before listening; 0.5 if None.
+        costs: of a calibrated model, of rejecting bona fide and of accepting spoofed speech; with them or a prior
+            the threshold is where both decisions cost the same.
+        backend: `"torch"`, or `"onnx"` for a folder that `nes2net export` wrote, which onnxruntime runs on the CPU.
 
     Raises:
         ModelError: the model cannot be loaded, or an option is impossible.
@@ -134,6 +145,9 @@ class Detector:
         hop: float | None = None,
         channels: str = "mix",
         threshold: float | None = None,
+        prior: float | None = None,
+        costs: tuple[float, float] | None = None,
+        backend: str = "torch",
     ) -> None:
         if batch_size < 1:
             raise ModelError(f"batch size must be at least 1, got {batch_size}.")
@@ -141,8 +155,11 @@ class Detector:
             raise ModelError(f"channels must be one of {', '.join(CHANNELS)}, got {channels!r}.")
         if threshold is not None and not math.isfinite(threshold):
             raise ModelError(f"threshold must be a finite number, got {threshold}.")
-        self.device = choose_device(device)
-        self.model, self.extractor = load_model(DEMO_MODEL if model is None else model, revision, self.device, dtype)
+        if backend not in BACKENDS:
+            raise ModelError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
+        self.device = choose_device("cpu" if device is None and backend == "onnx" else device)
+        load: Callable[..., tuple[Any, Any]] = load_onnx_model if backend == "onnx" else load_model
+        self.model, self.extractor = load(DEMO_MODEL if model is None else model, revision, self.device, dtype)
         if model is None:
             logger.warning(DEMO_NOTICE)
         if dtype == "float16" and self.device.type == "cpu":
@@ -150,11 +167,17 @@ class Detector:
         self.model_name = DEMO_MODEL.name if model is None else os.fspath(model) + (f"@{revision}" if revision else "")
         self.batch_size = batch_size
         self.channels = channels
+        self.calibration: Calibration | None = None
+        if self.model.config.calibration is not None:
+            self.calibration = Calibration(**self.model.config.calibration)
+        self.prior = 0.5 if prior is None else prior
+        if prior is not None or costs is not None:
+            threshold = self._least_cost(threshold, costs or (1.0, 1.0))
         self.threshold = self.model.config.threshold if threshold is None else threshold
         if self.threshold is None and self.model.config.score == "log_odds":
             self.threshold = 0.0
         self.frame: float | None = None  # seconds, where the model judges frames
-        if isinstance(self.model, Nes2NetForAudioFrameClassification):
+        if judges_frames(self.model.config):
             self.frame = math.prod(self.model.config.encoder_config.conv_stride) / SAMPLING_RATE
         self.window_length = self.extractor.window_length
         self.hop = self.window_length if hop is None else round(hop * SAMPLING_RATE)
@@ -162,6 +185,20 @@ class Detector:
             raise ModelError(
                 f"hop must be above 0 and at most a window of {self.window_length / SAMPLING_RATE:.4g} s, got {hop} s."
             )
+
+    def _least_cost(self, threshold: float | None, costs: tuple[float, float]) -> float:
+        """The score at which calling a recording bona fide costs as much as calling it spoofed."""
+        if self.calibration is None:
+            raise ModelError(
+                f"model {self.model_name} is not calibrated, so that a prior or costs say nothing of its scores: run "
+                "`nes2net calibrate` first, or leave them out."
+            )
+        if threshold is not None:
+            raise ModelError("a threshold is given, and a prior or costs that would set it: leave one of them out.")
+        try:
+            return self.calibration.score(DetectionCosts(*costs, spoof_prior=self.prior).threshold)
+        except ValueError as error:
+            raise ModelError(f"prior and costs: {error}") from None
 
     def stream(self, sources: Any, progress: Callable[[float], None] | None = None) -> Iterator[Result]:
         """
@@ -283,6 +320,9 @@ class Detector:
             result.score = float(pool(scores))
             margin = float(pool(recording.log_odds)) if self.threshold is None else result.score - self.threshold
             result.label = "bonafide" if margin >= 0 else "spoof"
+            if self.calibration is not None:
+                result.llr, result.prior = self.calibration.llr(result.score), self.prior
+                result.spoof_probability = spoof_probability(self.calibration.llr(result.score), self.prior)
             result.min_window_score, result.min_window_start = scores[lowest], judged[lowest].start
             result.windows, result.warnings = recording.windows, recording.warnings
             if self.frame is not None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 
 from .configuration_nes2net import Nes2NetConfig
 from .feature_extraction_nes2net import Nes2NetFeatureExtractor
 from .hub import hub_reason
 from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
+from .onnx_model import GRAPH, OnnxModel, holds_only_a_graph
 
 DEMO_MODEL = Path(__file__).parent / "models" / "nes2net-demo"
 DTYPES = ("float32", "bfloat16", "float16")
+BACKENDS = ("torch", "onnx")
 
 
 class ModelError(ValueError):
@@ -52,24 +57,15 @@ def load_model(
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     name = os.fspath(model)
     _check_place(name)
-    place: dict[str, Any] = {"pretrained_model_name_or_path": name, "revision": revision or "main"}
+    if holds_only_a_graph(Path(name)):
+        raise ModelError(f"model folder {name} holds an ONNX graph and no weights of PyTorch: use --backend onnx.")
     loaded: Any
-    try:
-        config, _ = Nes2NetConfig.get_config_dict(**place)
-        # transformers would build a Nes2Net of random weights from any other model's configuration.
-        if config.get("model_type") != Nes2NetConfig.model_type:
-            raise ModelError(
-                f"model {name} is no Nes2Net model: its model_type is {config.get('model_type')!r}, not "
-                f"{Nes2NetConfig.model_type!r}."
-            )
+    with _in_a_sentence(name, revision):
+        place = _place_of_nes2net(name, revision)
+        config = Nes2NetConfig.from_pretrained(**place)
         extractor = Nes2NetFeatureExtractor.from_pretrained(**place)
-        of_frames = "Nes2NetForAudioFrameClassification" in (config.get("architectures") or ())
-        kind = Nes2NetForAudioFrameClassification if of_frames else Nes2NetForAudioClassification
+        kind = Nes2NetForAudioFrameClassification if judges_frames(config) else Nes2NetForAudioClassification
         loaded = kind.from_pretrained(**place, dtype=torch.float32, output_loading_info=True)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(f"model {name}{f' at {revision}' if revision else ''} {_reason(error, name)}.") from None
     network, report = loaded
     missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
     if missing:
@@ -77,6 +73,54 @@ def load_model(
             f"model {name} lacks {len(missing)} of its weights ({sorted(missing)[0]} ...): train or convert it first."
         )
     return network.to(device=device, dtype=getattr(torch, dtype)).eval(), extractor
+
+
+def load_onnx_model(
+    model: str | os.PathLike[str], revision: str | None, device: torch.device, dtype: str
+) -> tuple[OnnxModel, Nes2NetFeatureExtractor]:
+    """
+    Loads what `nes2net export` wrote, and its feature extractor; arguments as of [`load_model`].
+
+    Raises:
+        ModelError: as [`load_model`], there is no graph, onnxruntime is not installed, or anything but float32 on a
+            CPU is asked for.
+    """
+    if device.type != "cpu":
+        raise ModelError(f"--backend onnx runs on the CPU: leave --device {device} away.")
+    if dtype != "float32":
+        raise ModelError(f"--backend onnx has the precision it was exported with: leave --dtype {dtype} away.")
+    name = os.fspath(model)
+    _check_place(name)
+    with _in_a_sentence(name, revision):
+        place = _place_of_nes2net(name, revision)
+        folder = Path(name)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[f"{GRAPH}*"]))
+        if not (folder / GRAPH).is_file():
+            raise ModelError(f"model {name} holds no {GRAPH} for --backend onnx: make one with nes2net export.")
+        try:
+            network = OnnxModel(folder, Nes2NetConfig.from_pretrained(**place))
+        except ImportError:
+            raise ModelError("--backend onnx needs onnxruntime: pip install 'nes2net_hf[onnx]'.") from None
+        return network, Nes2NetFeatureExtractor.from_pretrained(**place)
+
+
+def judges_frames(config: Nes2NetConfig) -> bool:
+    """Whether it is the configuration of a model of frames, and not of utterances."""
+    return Nes2NetForAudioFrameClassification.__name__ in (config.architectures or ())
+
+
+def _place_of_nes2net(name: str, revision: str | None) -> dict[str, Any]:
+    """What `from_pretrained` takes to find the model; raises ModelError where it is one of another kind."""
+    place = {"pretrained_model_name_or_path": name, "revision": revision or "main"}
+    config, _ = Nes2NetConfig.get_config_dict(**place)
+    # transformers would build a Nes2Net of random weights from any other model's configuration.
+    if config.get("model_type") != Nes2NetConfig.model_type:
+        raise ModelError(
+            f"model {name} is no Nes2Net model: its model_type is {config.get('model_type')!r}, not "
+            f"{Nes2NetConfig.model_type!r}."
+        )
+    return place
 
 
 def _check_place(name: str) -> None:
@@ -88,6 +132,17 @@ def _check_place(name: str) -> None:
         raise ModelError(f"model {name} is a file: give a folder in the Hugging Face layout, or a Hub id.")
     elif not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
         raise ModelError(f"model folder {name} does not exist.")
+
+
+@contextmanager
+def _in_a_sentence(name: str, revision: str | None) -> Iterator[None]:
+    """What goes wrong inside becomes a ModelError that names the model."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"model {name}{f' at {revision}' if revision else ''} {_reason(error, name)}.") from None
 
 
 def _reason(error: BaseException, name: str) -> str:

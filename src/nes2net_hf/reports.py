@@ -74,6 +74,8 @@ class TableWriter:
         name = result.file if result.channel is None else f"{result.file} (channel {result.channel})"
         lowest = f"{result.min_window_score:.3f} at {clock(result.min_window_start)}"
         figures = f"{result.score:>8.3f}  {lowest:>18}  {clock(result.duration or 0):>9}"
+        if result.spoof_probability is not None:
+            name += f"  (spoofed with probability {result.spoof_probability:.3f}, prior {result.prior:g})"
         self._line(str(result.label), "green" if result.label == "bonafide" else "red", f"{figures}  {name}")
         for warning in result.warnings:
             self._line("", "", f"weak: {warning}", "yellow")

@@ -1,6 +1,7 @@
 """
-Scoring a corpus on all processes, utterance by utterance as the benchmark does (the model's feature extractor says how
-much of each): `utterance_id score` for every row, in the corpus's order. Needs the extra `train`.
+Scoring a corpus on all processes, utterance by utterance: as the benchmark does (the model's feature extractor says
+how much of each), or as `nes2net detect` does. `utterance_id score` for every row, in the corpus's order. Needs the
+extra `train`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,17 @@ from accelerate import Accelerator
 from accelerate.utils import tqdm
 from torch.utils.data import Dataset
 
-from .audio import AudioError
+from .audio import SAMPLING_RATE, SILENCE, AudioError, iter_windows
 from .corpora.errors import CorpusError
 from .corpora.loading import TableRows, open_rows
 from .corpora.shards import ShardedRows
 from .corpora.utterances import read_utterance
 from .feature_extraction_nes2net import Nes2NetFeatureExtractor
-from .loading import load_model
+from .loading import ModelError, load_model
+from .modeling_nes2net import Nes2NetForAudioFrameClassification
 from .training.batches import Broken, BrokenDataError, in_order
+
+FRAME_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,13 @@ def score_corpus(
     batch_size: int = 16,
     workers: int = 0,
     dtype: str = "float32",
+    all_windows: bool = False,
     **options: Any,
 ) -> Scored:
     """
-    Writes `out`: lines `utterance_id score` (the form of the ASVspoof challenges), or Parquet with these columns if it
-    ends in `.parquet`. Higher = bona fide; what a score is `config.score` says.
+    Writes `out`: lines `utterance_id score` (the form of the ASVspoof challenges), or, if it ends in `.parquet`, a
+    table of these, the `duration` in seconds, and of a model of frames their `frame_scores`. Higher = bona fide; what
+    a score is `config.score` says. A model of frames scores an utterance by its lowest frame.
 
     What is scored is kept beside, in `OUT.parts`, until everything is: the same call goes on after a kill, in any
     number of processes. Batches are the same in any number of them.
@@ -69,26 +74,41 @@ def score_corpus(
         batch_size: utterances of a pass.
         workers: processes that read, for each process that scores.
         dtype: of the model: float32, bfloat16 or float16.
+        all_windows: judge the whole of each utterance, as `nes2net detect` does: the mean of its windows that hold
+            sound.
 
     Raises:
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or judges frames and is asked for all windows.
         CorpusError: the corpus cannot be opened, or `OUT.parts` holds scores of something else.
         BrokenDataError: utterances cannot be read; all others are scored and kept.
     """
     accelerator = Accelerator()
     network, extractor = load_model(model, revision, accelerator.device, dtype)
+    of_frames = isinstance(network, Nes2NetForAudioFrameClassification)
+    if of_frames and all_windows:
+        raise ModelError(f"model {model} judges frames: its windows cannot be averaged; leave --all-windows out.")
     columns = ("utterance_id", "audio", "label")
     rows = open_rows(corpus, split, root=root, columns_read=columns, **options)
     parts = _Parts(out.with_name(out.name + ".parts"), accelerator.process_index)
-    what = {"model": model, "revision": revision, "corpus": corpus, "split": split, "dtype": dtype, "rows": len(rows)}
+    what: dict[str, Any] = {
+        "model": model,
+        "revision": revision,
+        "corpus": corpus,
+        "split": split,
+        "dtype": dtype,
+        "rows": len(rows),
+    }
+    if all_windows:
+        what["all_windows"] = True
+    what |= {key: value for key, value in options.items() if value}
     if accelerator.is_main_process:
-        parts.begin({**what, **{key: value for key, value in options.items() if value}})
+        parts.begin(what)
     accelerator.wait_for_everyone()
     done = parts.read()
     accelerator.wait_for_everyone()  # before anyone adds to the parts
 
     started = time.monotonic()
-    utterances = _Utterances(rows, extractor)
+    utterances = _Utterances(rows, extractor, all_windows)
     whole = extractor.length_policy == "whole"
     batches = [batch for batch in _batches(rows, batch_size, whole) if not done.keys() >= set(batch)]
     share = batches[accelerator.process_index :: accelerator.num_processes]
@@ -96,11 +116,9 @@ def score_corpus(
     with parts.open() as file, torch.inference_mode():
         loaded = in_order(utterances, share, utterances.collate, workers)
         for batch in tqdm(loaded, total=len(share), unit="batch"):
-            if batch["rows"]:
-                inputs = {key: batch[key].to(accelerator.device) for key in ("input_values", "attention_mask")}
-                scores = network.score(network(**inputs).logits).tolist()
-                lines = [f"{row} {score:.9g} {name}\n" for (row, name), score in zip(batch["rows"], scores)]
-                file.write("".join(lines))
+            if batch["items"]:
+                scores = _judge(network, batch, batch_size)
+                file.write("".join(map(_line, batch["items"], scores)))
                 file.flush()
             broken += batch["broken"]
     accelerator.wait_for_everyone()
@@ -112,7 +130,7 @@ def score_corpus(
             f"the same command again; the others are scored, in {parts.folder}."
         )
     if accelerator.is_main_process:
-        _write(out, [done_now[row] for row in range(len(rows))])
+        _write(out, [done_now[row] for row in range(len(rows))], of_frames, what)
         parts.remove()
     accelerator.wait_for_everyone()
     return Scored(len(rows), len(rows) - len(done), time.monotonic() - started)
@@ -125,11 +143,52 @@ def _batches(rows: TableRows | ShardedRows, batch_size: int, whole: bool) -> lis
     return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
 
 
+@dataclass(frozen=True)
+class _Item:
+    """An utterance in a batch: its row, its name, its seconds, and how many windows of the batch are its own."""
+
+    row: int
+    name: str
+    duration: float
+    windows: int
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Of one utterance."""
+
+    name: str
+    score: float
+    duration: float
+    frames: list[float]
+
+
+def _judge(network: Any, batch: dict[str, Any], batch_size: int) -> list[list[list[float]]]:
+    """Of each utterance of a batch, of each of its windows the scores: one, or one of each frame."""
+    judged: list[list[float]] = []
+    for values, mask in zip(batch["input_values"].split(batch_size), batch["attention_mask"].split(batch_size)):
+        logits = network(values.to(network.device), attention_mask=mask.to(network.device)).logits
+        scores = network.score(logits)
+        judged += scores.reshape(len(values), -1).tolist()
+    windows = iter(judged)
+    return [[next(windows) for _ in range(item.windows)] for item in batch["items"]]
+
+
+def _line(item: _Item, windows: list[list[float]]) -> str:
+    """`row score duration frames name`; frames of the utterance's own sound, not of what it was filled up with."""
+    if len(windows[0]) == 1:
+        score, frames = float(np.mean(windows)), "-"
+    else:
+        own = windows[0][: max(1, round(item.duration / FRAME_SECONDS))]
+        score, frames = min(own), ",".join(f"{score:.6g}" for score in own)
+    return f"{item.row} {score:.9g} {item.duration:.6g} {frames} {item.name}\n"
+
+
 class _Utterances(Dataset):
     """Items of rows; `collate` makes a batch of those that can be read, and says why the others cannot."""
 
-    def __init__(self, rows: TableRows | ShardedRows, extractor: Nes2NetFeatureExtractor) -> None:
-        self.rows, self.extractor = rows, extractor
+    def __init__(self, rows: TableRows | ShardedRows, extractor: Nes2NetFeatureExtractor, all_windows: bool) -> None:
+        self.rows, self.extractor, self.all_windows = rows, extractor, all_windows
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         row = self.rows[key[1]]
@@ -139,14 +198,28 @@ class _Utterances(Dataset):
             return key[1], row["utterance_id"], Broken(error)
 
     def collate(self, items: list[Any]) -> dict[str, Any]:
-        """`rows` (number, id) and `input_values` (B, S), `attention_mask` (B, S) of what could be read; `broken`."""
-        whole = [item for item in items if not isinstance(item[2], Broken)]
-        batch: dict[str, Any] = {"rows": [item[:2] for item in whole]}
-        batch["broken"] = [str(item[2]) for item in items if isinstance(item[2], Broken)]
-        if whole:
-            rate = self.extractor.sampling_rate
-            batch |= self.extractor([item[2] for item in whole], sampling_rate=rate, return_tensors="pt")
+        """`items` that could be read, `input_values` (B, S) and `attention_mask` (B, S) of their windows; `broken`."""
+        batch: dict[str, Any] = {
+            "items": [],
+            "broken": [str(item[2]) for item in items if isinstance(item[2], Broken)],
+        }
+        windows: list[np.ndarray] = []
+        for row, name, waveform in items:
+            if isinstance(waveform, Broken):
+                batch["broken"].append(str(waveform))
+            else:
+                its_windows = self._windows(waveform)
+                batch["items"].append(_Item(row, name, waveform.size / SAMPLING_RATE, len(its_windows)))
+                windows += its_windows
+        if windows:
+            batch |= self.extractor(windows, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
         return batch
+
+    def _windows(self, waveform: np.ndarray) -> list[np.ndarray]:
+        if not self.all_windows:
+            return [waveform]
+        cut = [block[0] for _, block in iter_windows([waveform[None]], self.extractor.window_length)]
+        return [window for window in cut if np.abs(window).max() > SILENCE] or cut
 
 
 class _Parts:
@@ -166,14 +239,15 @@ class _Parts:
             )
         label.write_text(text, encoding="utf-8")
 
-    def read(self) -> dict[int, tuple[str, float]]:
-        """Row → its utterance and score; of whole lines only."""
+    def read(self) -> dict[int, _Scores]:
+        """Row → its scores; of whole lines only."""
         scores = {}
         for path in sorted(self.folder.glob("*.txt")):
             for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
                 if line.endswith("\n"):
-                    row, score, name = line.rstrip("\n").split(" ", 2)
-                    scores[int(row)] = name, float(score)
+                    row, score, duration, frames, name = line.rstrip("\n").split(" ", 4)
+                    its_frames = [] if frames == "-" else [float(frame) for frame in frames.split(",")]
+                    scores[int(row)] = _Scores(name, float(score), float(duration), its_frames)
         return scores
 
     def open(self) -> Any:
@@ -184,16 +258,17 @@ class _Parts:
         shutil.rmtree(self.folder)
 
 
-def _write(out: Path, scores: list[tuple[str, float]]) -> None:
+def _write(out: Path, scores: list[_Scores], of_frames: bool, what: dict[str, Any]) -> None:
     fresh = out.with_name(out.name + ".new")
     if out.suffix == ".parquet":
-        names, values = zip(*scores)
-        pq.write_table(pa.table({"utterance_id": names, "score": values}), fresh)
+        columns = {
+            "utterance_id": [one.name for one in scores],
+            "score": [one.score for one in scores],
+            "duration": [one.duration for one in scores],
+        }
+        if of_frames:
+            columns["frame_scores"] = [one.frames for one in scores]
+        pq.write_table(pa.table(columns).replace_schema_metadata({"scored": json.dumps(what)}), fresh)
     else:
-        fresh.write_text("".join(_lines(scores)), encoding="utf-8")
+        fresh.write_text("".join(f"{one.name} {one.score:.9g}\n" for one in scores), encoding="utf-8")
     fresh.replace(out)
-
-
-def _lines(scores: list[tuple[str, float]]) -> Iterator[str]:
-    for name, score in scores:
-        yield f"{name} {score:.9g}\n"

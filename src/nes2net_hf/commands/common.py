@@ -43,9 +43,25 @@ def pairs(option: str, values: list[str]) -> dict[str, str] | None:
     return dict(value.split("=", 1) for value in values) or None
 
 
-def need_train(error: ImportError) -> int:
-    say(f"Error: {error.name} is not installed: pip install 'nes2net_hf[train]'.")
+def wanted(values: list[str]) -> dict[str, list[str]]:
+    """Of `--where`: `["codec=alaw", "codec=gsm"]` → `{"codec": ["alaw", "gsm"]}`."""
+    rows: dict[str, list[str]] = {}
+    for text in values:
+        column, _, value = text.partition("=")
+        if not column or not value:
+            raise UsageError(f"--where {text!r}: it has the form COLUMN=VALUE.")
+        rows.setdefault(column, []).append(value)
+    return rows
+
+
+def need_extra(error: ImportError, extra: str) -> int:
+    """Says what to install; the exit code."""
+    say(f"Error: {error.name} is not installed: pip install 'nes2net_hf[{extra}]'.")
     return 2
+
+
+def need_train(error: ImportError) -> int:
+    return need_extra(error, "train")
 
 
 @contextmanager
@@ -58,8 +74,8 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.advance(task, done)
 
 
-def need_matplotlib() -> None:
+def need_matplotlib(option: str = "--plot") -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise UsageError("--plot needs matplotlib: pip install 'nes2net_hf[plot]'.") from None
+        raise UsageError(f"{option} needs matplotlib: pip install 'nes2net_hf[plot]'.") from None

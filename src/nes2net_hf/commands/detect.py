@@ -30,6 +30,8 @@ class DetectOptions:
     model: str | None
     revision: str | None
     threshold: float | None
+    prior: float | None
+    costs: tuple[float, float] | None
     channels: str
     hop: float | None
     batch_size: int
@@ -39,6 +41,7 @@ class DetectOptions:
     output: Path | None
     resume: bool
     plot: Path | None
+    backend: str
 
 
 def run_detect(options: DetectOptions) -> int:
@@ -60,6 +63,9 @@ def run_detect(options: DetectOptions) -> int:
             hop=options.hop,
             channels=options.channels,
             threshold=options.threshold,
+            prior=options.prior,
+            costs=options.costs,
+            backend=options.backend,
         )
         with ExitStack() as stack:
             if options.resume and options.output is not None and options.output.exists():

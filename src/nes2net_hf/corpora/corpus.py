@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .errors import CorpusError
@@ -66,6 +67,15 @@ class Corpus:
         """
         path = tree.file(*self.protocols[partition], needed=self.needed)
         complete = self.enrich(tree, partition) if self.enrich else None
+        for row in self.read_file(path, partition, on_error):
+            if complete is not None:
+                complete(row)
+            yield row
+
+    def read_file(
+        self, path: Path, partition: str, on_error: Callable[[CorpusError], None] | None = None
+    ) -> Iterator[Row]:
+        """The rows of one protocol file, without what other files say of them; raises as `read`."""
         for where, fields in read_lines(path, self.delimiter):
             try:
                 if len(fields) < len(self.columns):
@@ -78,6 +88,4 @@ class Corpus:
                     raise
                 on_error(error)
                 continue
-            if complete is not None:
-                complete(row)
             yield row

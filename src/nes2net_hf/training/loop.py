@@ -94,7 +94,7 @@ class Trainer:
                 f"{recipe.passes} passes each: change one of them."
             )
         if self.accelerator.device.type == "cpu":
-            # accelerate launch leaves each process one thread unless told otherwise; share out the cores that are ours.
+            # accelerate launch leaves each process one thread unless told otherwise; share out the cores it may use.
             torch.set_num_threads(max(1, _cores() // processes))
         states = saved_states(self.output) if resume else []
         self._settle_output(bool(states))

@@ -1,0 +1,285 @@
+"""`nes2net calibrate` and `nes2net fuse`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .common import UsageError, as_utf8, be_quiet, need_extra, say, wanted
+
+if TYPE_CHECKING:
+    from ..calibration import Calibration
+    from ..evaluation import Trials
+
+
+@dataclass
+class CalibrateOptions:
+    """What `nes2net calibrate` was asked for."""
+
+    model: str
+    revision: str | None
+    corpus: str
+    root: str
+    split: str | None
+    where: list[str]
+    prior: float
+    scores: Path | None
+    out: Path | None
+    batch_size: int
+
+
+def run_calibrate(options: CalibrateOptions) -> int:
+    """Scores where that was not done, fits, says what it brings, and stores it; returns the exit code."""
+    try:
+        from .. import evaluation as ev
+        from ..calibration import CalibrationError, fit_calibration
+        from ..corpora.errors import CorpusError
+        from ..loading import ModelError
+        from ..metrics import equal_error_rate
+        from ..training.batches import BrokenDataError
+    except ImportError as error:
+        return need_extra(error, "eval")
+    be_quiet()
+    as_utf8(sys.stdout)
+    try:
+        where = wanted(options.where)
+        target = _target(options)
+        path = options.scores or Path(f"{Path(options.model).name}-{options.corpus}-calibration.parquet")
+        what = _score(options, path, where)
+        keys = ev.keys_of_corpus(options.corpus, options.split, root=options.root, where=where)
+        trials = ev.match(ev.read_scores(path), keys)
+        bonafide, spoof = trials.by_class
+        fitted = fit_calibration(bonafide, spoof, options.prior)
+        before, after, lowest, unit = _unseen(trials, options.prior)
+        provenance = {
+            **{key: what[key] for key in ("corpus", "split", "where") if what.get(key)},
+            "n_bonafide": bonafide.size,
+            "n_spoof": spoof.size,
+            "eer": round(equal_error_rate(bonafide, spoof).eer, 6),
+            "cllr_before": round(before, 6),
+            "cllr_after": round(after, 6),
+            "min_cllr": round(lowest, 6),
+            "halves_by": unit,
+            "date": datetime.now(timezone.utc).date().isoformat(),
+        }
+        fitted = type(fitted)(fitted.scale, fitted.offset, fitted.prior, provenance)
+        _store(options, target, fitted)
+        print(
+            f"llr = {fitted.scale:.6g} * score + {fitted.offset:.6g}, weighted to a prior of spoof of {fitted.prior:g}"
+        )
+        print(
+            f"Cllr of trials that the fit had not seen (halves by {unit}, each calibrated on the other): "
+            f"{before:.4f} bits before, {after:.4f} after; the least possible is {lowest:.4f}"
+        )
+        print(f"stored in {target / 'config.json'}; its threshold is {fitted.score(0.0):.6g}, where the ratio is 0")
+        return 0
+    except UsageError as error:
+        say(f"Error: {error}")
+        return 2
+    except (ev.EvaluationError, CalibrationError, CorpusError, ModelError, BrokenDataError) as error:
+        say(f"Error: {error}")
+        return 1
+    except OSError as error:
+        say(f"Error: {error.strerror or error} while writing {error.filename or options.model}.")
+        return 1
+    except KeyboardInterrupt:
+        say("Interrupted: what is scored is kept, and the same command goes on.")
+        return 130
+
+
+def _target(options: CalibrateOptions) -> Path:
+    """The folder whose configuration is to hold the calibration."""
+    if options.out is not None:
+        if options.out.exists():
+            raise UsageError(f"--out {options.out} exists: name a folder to be made.")
+        return options.out
+    folder = Path(options.model)
+    if not (folder / "config.json").is_file():
+        raise UsageError(
+            f"{options.model} is no folder on the disk: name one to write the calibrated model to, by --out."
+        )
+    return folder
+
+
+def _score(options: CalibrateOptions, path: Path, where: dict[str, list[str]]) -> dict[str, Any]:
+    """Scores into `path`, unless it holds those of this model and corpus already; returns what was scored."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ..scoring import score_corpus
+
+    if path.suffix != ".parquet":
+        raise UsageError(f"--scores {path} must end in .parquet: it says what it was scored with, too.")
+    if not path.exists():
+        score_corpus(
+            options.model,
+            path,
+            corpus=options.corpus,
+            root=options.root,
+            split=options.split,
+            revision=options.revision,
+            batch_size=options.batch_size,
+            all_windows=True,
+            where=where,
+        )
+    try:
+        said = (pq.read_schema(path).metadata or {}).get(b"scored")
+    except (OSError, pa.ArrowInvalid):
+        said = None
+    what = json.loads(said) if said else {}
+    if (what.get("model"), what.get("revision"), what.get("corpus")) != (
+        options.model,
+        options.revision,
+        options.corpus,
+    ) or not what.get("all_windows"):
+        raise UsageError(
+            f"{path} holds no scores of whole recordings by {options.model} on {options.corpus}: remove it, or name "
+            "another file by --scores."
+        )
+    return what
+
+
+def _unseen(trials: Trials, prior: float) -> tuple[float, float, float, str]:
+    """Cllr before and after, and the least, of two halves, each calibrated on the other; and what was halved by."""
+    from ..calibration import CalibrationError, fit_calibration, halves
+    from ..metrics import cllr, min_cllr
+
+    known = trials.keys.columns.get("speaker_id")
+    by_speaker = known is not None and all(known)
+    first = halves(known if by_speaker else trials.keys.ids)  # type: ignore[arg-type]
+    is_bonafide = trials.keys.labels == 1
+    calibrated = np.empty(len(trials.scores))
+    for seen in (first, ~first):
+        if not (seen & is_bonafide).any() or not (seen & ~is_bonafide).any():
+            raise CalibrationError("half of the speakers have one class only: take a corpus of more speakers.")
+        fitted = fit_calibration(trials.scores[seen & is_bonafide], trials.scores[seen & ~is_bonafide], prior)
+        calibrated[~seen] = fitted.llr(trials.scores[~seen])
+    after = cllr(calibrated[is_bonafide], calibrated[~is_bonafide])
+    return cllr(*trials.by_class), after, min_cllr(*trials.by_class), "speaker" if by_speaker else "utterance"
+
+
+def _store(options: CalibrateOptions, target: Path, calibration: Calibration) -> None:
+    if options.out is not None:
+        import torch
+
+        from ..loading import load_model
+
+        network, extractor = load_model(options.model, options.revision, torch.device("cpu"), "float32")
+        network.save_pretrained(target)
+        extractor.save_pretrained(target)
+    path = target / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"calibration": calibration.to_dict(), "threshold": calibration.score(0.0)}
+    beside = path.with_name("config.json.new")
+    beside.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+@dataclass
+class FuseOptions:
+    """What `nes2net fuse` was asked for."""
+
+    scores: list[Path]
+    keys: Path | None
+    benchmark: str | None
+    split: str | None
+    prior: float
+    apply: Path | None
+    out: Path | None
+
+
+def run_fuse(options: FuseOptions) -> int:
+    """Fits weights, or applies them; returns the exit code."""
+    try:
+        from .. import evaluation as ev
+        from ..calibration import CalibrationError
+    except ImportError as error:
+        return need_extra(error, "eval")
+    as_utf8(sys.stdout)
+    try:
+        if len(options.scores) < 2:
+            raise UsageError("a fusion needs the scores of two systems or more.")
+        if (options.keys is None) == (options.apply is None):
+            raise UsageError("give --keys to fit the weights on, or --apply with weights that were fitted.")
+        if options.out is None:
+            raise UsageError(
+                "name what to write by --out: the weights (JSON), or with --apply the fused scores (text)."
+            )
+        if options.apply is not None:
+            return _apply(options)
+        return _fit(options)
+    except UsageError as error:
+        say(f"Error: {error}")
+        return 2
+    except (ev.EvaluationError, CalibrationError) as error:
+        say(f"Error: {error}")
+        return 1
+    except OSError as error:
+        say(f"Error: {error.strerror or error}: {error.filename or options.out}.")
+        return 1
+
+
+def _fit(options: FuseOptions) -> int:
+    from .. import evaluation as ev
+    from ..calibration import fit_fusion
+    from ..metrics import cllr, equal_error_rate
+
+    assert options.keys is not None and options.out is not None
+    keys = ev.read_keys(options.keys, options.benchmark, options.split)
+    systems = [ev.match(ev.read_scores(path), keys) for path in options.scores]
+    bonafide, spoof = (np.stack(scores) for scores in zip(*(system.by_class for system in systems), strict=True))
+    weights, offset = fit_fusion(bonafide, spoof, options.prior)
+    fused = weights @ bonafide + offset, weights @ spoof + offset
+    content = {
+        "systems": [path.name for path in options.scores],
+        "weights": weights.tolist(),
+        "offset": offset,
+        "prior": options.prior,
+        "n_bonafide": bonafide.shape[1],
+        "n_spoof": spoof.shape[1],
+    }
+    options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for path, weight, system in zip(options.scores, weights, systems, strict=True):
+        print(f"{path}: weight {weight:.6g}, EER {100 * equal_error_rate(*system.by_class).eer:.2f} %")
+    print(
+        f"fused, on the trials of the fit: EER {100 * equal_error_rate(*fused).eer:.2f} %, Cllr {cllr(*fused):.4f} "
+        f"bits; weights in {options.out}"
+    )
+    return 0
+
+
+def _apply(options: FuseOptions) -> int:
+    from .. import evaluation as ev
+
+    assert options.apply is not None and options.out is not None
+    try:
+        content = json.loads(options.apply.read_text(encoding="utf-8"))
+        weights, offset = np.array(content["weights"], float), float(content["offset"])
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"--apply {options.apply} holds no weights that `nes2net fuse` wrote.") from None
+    if weights.size != len(options.scores):
+        raise UsageError(
+            f"--apply {options.apply} has {weights.size} weights, and {len(options.scores)} systems are given."
+        )
+    files = [ev.read_scores(path) for path in options.scores]
+    ids = files[0].ids
+    fused = np.full(files[0].scores.size, offset)
+    for weight, file in zip(weights, files, strict=True):
+        if ids is None or file.ids is None or len(file.ids) != len(ids):
+            raise ev.EvaluationError(f"{file.path} and {files[0].path} must hold the same utterances.")
+        place = {name: row for row, name in enumerate(file.ids)}
+        if absent := [name for name in ids if name not in place]:
+            raise ev.EvaluationError(f"{file.path} has no score of utterance {absent[0]}, which {files[0].path} has.")
+        fused += weight * file.scores[[place[name] for name in ids]]
+    assert ids is not None
+    lines = "".join(f"{name} {score:.9g}\n" for name, score in zip(ids, fused, strict=True))
+    options.out.write_text(lines, encoding="utf-8")
+    print(f"{options.out}: {len(ids)} fused scores, as log-likelihood ratios")
+    return 0

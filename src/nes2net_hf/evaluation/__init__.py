@@ -1,0 +1,31 @@
+"""Score files and keys in, the benchmark's own figures out: what `nes2net evaluate` runs."""
+
+from .asv import AsvScores, asv_of_table, read_asv_scores
+from .errors import EvaluationError
+from .figures import Evaluation, Trials, compare, evaluate, match, strangers
+from .keys import Keys, keys_of_corpus, read_keys
+from .report import Provenance, headline, provenance, to_json, write_report
+from .score_files import ScoreFile, read_scores
+
+__all__ = [
+    "AsvScores",
+    "Evaluation",
+    "EvaluationError",
+    "Keys",
+    "Provenance",
+    "ScoreFile",
+    "Trials",
+    "asv_of_table",
+    "compare",
+    "evaluate",
+    "headline",
+    "keys_of_corpus",
+    "match",
+    "provenance",
+    "read_asv_scores",
+    "read_keys",
+    "read_scores",
+    "strangers",
+    "to_json",
+    "write_report",
+]

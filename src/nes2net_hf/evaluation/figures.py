@@ -1,0 +1,308 @@
+"""The figures of one system on one set of trials, with intervals, pooled and broken down."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..metrics import (
+    ASVSPOOF5_ASV,
+    ASVSPOOF5_COSTS,
+    AsvErrorRates,
+    Decisions,
+    DetectionCosts,
+    Difference,
+    Interval,
+    Intervals,
+    TandemEqualErrorRate,
+    auc,
+    bootstrap,
+    bootstrap_eer,
+    compare_eer,
+    decisions,
+    equal_error_rate,
+    min_adcf,
+    min_cllr,
+    min_dcf,
+    min_tdcf,
+    range_eer,
+    segment_eer,
+    tandem_eer,
+)
+from .asv import KINDS, AsvScores
+from .errors import EvaluationError
+from .keys import Keys
+from .score_files import ScoreFile
+
+# What a breakdown is made of, in its order; each speaker by itself would have too few trials.
+_FACTORS = (
+    "attack", "vocoder", "codec", "codec_setting", "transmission", "trim", "source", "phase", "gender", "language",
+    "duration",
+)  # fmt: skip
+_DURATIONS = (1, 2, 4, 8)  # seconds, the borders of the buckets
+_NAMED = 3  # utterances that a message names
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Scores and keys of the same N trials."""
+
+    scores: np.ndarray
+    keys: Keys
+    frame_scores: list[Any] | None = None
+
+    @property
+    def by_class(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of the bona fide and of the spoofed trials."""
+        return self.scores[self.keys.labels == 1], self.scores[self.keys.labels == 0]
+
+    @property
+    def speakers(self) -> dict[str, Any]:
+        """Of both, as the bootstrap takes them; none where a trial's is not known."""
+        known = self.keys.columns.get("speaker_id")
+        if known is None or any(name is None for name in known):
+            return {}
+        return {
+            "bonafide_speakers": known[self.keys.labels == 1],
+            "spoof_speakers": known[self.keys.labels == 0],
+        }
+
+    def take(self, rows: np.ndarray) -> Trials:
+        """Some of the trials."""
+        frames = None if self.frame_scores is None else [self.frame_scores[row] for row in np.arange(len(rows))[rows]]
+        return Trials(self.scores[rows], self.keys.take(rows), frames)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a breakdown: the trials of `value`, against the bona fide trials that share it where any has one."""
+
+    group: str
+    value: str
+    n_bonafide: int
+    n_spoof: int
+    eer: Interval
+    min_dcf: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that is reported of one system; rates and normalised costs are fractions, Cllr is in bits."""
+
+    name: str
+    n_bonafide: int
+    n_spoof: int
+    eer_threshold: float
+    min_dcf_threshold: float
+    min_cllr: float
+    auc: float
+    intervals: Intervals
+    """EER, minimum and actual DCF and Cllr, with bounds."""
+    costs: DetectionCosts
+    min_tdcf: dict[str, float] = field(default_factory=dict)
+    """By form, where an ASV system is known."""
+    asv: AsvErrorRates | None = None
+    t_eer: TandemEqualErrorRate | None = None
+    min_adcf: float | None = None
+    """Of scores of spoofing-robust speaker verification, with target and non-target trials."""
+    decisions: Decisions | None = None
+    """At the threshold that was asked for."""
+    threshold: float | None = None
+    segments: dict[str, float] = field(default_factory=dict)
+    """EER of segments by resolution, and of ranges, of a model of frames."""
+    breakdown: list[Row] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def match(file: ScoreFile, keys: Keys | None) -> Trials:
+    """
+    The scores of a file in the order of the keys; without keys, its own labels are those of ASVspoof or words.
+
+    Raises:
+        EvaluationError: trials lack a score, a class is absent, or nothing says what the trials are.
+    """
+    if keys is None:
+        keys = _own_keys(file)
+        rows = np.arange(len(keys))
+    else:
+        if file.ids is None:
+            raise EvaluationError(f"{file.path} has labels and no utterances: leave --keys out, or add utterance_id.")
+        place = {name: row for row, name in enumerate(file.ids)}
+        missing = [name for name in keys.ids if name not in place]
+        if missing:
+            raise EvaluationError(
+                f"{file.path}: {len(missing)} of {len(keys)} trials of {keys.source} have no score "
+                f"({_some(missing)}): score them, or choose the condition or split that was scored."
+            )
+        rows = np.fromiter((place[name] for name in keys.ids), np.int64, len(keys))
+    for label, name in ((1, "bona fide"), (0, "spoofed")):
+        if not (keys.labels == label).any():
+            raise EvaluationError(f"{keys.source} has no {name} trials there: error rates need both classes.")
+    if "duration" in file.columns:
+        seconds = file.columns["duration"].astype(np.float64)[rows]
+        keys = Keys(
+            keys.source, keys.ids, keys.labels, {**keys.columns, "duration": _buckets(seconds)}, keys.conditions,
+            keys.segment_labels,
+        )  # fmt: skip
+    frames = file.columns.get("frame_scores")
+    return Trials(file.scores[rows], keys, None if frames is None else [frames[row] for row in rows])
+
+
+def strangers(file: ScoreFile, keys: Keys) -> list[str]:
+    """A warning where scores are of no trial that the keys know, of any condition."""
+    if file.ids is None:
+        return []
+    known = set(keys.ids)
+    unknown = [name for name in file.ids if name not in known]
+    if not unknown:
+        return []
+    return [f"{len(unknown)} scores in {file.path} are of no trial in {keys.source} ({_some(unknown)}): left out"]
+
+
+def evaluate(
+    trials: Trials,
+    name: str,
+    *,
+    costs: DetectionCosts = ASVSPOOF5_COSTS,
+    asv: AsvScores | None = None,
+    kinds: np.ndarray | None = None,
+    asvspoof5: bool = False,
+    threshold: float | None = None,
+    resamples: int = 1000,
+    with_breakdown: bool = True,
+) -> Evaluation:
+    """
+    All figures of one system.
+
+    Args:
+        asv: scores of an ASV system, for the t-DCF in both forms, and the t-EER where it scored the same trials.
+        kinds: (N,) of trials whose scores are those of spoofing-robust speaker verification, for the a-DCF.
+        asvspoof5: whether the t-DCF is that of ASVspoof 5, at its fixed ASV error rates.
+        threshold: from which decisions are counted, too.
+        resamples: of the bootstrap, by speaker where all speakers are known.
+    """
+    bonafide, spoof = trials.by_class
+    eer, dcf = equal_error_rate(bonafide, spoof), min_dcf(bonafide, spoof, costs)
+    warnings = []
+    if eer.eer > 0.5:
+        warnings.append(f"EER {100 * eer.eer:.0f} %: are the scores reversed? higher must mean bona fide")
+    rates, tdcf = None, {}
+    if asv is not None:
+        rates = asv.error_rates
+        tdcf = {form: min_tdcf(bonafide, spoof, rates, form=form) for form in ("2021", "2019")}
+    elif asvspoof5:
+        rates, tdcf = ASVSPOOF5_ASV, {"2019": min_tdcf(bonafide, spoof, ASVSPOOF5_ASV, form="2019")}
+    by_kind = None if kinds is None else [trials.scores[kinds == kind] for kind in KINDS]
+    return Evaluation(
+        name=name,
+        n_bonafide=bonafide.size,
+        n_spoof=spoof.size,
+        eer_threshold=eer.threshold,
+        min_dcf_threshold=dcf.threshold,
+        min_cllr=min_cllr(bonafide, spoof),
+        auc=auc(bonafide, spoof),
+        intervals=bootstrap(bonafide, spoof, costs=costs, resamples=resamples, **trials.speakers),
+        costs=costs,
+        min_tdcf=tdcf,
+        asv=rates,
+        t_eer=tandem_eer((asv.target, asv.nontarget, asv.spoof), asv.cm_scores) if asv and asv.cm_scores else None,
+        min_adcf=None if by_kind is None else min_adcf(*by_kind),
+        decisions=None if threshold is None else decisions(bonafide, spoof, threshold),
+        threshold=threshold,
+        segments=_segments(trials),
+        breakdown=list(_breakdown(trials, costs, resamples)) if with_breakdown else [],
+        warnings=warnings,
+    )
+
+
+def compare(systems: Sequence[Trials], resamples: int = 1000) -> list[Difference]:
+    """Of each system but the first, its EER minus that of the first, on the same resamples of the same trials."""
+    first = systems[0]
+    return [
+        compare_eer(first.by_class, other.by_class, resamples=resamples, **first.speakers) for other in systems[1:]
+    ]
+
+
+def grid(trials: Trials, rows: str, columns: str) -> tuple[list[str], list[str], np.ndarray] | None:
+    """
+    EERs (R, C), NaN where a class is absent, of the values of two factors; None where the trials do not have both.
+    """
+    if rows not in trials.keys.columns or columns not in trials.keys.columns:
+        return None
+    row_values, column_values = (_values(trials.keys.columns[name]) for name in (rows, columns))
+    table = np.full((len(row_values), len(column_values)), np.nan)
+    for i, row in enumerate(row_values):
+        part = trials.take(_belonging(trials.keys, rows, row))
+        for j, column in enumerate(column_values):
+            bonafide, spoof = part.take(_belonging(part.keys, columns, column)).by_class
+            if bonafide.size and spoof.size:
+                table[i, j] = equal_error_rate(bonafide, spoof).eer
+    return row_values, column_values, table
+
+
+def _breakdown(trials: Trials, costs: DetectionCosts, resamples: int) -> Iterator[Row]:
+    for condition, mask in trials.keys.conditions.items():
+        yield from _row(trials, mask, "condition", condition, costs, resamples)
+    for factor in _FACTORS:
+        values = _values(trials.keys.columns[factor]) if factor in trials.keys.columns else []
+        for value in values if len(values) > 1 else []:
+            yield from _row(trials, _belonging(trials.keys, factor, value), factor, value, costs, resamples)
+
+
+def _row(
+    trials: Trials, mask: np.ndarray, group: str, value: str, costs: DetectionCosts, resamples: int
+) -> Iterator[Row]:
+    part = trials.take(mask)
+    bonafide, spoof = part.by_class
+    if bonafide.size and spoof.size and len(part.scores) < len(trials.scores):
+        interval = bootstrap_eer(bonafide, spoof, resamples=resamples, **part.speakers)
+        yield Row(group, value, bonafide.size, spoof.size, interval, min_dcf(bonafide, spoof, costs).dcf)
+
+
+def _belonging(keys: Keys, factor: str, value: str) -> np.ndarray:
+    """(N,) trials of this value; where no bona fide trial has a value, as of attacks, all of them belong."""
+    column = keys.columns[factor]
+    chosen = column == value
+    is_bonafide = keys.labels == 1
+    if not any(column[is_bonafide] != None):  # noqa: E711 - of each element
+        chosen = chosen | is_bonafide
+    return chosen
+
+
+def _values(column: np.ndarray) -> list[str]:
+    return sorted({value for value in column if value is not None})
+
+
+def _segments(trials: Trials) -> dict[str, float]:
+    labels = trials.keys.segment_labels
+    if trials.frame_scores is None or not labels:
+        return {}
+    found = {
+        f"{step} ms": segment_eer(trials.frame_scores, labels[step], step).eer
+        for step in sorted(labels)
+        if step % 20 == 0
+    }
+    finest = min(labels)
+    return {**found, "ranges": range_eer(trials.frame_scores, labels[finest], finest).eer}
+
+
+def _own_keys(file: ScoreFile) -> Keys:
+    if file.kinds is None:
+        raise EvaluationError(f"{file.path} does not say what its trials are: give --keys.")
+    ids = file.ids if file.ids is not None else np.arange(file.scores.size).astype(str).astype(object)
+    return Keys(str(file.path), ids, (file.kinds != "spoof").astype(np.int8), {})
+
+
+def _buckets(seconds: np.ndarray) -> np.ndarray:
+    names = [f"0 to {_DURATIONS[0]} s"]
+    names += [f"{low} to {high} s" for low, high in itertools.pairwise(_DURATIONS)]
+    names.append(f"{_DURATIONS[-1]} s and more")
+    return np.array(names, dtype=object)[np.searchsorted(_DURATIONS, seconds, side="right")]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(str, names[:_NAMED])) + (", …" if len(names) > _NAMED else "")

@@ -1,0 +1,181 @@
+"""Keys: what each trial is, from a benchmark's own protocol file, a corpus on the disk, or a table of labels."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..corpora.errors import CorpusError
+from ..corpora.labels import map_label
+from ..corpora.loading import CORPORA, check_split, find_corpus, load_corpus
+from ..corpora.schema import RESOLUTIONS_MS, TEXT_COLUMNS
+from ..corpora.tree import Tree
+from .errors import EvaluationError
+
+_IDS = ("utterance_id", "utterance", "utt_id")
+_PATHS = ("path", "file", "file_name", "filename", "audio")  # as of your own data, whose utterances these name
+_LABELS = ("label", "key")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """N trials in the order of their source."""
+
+    source: str
+    ids: np.ndarray
+    """(N,) utterances."""
+    labels: np.ndarray
+    """(N,) 1 for bona fide, 0 for spoofed."""
+    columns: Mapping[str, np.ndarray]
+    """(N,) text or None each: speaker_id, attack, codec …, those that the source says something of."""
+    conditions: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """(N,) whether a trial belongs to a condition of the organisers."""
+    segment_labels: Mapping[int, list[Any]] = field(default_factory=dict)
+    """Milliseconds → of each trial its labels (T,), where the source has them."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: np.ndarray) -> Keys:
+        """Some of the trials."""
+        kept = np.arange(len(self))[rows]
+        return Keys(
+            self.source,
+            self.ids[kept],
+            self.labels[kept],
+            {name: column[kept] for name, column in self.columns.items()},
+            {name: mask[kept] for name, mask in self.conditions.items()},
+            {step: [labels[row] for row in kept] for step, labels in self.segment_labels.items()},
+        )
+
+
+def read_keys(path: Path, benchmark: str | None = None, split: str | None = None) -> Keys:
+    """
+    Args:
+        path: with a `benchmark`, its protocol file, or a folder that it lies in; without, a file whose lines are
+            `utterance_id label`, or a table with a header (CSV, or TSV by its suffix) of which further columns such as
+            `speaker_id`, `attack`, `codec` break the figures down.
+        benchmark: one of `CORPORA`, e.g. `"asvspoof2021-la"`.
+        split: the partition, where the benchmark has several and the file's name does not tell.
+
+    Raises:
+        EvaluationError: the keys cannot be read, or a trial is there twice.
+    """
+    try:
+        if benchmark is not None:
+            return _read_protocol(path, benchmark, split)
+        if split is not None:
+            raise EvaluationError("--split is of a --benchmark.")
+        return _read_table(path)
+    except CorpusError as error:
+        raise EvaluationError(str(error)) from None
+
+
+def keys_of_corpus(name: str, split: str | None = None, *, root: str, **options: Any) -> Keys:
+    """
+    The keys of a corpus as `load_corpus` finds it, which takes these arguments.
+
+    Raises:
+        EvaluationError: the corpus cannot be opened.
+    """
+    try:
+        dataset = load_corpus(name, split, root=root, **options)
+    except CorpusError as error:
+        raise EvaluationError(str(error)) from None
+    wanted = ("utterance_id", "label", *TEXT_COLUMNS, *(("segment_labels",) if name == "partialspoof" else ()))
+    return _collect(root, name, dataset.select_columns(list(wanted)))
+
+
+def _read_protocol(path: Path, benchmark: str, split: str | None) -> Keys:
+    corpus = find_corpus(benchmark)
+    if path.is_dir():
+        split = check_split(corpus, split)
+        return _collect(str(path), benchmark, corpus.read(Tree(path), split))
+    if split is None:
+        named = [part for part, names in corpus.protocols.items() if path.name in {Path(name).name for name in names}]
+        split = named[0] if named else check_split(corpus, None)
+    return _collect(str(path), benchmark, corpus.read_file(path, check_split(corpus, split)))
+
+
+def _read_table(path: Path) -> Keys:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise EvaluationError(f"{path} is not a text file in UTF-8.") from None
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be read ({error.strerror}).") from None
+    lines = text.splitlines()
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else "," if lines and "," in lines[0] else None
+    if delimiter is None:
+        return _collect(str(path), None, _pairs(path, lines))
+    return _collect(str(path), None, _table_rows(path, csv.DictReader(lines, delimiter=delimiter)))
+
+
+def _pairs(path: Path, lines: list[str]) -> Iterable[dict[str, Any]]:
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields or (number == 1 and fields[0].lower() in _IDS):
+            continue
+        if len(fields) != 2:
+            raise EvaluationError(
+                f"{path}, line {number}: {len(fields)} fields; keys are lines `utterance_id label`, a table with a "
+                "header, or the protocol of a --benchmark."
+            )
+        label = map_label(fields[1], f"{path}, line {number}")
+        yield {"utterance_id": fields[0], "label": int(label == "bonafide")}
+
+
+def _table_rows(path: Path, rows: csv.DictReader) -> Iterable[dict[str, Any]]:
+    names = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
+    utterance = next((names[name] for name in (*_IDS, *_PATHS) if name in names), None)
+    label = next((names[name] for name in _LABELS if name in names), None)
+    if utterance is None or label is None:
+        raise EvaluationError(f"{path} has the columns {', '.join(names)}: it needs `utterance_id` and `label`.")
+    for number, row in enumerate(rows, start=2):
+        kind = map_label((row[label] or "").strip(), f"{path}, line {number}")
+        known = {column: (row[names[column]] or "").strip() for column in TEXT_COLUMNS if column in names}
+        name = (row[utterance] or "").strip()
+        name = name if utterance.strip().lower() in _IDS else str(Path(name).with_suffix(""))
+        yield {"utterance_id": name, "label": int(kind == "bonafide"), **known}
+
+
+def _collect(source: str, benchmark: str | None, rows: Iterable[dict[str, Any]]) -> Keys:
+    """Rows as columns: half a million of them as dicts would take gigabytes."""
+    conditions = CORPORA[benchmark].conditions if benchmark in CORPORA else {}
+    ids: list[str] = []
+    labels: list[int] = []
+    columns: dict[str, list[str | None]] = {name: [] for name in TEXT_COLUMNS}
+    belongs: dict[str, list[bool]] = {name: [] for name in conditions}
+    segments: dict[int, list[Any]] = {step: [] for step in RESOLUTIONS_MS}
+    for row in rows:
+        ids.append(row["utterance_id"])
+        labels.append(row["label"])
+        for name, column in columns.items():
+            value = row.get(name)
+            column.append(sys.intern(value) if value else None)
+        for name, condition in conditions.items():
+            belongs[name].append(condition.belongs(row))
+        its_segments = row.get("segment_labels") or {}
+        for step, found in segments.items():
+            found.append(its_segments.get(f"{step}ms"))
+    if not ids:
+        raise EvaluationError(f"{source} holds no trials.")
+    names = np.array(ids, dtype=object)
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        double = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise EvaluationError(f"{source}: utterance {double} is listed twice: remove one of its lines.")
+    return Keys(
+        source,
+        names,
+        np.array(labels, np.int8),
+        {name: np.array(values, dtype=object) for name, values in columns.items() if any(values)},
+        {name: np.array(mask) for name, mask in belongs.items()},
+        {step: found for step, found in segments.items() if all(found)},
+    )

@@ -1,0 +1,192 @@
+"""What an evaluation leaves: one JSON object, Markdown, and an HTML page that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import scipy
+
+from .. import __version__
+from ..metrics import Difference, Interval
+from .figures import Evaluation, Row
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where figures come from."""
+
+    command: str
+    files: Mapping[str, str]
+    """Name → SHA-256."""
+    date: str
+    versions: str
+
+
+def provenance(command: str, files: Sequence[Path]) -> Provenance:
+    """Of figures made now of these files."""
+    sums = {str(path): _checksum(path) for path in files if path.is_file()}
+    versions = (
+        f"nes2net_hf {__version__}, Python {platform.python_version()}, numpy {np.__version__}, "
+        f"scipy {scipy.__version__}"
+    )
+    return Provenance(command, sums, datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), versions)
+
+
+def to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Rates and costs are fractions, Cllr is in bits; `intervals` are [low, high] at 95 %."""
+    figures = evaluation.intervals
+    content: dict[str, Any] = {
+        "name": evaluation.name,
+        "n_bonafide": evaluation.n_bonafide,
+        "n_spoof": evaluation.n_spoof,
+        "eer": figures.eer.estimate,
+        "eer_threshold": evaluation.eer_threshold,
+        "min_dcf": figures.min_dcf.estimate,
+        "min_dcf_threshold": evaluation.min_dcf_threshold,
+        "act_dcf": figures.act_dcf.estimate,
+        "cllr": figures.cllr.estimate,
+        "min_cllr": evaluation.min_cllr,
+        "auc": evaluation.auc,
+        "intervals": {name: [interval.low, interval.high] for name, interval in figures._asdict().items()},
+        "interval_unit": figures.eer.unit,
+        "costs": {
+            "miss": evaluation.costs.miss,
+            "false_alarm": evaluation.costs.false_alarm,
+            "spoof_prior": evaluation.costs.spoof_prior,
+        },
+    }
+    if evaluation.asv is not None:
+        content["asv"] = evaluation.asv._asdict()
+        content |= {f"min_tdcf_{form}": value for form, value in evaluation.min_tdcf.items()}
+    if evaluation.t_eer is not None:
+        content |= {"t_eer": evaluation.t_eer.eer, "t_eer_thresholds": list(evaluation.t_eer[1:])}
+    if evaluation.min_adcf is not None:
+        content["min_adcf"] = evaluation.min_adcf
+    if evaluation.decisions is not None:
+        content["at_threshold"] = {"threshold": evaluation.threshold, **evaluation.decisions._asdict()}
+    if evaluation.segments:
+        content["segment_eer"] = evaluation.segments
+    content["breakdown"] = [
+        {
+            "group": row.group,
+            "value": row.value,
+            "n_bonafide": row.n_bonafide,
+            "n_spoof": row.n_spoof,
+            "eer": row.eer.estimate,
+            "eer_interval": [row.eer.low, row.eer.high],
+            "min_dcf": row.min_dcf,
+        }
+        for row in evaluation.breakdown
+    ]
+    content["warnings"] = evaluation.warnings
+    return content
+
+
+def headline(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """The pooled figures as people read them: what, and its value with its interval."""
+    figures, costs = evaluation.intervals, evaluation.costs
+    rows = [
+        ("bona fide / spoof", f"{evaluation.n_bonafide:,} / {evaluation.n_spoof:,}"),
+        ("EER", percent(figures.eer)),
+        ("min DCF", _plain(figures.min_dcf)),
+        ("actual DCF", _plain(figures.act_dcf)),
+        ("Cllr, bits", _plain(figures.cllr)),
+        ("min Cllr, bits", f"{evaluation.min_cllr:.4f}"),
+        ("AUC", f"{evaluation.auc:.4f}"),
+    ]
+    for form, value in evaluation.min_tdcf.items():
+        rows.append((f"min t-DCF, form of {form}", f"{value:.4f}"))
+    if evaluation.t_eer is not None:
+        rows.append(("t-EER", f"{100 * evaluation.t_eer.eer:.2f} %"))
+    if evaluation.min_adcf is not None:
+        rows.append(("min a-DCF", f"{evaluation.min_adcf:.4f}"))
+    for step, value in evaluation.segments.items():
+        rows.append((f"EER of {step if step == 'ranges' else 'segments of ' + step}", f"{100 * value:.2f} %"))
+    if evaluation.decisions is not None:
+        found = evaluation.decisions
+        rows.append(
+            (
+                f"at threshold {evaluation.threshold:g}",
+                f"accuracy {found.accuracy:.4f}, F1 {found.f1:.4f}, misses {100 * found.miss_rate:.2f} %, "
+                f"false alarms {100 * found.false_alarm_rate:.2f} %",
+            )
+        )
+    rows.append(
+        ("costs", f"miss {costs.miss:g}, false alarm {costs.false_alarm:g}, prior of spoof {costs.spoof_prior:g}")
+    )
+    return rows
+
+
+def groups(evaluation: Evaluation) -> list[tuple[str, list[Row]]]:
+    """The breakdown by its groups."""
+    return [(name, list(rows)) for name, rows in groupby(evaluation.breakdown, lambda row: row.group)]
+
+
+def percent(interval: Interval | Difference) -> str:
+    """A rate as people write it."""
+    return f"{100 * interval.estimate:.2f} % ({100 * interval.low:.2f} to {100 * interval.high:.2f})"
+
+
+def write_report(
+    folder: Path,
+    evaluations: Sequence[Evaluation],
+    differences: Sequence[Difference],
+    plots: Sequence[tuple[str, Path]],
+    source: Provenance,
+) -> None:
+    """
+    Writes `report.md` and `report.html`, which holds its pictures in itself.
+
+    Args:
+        differences: of each system but the first, from the first.
+        plots: caption and the PNG in `folder`, beside which an SVG lies.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
+        undefined=jinja2.StrictUndefined,
+        autoescape=jinja2.select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["percent"] = percent
+    fields = {
+        "evaluations": evaluations,
+        "headlines": [headline(evaluation) for evaluation in evaluations],
+        "groups": [groups(evaluation) for evaluation in evaluations],
+        "differences": list(zip(evaluations[1:], differences, strict=True)),
+        "plots": [(caption, path.name, _embedded(path)) for caption, path in plots],
+        "source": source,
+    }
+    for name in ("report.md", "report.html"):
+        (folder / name).write_text(environment.get_template(name).render(**fields), encoding="utf-8")
+
+
+def _plain(interval: Interval) -> str:
+    return f"{interval.estimate:.4f} ({interval.low:.4f} to {interval.high:.4f})"
+
+
+def _embedded(png: Path) -> str:
+    return base64.b64encode(png.read_bytes()).decode("ascii")
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slowly(file)
+
+
+def _slowly(file: Any) -> str:  # Python 3.10
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
