@@ -69,7 +69,10 @@ def test_the_script_averages_a_run_and_measures_its_batch_norms(run: Path, tmp_p
     answer = subprocess.run([*script, "--out", str(out)], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     folders = kept_epochs(run, 2, best=True)
-    assert answer.stdout == f"{out}: of {folders[0].name}, {folders[1].name}\n"
+    names = [folder.name for folder in folders]
+    assert answer.stdout == f"{out}: of {', '.join(names)}; its threshold is still to be set\n"
+    config = Nes2NetForAudioClassification.from_pretrained(out).config
+    assert config.averaged_from == names and config.threshold is None
     first, second, mean = (load_file(folder / "model.safetensors") for folder in (*folders, out))
     assert torch.allclose(mean["classifier.weight"], (first["classifier.weight"] + second["classifier.weight"]) / 2)
     assert Nes2NetFeatureExtractor.from_pretrained(out).window_length == 8000

@@ -120,7 +120,10 @@ def test_save_and_load_keep_the_logits(encoder: str, tmp_path: Path) -> None:
         for folder in ("whole", "sharded"):
             loaded, info = Nes2NetForAudioClassification.from_pretrained(tmp_path / folder, output_loading_info=True)
             assert not info["missing_keys"] and not info["unexpected_keys"]
-            assert torch.equal(loaded(x).logits, expected)
+            weights = loaded.state_dict()
+            assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
+            # Where memory lies decides in which order some kernels of a CPU sum.
+            assert torch.allclose(loaded(x).logits, expected, atol=1e-6)
 
 
 def test_auto_classes_build_our_classes(tiny_model_dir: Path) -> None:

@@ -36,7 +36,7 @@ def main() -> int:
         if options.recalibrate_bn and not (run / "recipe.yaml").is_file():
             raise RecipeError(f"--recalibrate-bn needs a run: {run} holds no recipe.yaml.")
         average_models(folders, options.out, options.official)
-        print(f"{options.out}: of {', '.join(folder.name for folder in folders)}")
+        print(f"{options.out}: of {', '.join(folder.name for folder in folders)}; its threshold is still to be set")
         if options.recalibrate_bn:
             recalibrate_batch_norm(options.out, load_recipe(run / "recipe.yaml"), options.recalibrate_bn)
             print(f"batch norms measured over {options.recalibrate_bn} batches")

@@ -456,11 +456,12 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
 
     def forward(
         self,
-        input_values: Tensor,
+        input_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        encoder_hidden_states: Tensor | None = None,
     ) -> BaseModelOutputWithPooling | tuple:
         """
         Args:
@@ -470,6 +471,9 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
             output_hidden_states: whether to return the encoder's L + 1 hidden states (B, T, D), the last one after
                 its final layer norm.
             return_dict: False for a tuple.
+            encoder_hidden_states (B, K, T, D), *optional*: in place of `input_values`, what the encoder made of them
+                before: K = L + 1 layers, or the last one alone where the aggregation is `"last"`. `attention_mask` is
+                then of frames (B, T).
 
         Returns:
             `last_hidden_state` (B, T, D), the back-end's frames; `pooler_output` (B, D), or (B, 2D) with attentive
@@ -483,7 +487,7 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
             self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         )
         features, hidden_states, attentions, frame_mask = self.encode(
-            input_values, attention_mask, bool(output_attentions), bool(output_hidden_states)
+            input_values, attention_mask, bool(output_attentions), bool(output_hidden_states), encoder_hidden_states
         )
         mask = None if frame_mask is None else frame_mask.unsqueeze(1).to(features.dtype)
         frames = self.backend(features.transpose(1, 2), mask)
@@ -497,16 +501,22 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
 
     def encode(
         self,
-        input_values: Tensor,
+        input_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        encoder_hidden_states: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...] | None, Tensor | None]:
         """
         What the back-end reads: (B, S) waveforms → aggregated features (B, T, D), the encoder's L + 1 hidden states
         (only the last one where the aggregation is `"last"` and nobody asked), its attentions, and the mask (B, T) of
-        valid frames (None where all are).
+        valid frames (None where all are). Arguments as of `forward`.
         """
+        if encoder_hidden_states is not None:
+            kept = encoder_hidden_states.unbind(1)
+            return self._aggregate(kept, attention_mask), kept, None, attention_mask
+        if input_values is None:
+            raise ValueError("input_values or encoder_hidden_states must be given.")
         lengths = self._check_inputs(input_values, attention_mask)
         if lengths is not None and min(lengths) == input_values.shape[1]:
             attention_mask = lengths = None
@@ -526,8 +536,11 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         if attention_mask is not None:
             valid = self._frames(attention_mask.sum(-1))
             frame_mask = torch.arange(hidden_states[-1].shape[1], device=valid.device) < valid.unsqueeze(1)
+        return self._aggregate(hidden_states, frame_mask), hidden_states, attentions, frame_mask
+
+    def _aggregate(self, hidden_states: tuple[Tensor, ...], frame_mask: Tensor | None) -> Tensor:
         mask = None if frame_mask is None else frame_mask.unsqueeze(1).to(hidden_states[-1].dtype)
-        return self.aggregation(hidden_states, mask), hidden_states, attentions, frame_mask
+        return self.aggregation(hidden_states, mask)
 
     def _run_encoder(
         self,
@@ -616,19 +629,20 @@ class Nes2NetForAudioClassification(Nes2NetPreTrainedModel):
 
     def forward(
         self,
-        input_values: Tensor,
+        input_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        encoder_hidden_states: Tensor | None = None,
     ) -> SequenceClassifierOutput | tuple:
         """
         Args:
             input_values (B, S): waveforms as [`Nes2NetFeatureExtractor`] prepares them.
             attention_mask (B, S), *optional*: 1 for samples, 0 for padding behind them.
             labels (B,), *optional*: 0 = spoof, 1 = bona fide, for the cross entropy weighted by `class_weights`.
-            output_attentions, output_hidden_states, return_dict: as in [`Nes2NetModel`].
+            output_attentions, output_hidden_states, return_dict, encoder_hidden_states: as in [`Nes2NetModel`].
 
         Returns:
             `loss` where labels are given; `logits` (B, 2) in float32; `hidden_states`; `attentions`.
@@ -642,6 +656,7 @@ class Nes2NetForAudioClassification(Nes2NetPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            encoder_hidden_states=encoder_hidden_states,
         )
         logits = _classify(self.classifier, output.pooler_output)
         loss = None
@@ -672,12 +687,13 @@ class Nes2NetForAudioFrameClassification(Nes2NetPreTrainedModel):
 
     def forward(
         self,
-        input_values: Tensor,
+        input_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        encoder_hidden_states: Tensor | None = None,
     ) -> TokenClassifierOutput | tuple:
         """
         Args:
@@ -685,7 +701,7 @@ class Nes2NetForAudioFrameClassification(Nes2NetPreTrainedModel):
             attention_mask (B, S), *optional*: 1 for samples, 0 for padding behind them.
             labels (B, T), *optional*: of each frame, 0 = spoof, 1 = bona fide, -100 = not counted, for the cross
                 entropy weighted by `class_weights`; those beyond the encoder's frames are not counted either.
-            output_attentions, output_hidden_states, return_dict: as in [`Nes2NetModel`].
+            output_attentions, output_hidden_states, return_dict, encoder_hidden_states: as in [`Nes2NetModel`].
 
         Returns:
             `loss` where labels are given; `logits` (B, T, 2) in float32, those of padding without meaning;
@@ -700,6 +716,7 @@ class Nes2NetForAudioFrameClassification(Nes2NetPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            encoder_hidden_states=encoder_hidden_states,
         )
         logits = _classify(self.classifier, output.last_hidden_state)
         loss = None

@@ -47,7 +47,8 @@ def average_models(folders: Sequence[Path], out: Path, official: bool = False) -
 
     Args:
         folders: as `from_pretrained` takes them, of one architecture, in the order of training.
-        out: the folder to write; all but the weights is the last one's.
+        out: the folder to write; all but the weights is the last one's. Its configuration names its parts
+            (`averaged_from`), and has neither threshold nor calibration, which were those of other scores.
         official: what the official averaging really computes of c1 … cN, for it loads each file into the tensors that
             it sums in: (2·c2 + c3 + … + cN) / N, the first lost and the second counted twice. Its published averages
             were made so.
@@ -67,6 +68,9 @@ def average_models(folders: Sequence[Path], out: Path, official: bool = False) -
     def write(place: Path) -> None:
         shutil.copytree(folders[-1], place, dirs_exist_ok=True, ignore=shutil.ignore_patterns(WEIGHTS, "README.md"))
         save_file(_means(folders, shares), place / WEIGHTS, {"format": "pt"})
+        config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+        config |= {"threshold": None, "calibration": None, "averaged_from": [folder.name for folder in folders]}
+        (place / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     write_folder(out, write)
 

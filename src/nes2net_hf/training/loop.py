@@ -25,6 +25,7 @@ from .batches import BatchStream
 from .building import build_model
 from .checkpoints import copy_folder, forget, load_state, save_state, saved_states, write_folder
 from .data import WindowDataset, open_split
+from .features import FeatureSet, feature_set
 from .losses import build_loss
 from .optimisation import build_optimiser, learning_rate_factor, validated_epochs
 from .recipe import Recipe, RecipeError, check_same
@@ -103,7 +104,9 @@ class Trainer:
         share = recipe.batch_size // processes
         of_frames = recipe.model.head == "frames"
         rows = open_split(recipe.data, "train", share, of_frames)
-        self.train_set = WindowDataset(rows, recipe.data, "train", recipe.seed, of_frames)
+        self.train_set: Any = WindowDataset(rows, recipe.data, "train", recipe.seed, of_frames)
+        if recipe.data.features is not None:
+            self.train_set = feature_set(recipe, "train", self.train_set)
         self.stream = BatchStream(
             self.train_set,
             rows.group_sizes,
@@ -123,7 +126,11 @@ class Trainer:
             raise RecipeError(f"batch_size: {recipe.batch_size} is more than the {len(rows)} training utterances.")
         dev = open_split(recipe.data, "dev", of_frames=of_frames)
         kinds = ("dev", "dev_augmented") if recipe.validation.augmented else ("dev",)
-        self.dev_sets = {kind: WindowDataset(dev, recipe.data, kind, recipe.seed, of_frames) for kind in kinds}
+        self.dev_sets: dict[str, Any] = {
+            kind: WindowDataset(dev, recipe.data, kind, recipe.seed, of_frames) for kind in kinds
+        }
+        if recipe.data.features is not None:
+            self.dev_sets = {"dev": feature_set(recipe, "dev", self.dev_sets["dev"])}
         self.dev_batch = recipe.validation.batch_size or 2 * share // recipe.passes
 
         self.loss = build_loss(recipe)
@@ -135,6 +142,9 @@ class Trainer:
         # Not prepared: accelerate would step a prepared schedule once per process.
         self.schedule = LambdaLR(self.optimiser.optimizer, learning_rate_factor(recipe, len(self.stream)))
         self.accelerator.register_for_checkpointing(self.schedule)
+        for dataset in (self.train_set, *self.dev_sets.values()):
+            if isinstance(dataset, FeatureSet):
+                dataset.store(self.accelerator, self.model, self.dev_batch)
 
         self.step = 0
         self.epoch_loss = 0.0  # sum over the steps of this epoch

@@ -74,6 +74,7 @@ class DataRecipe:
     crop: str = "random"  # of longer training utterances: random | first | whole (batches of like length, padded)
     evaluate: str = "window"  # what dev and, later, the model judge: window (the first one) | whole (utterances)
     normalize: bool = False  # each window to zero mean and unit variance
+    features: str | None = None  # of a frozen encoder: a folder that keeps what it makes of each utterance
     augmentation: list[dict[str, Any]] = field(default_factory=list)  # of training utterances: augmentation/chain.py
     workers: int = 0
 
@@ -191,7 +192,16 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 # What may change between a checkpoint and its resumption: it moves no weight.
-_FREE = ("data.workers", "data.root", "data.max_broken", "checkpoints", "trackers", "output", "validation.batch_size")
+_FREE = (
+    "data.workers",
+    "data.features",
+    "data.root",
+    "data.max_broken",
+    "checkpoints",
+    "trackers",
+    "output",
+    "validation.batch_size",
+)
 
 
 def check_same(path: Path, recipe: Recipe) -> None:
@@ -317,6 +327,8 @@ def _check(recipe: Recipe) -> None:
             raise RecipeError(f"{key}: must be two numbers between 0 and 1, got {pair}.")
     if recipe.model.head == "frames":
         _check_frames(recipe)
+    if recipe.data.features is not None:
+        _check_features(recipe)
     if recipe.model.lora is not None and recipe.model.freeze == "encoder":
         raise RecipeError("model.freeze: encoder leaves model.lora nothing to learn: leave one of them out.")
     outputs = recipe.model.config.get("classifier_outputs", 2)
@@ -328,6 +340,19 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError("validation.epochs: cosine_minima are those of schedule.name cosine_epochs.")
     if recipe.validation.select == "dev_loss_augmented" and not recipe.validation.augmented:
         raise RecipeError("validation.select: dev_loss_augmented needs validation.augmented.")
+
+
+def _check_features(recipe: Recipe) -> None:
+    """Kept features stand for what an encoder makes of the same waveform in every epoch."""
+    if recipe.model.freeze != "encoder":
+        raise RecipeError(
+            "data.features: an encoder that learns makes others in every step: set model.freeze=encoder."
+        )
+    if recipe.data.augmentation or recipe.data.crop == "random":
+        raise RecipeError(
+            "data.features: augmentation and random crops make other waveforms in every epoch: set "
+            "data.augmentation=[] and data.crop=first, or whole."
+        )
 
 
 def _check_frames(recipe: Recipe) -> None:

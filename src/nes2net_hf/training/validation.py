@@ -12,7 +12,6 @@ from accelerate.utils import broadcast, gather_object, tqdm
 
 from ..metrics import equal_error_rate
 from .batches import in_order, share_out
-from .data import WindowDataset
 from .losses import IGNORED, Loss
 
 
@@ -27,11 +26,12 @@ class Validation:
 
 @torch.inference_mode()
 def validate(
-    accelerator: Accelerator, model: Any, dataset: WindowDataset, loss: Loss, batch_size: int, epoch: int = 0
+    accelerator: Accelerator, model: Any, dataset: Any, loss: Loss, batch_size: int, epoch: int = 0
 ) -> Validation:
     """
     Args:
         model: as accelerate prepared it.
+        dataset: a `WindowDataset`, or a `FeatureSet`.
         batch_size: utterances of a pass on this process.
         epoch: that augmentation is drawn for, where the dataset has one.
 

@@ -1,0 +1,136 @@
+"""What a frozen encoder makes of a corpus, kept on the disk: computed once, read in every epoch and experiment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import tqdm
+from safetensors.torch import load_file, save_file
+from torch.utils.data import Dataset
+
+from .batches import Broken
+from .data import WindowDataset
+from .losses import IGNORED
+from .recipe import Recipe, RecipeError
+
+
+class FeatureSet(Dataset):
+    """
+    The items of a `WindowDataset` with the encoder's hidden states (K, T, D) in place of waveforms: K is the number of
+    layers that the aggregation reads. They are kept in half precision, 2 · K · T · D bytes an utterance.
+
+    Args:
+        dataset: that does not vary its items: no augmentation, no random crops.
+        folder: of their files.
+        identity: what the features depend on; a folder of others is refused.
+    """
+
+    def __init__(self, dataset: WindowDataset, folder: Path, identity: dict[str, Any]) -> None:
+        self.dataset, self.folder = dataset, folder
+        self._identity = {**identity, "count": len(dataset), "extractor": dataset.extractor.to_dict()}
+        self.recipe, self.extractor = dataset.recipe, dataset.extractor
+        self.lengths, self.by_length = dataset.lengths, dataset.by_length
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor] | Broken:
+        path = self._path(key[1])
+        if not path.exists():  # what could not be read then cannot be now
+            item = self.dataset[key]
+            return item if isinstance(item, Broken) else Broken(f"{path} is missing: begin again to make it.")
+        kept = load_file(path)
+        return kept["hidden_states"], kept["label"]
+
+    def collate(self, items: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """B items → `encoder_hidden_states` (B, K, T, D), `attention_mask` (B, T) where lengths differ, `labels`."""
+        frames = [states.shape[1] for states, _ in items]
+        longest = max(frames)
+        states = torch.stack([_padded(states, longest, 1, 0) for states, _ in items]).float()
+        labels = torch.stack([_padded(label, longest, 0, IGNORED) if label.dim() else label for _, label in items])
+        batch = {"encoder_hidden_states": states, "labels": labels}
+        if min(frames) < longest:
+            batch["attention_mask"] = (torch.arange(longest) < torch.tensor(frames)[:, None]).long()
+        return batch
+
+    @torch.inference_mode()
+    def store(self, accelerator: Accelerator, model: Any, batch_size: int) -> None:
+        """
+        Makes the files that are not there yet, each process a share of them.
+
+        Raises:
+            RecipeError: the folder holds features of another encoder or corpus, or a value is beyond half precision.
+        """
+        self._settle(accelerator)
+        todo = [row for row in self.by_length().tolist() if not self._path(row).exists()]
+        share = todo[accelerator.process_index :: accelerator.num_processes]
+        plain = accelerator.unwrap_model(model).base_model.eval()
+        starts = range(0, len(share), batch_size)
+        for start in tqdm(starts, desc=f"features of {self.folder.name}", unit="batch", leave=False):
+            rows = share[start : start + batch_size]
+            items = [(row, self.dataset[0, row]) for row in rows]
+            whole = [(row, item) for row, item in items if not isinstance(item, Broken)]
+            if whole:
+                batch = self.dataset.collate([item for _, item in whole])
+                inputs = {key: value.to(accelerator.device) for key, value in batch.items() if key != "labels"}
+                with accelerator.autocast():
+                    _, states, _, mask = plain.encode(**inputs)
+                for index, (row, item) in enumerate(whole):
+                    frames = states[0].shape[1] if mask is None else int(mask[index].sum())
+                    self._write(row, torch.stack([layer[index, :frames] for layer in states]), item[1])
+        accelerator.wait_for_everyone()
+
+    def _write(self, row: int, states: torch.Tensor, label: Any) -> None:
+        half = states.to("cpu", torch.float16).contiguous()
+        if not half.isfinite().all():
+            raise RecipeError(
+                f"data.features: the encoder's features of row {row} are beyond half precision: leave it out, and the "
+                "encoder runs in every step."
+            )
+        path = self._path(row)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".part")
+        save_file({"hidden_states": half, "label": torch.tensor(np.asarray(label))}, fresh)
+        fresh.replace(path)
+
+    def _settle(self, accelerator: Accelerator) -> None:
+        said = self.folder / "what.json"
+        what = json.dumps(self._identity, indent=1, default=str)
+        if said.exists() and said.read_text(encoding="utf-8") != what:
+            raise RecipeError(
+                f"data.features: {self.folder} holds those of another encoder or corpus: name another folder."
+            )
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            said.write_text(what, encoding="utf-8")
+        accelerator.wait_for_everyone()
+
+    def _path(self, row: int) -> Path:
+        return self.folder / f"{row // 1000:05}" / f"{row:08}.safetensors"
+
+
+def feature_set(recipe: Recipe, name: str, dataset: WindowDataset) -> FeatureSet:
+    """Of the recipe's `train` or `dev`."""
+    assert recipe.data.features is not None
+    model, split = recipe.model, getattr(recipe.data, name)
+    identity = {
+        "encoder": [model.pretrained, model.revision, model.encoder, None if model.pretrained else recipe.seed],
+        "layers": "last" if model.config.get("layer_aggregation", "last") == "last" else "all",
+        "precision": recipe.mixed_precision,
+        "corpus": [split.corpus or recipe.data.corpus, split.root or recipe.data.root, split.split],
+        "rows": [split.condition, split.where],
+        "frames": model.head == "frames",
+    }
+    return FeatureSet(dataset, Path(recipe.data.features) / name, identity)
+
+
+def _padded(tensor: torch.Tensor, length: int, dimension: int, value: float) -> torch.Tensor:
+    shape = list(tensor.shape)
+    shape[dimension] = length - shape[dimension]
+    return torch.cat([tensor, tensor.new_full(shape, value)], dim=dimension)
