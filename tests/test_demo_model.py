@@ -17,7 +17,7 @@ MODEL = PACKAGE / "models" / "nes2net-demo"
 def test_folder_is_small_and_holds_no_pickle() -> None:
     files = [path for path in MODEL.iterdir() if path.is_file()]  # pip leaves a folder of compiled code beside them
     assert sum(path.stat().st_size for path in files) < 10e6
-    assert {path.suffix for path in files} == {".json", ".md", ".py", ".safetensors"}
+    assert {path.suffix for path in files} == {".json", ".md", ".png", ".py", ".safetensors"}
 
 
 @pytest.mark.parametrize("name", ["configuration_nes2net.py", "modeling_nes2net.py", "feature_extraction_nes2net.py"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("accelerate")
 
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from nes2net_hf.calibration import fit_calibration, fit_fusion, spoof_probability
 from nes2net_hf.detection import detect
+from nes2net_hf.loading import fingerprint, load_model
 from nes2net_hf.metrics import cllr, equal_error_rate, min_cllr, min_tdcf
 
 from .conftest import FIXTURES, tiny_model
@@ -82,7 +84,7 @@ def test_benchmark_keys_choose_the_organisers_phase_and_break_down(nes2net: Any,
 
     everything = one(nes2net("evaluate", la / "scores.txt", *options, "--condition", "all"))
     assert everything["n_bonafide"] + everything["n_spoof"] == 900
-    assert ("condition", "progress") in {(row["group"], row["value"]) for row in everything["breakdown"]}
+    assert ("phase", "progress") in {(row["group"], row["value"]) for row in everything["breakdown"]}
     wrong = nes2net("evaluate", la / "scores.txt", *options, "--condition", "final")
     assert wrong.code == 2 and "progress, eval, hidden_track, all" in wrong.err
 
@@ -119,7 +121,7 @@ def test_plain_keys_and_own_manifests_are_keys(nes2net: Any, la: Path, corpus: P
     rows = (corpus / "manifest.csv").read_text().splitlines()[1:]
     (la / "own.txt").write_text("".join(f"{row.split(',')[0]} {len(row)}\n" for row in rows))
     figures = one(nes2net("evaluate", la / "own.txt", "--keys", corpus / "manifest.csv", "--json", "--resamples", 100))
-    assert figures["n_spoof"] == 18 and figures["interval_unit"] == "speaker"
+    assert figures["n_spoof"] == 18 and figures["interval_unit"] == "utterance"  # of three speakers
 
 
 def test_t_dcf_takes_the_organisers_asv_scores_of_2019_and_2021(nes2net: Any, la: Path) -> None:
@@ -191,6 +193,47 @@ def test_bad_files_are_one_sentence(nes2net: Any, tmp_path: Path, scores: str, k
     assert run.code == 1 and not run.out
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(run.err)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_files_with_labels_are_compared_by_utterance_not_by_row(nes2net: Any, tmp_path: Path, order: int) -> None:
+    rng = np.random.default_rng(7)
+    rows = [(f"u{n}", ("spoof", "bonafide")[n % 2], rng.normal() + 2 * (n % 2)) for n in range(200)]
+    for name, noise, step in (("a", 0.0, 1), ("b", 0.5, order)):
+        lines = [f"{u},{label},{score + noise * rng.normal()}" for u, label, score in rows][::step]
+        (tmp_path / f"{name}.csv").write_text("utterance_id,label,score\n" + "\n".join(lines) + "\n")
+    rng = np.random.default_rng(8)
+    run = nes2net("evaluate", tmp_path / "a.csv", tmp_path / "b.csv", "--json", "--resamples", 200)
+    difference = json.loads(run.out)[1]["difference"]
+    assert difference["high"] - difference["low"] < 0.12  # of pairs; of other trials it would be wider
+    (tmp_path / "b.csv").write_text("utterance_id,label,score\nu0,spoof,1\nu1,bonafide,2\n")
+    run = nes2net("evaluate", tmp_path / "a.csv", tmp_path / "b.csv", "--resamples", 200)
+    assert run.code == 1 and "scores of other trials" in run.err
+
+
+def test_adcf_does_not_depend_on_the_order_of_the_keys(nes2net: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    kinds = ["target", "nontarget", "spoof"] * 40
+    scores = [rng.normal() + (3 if kind == "target" else 0) for kind in kinds]
+    table = "utterance_id,label,score\n" + "".join(f"u{n},{k},{s}\n" for n, (k, s) in enumerate(zip(kinds, scores)))
+    (tmp_path / "s.csv").write_text(table)
+    keys = [f"u{n} {'spoof' if kind == 'spoof' else 'bonafide'}" for n, kind in enumerate(kinds)]
+    found = set()
+    for lines in (keys, keys[::-1]):
+        (tmp_path / "k.txt").write_text("\n".join(lines) + "\n")
+        run = nes2net("evaluate", tmp_path / "s.csv", "--keys", tmp_path / "k.txt", "--json", "--resamples", 100)
+        found.add(one(run)["min_adcf"])
+    assert len(found) == 1 and found.pop() < 0.5
+
+
+def test_integer_ids_and_files_with_suffixes_match(nes2net: Any, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"utterance_id": [1, 2], "score": [1.0, -1.0]}), tmp_path / "s.parquet")
+    (tmp_path / "k.txt").write_text("1 bonafide\n2 spoof\n")
+    assert one(nes2net("evaluate", tmp_path / "s.parquet", "--keys", tmp_path / "k.txt", "--json", "--resamples", 100))
+    (tmp_path / "k.csv").write_text("file,label,attack\na/1.wav,real,-\na/2.wav,fake,A1\na/3.wav,fake,A2\n")
+    (tmp_path / "s.csv").write_text("file,score\na/2.wav,0\na/1.wav,1\na/3.wav,0.5\n")
+    run = nes2net("evaluate", tmp_path / "s.csv", "--keys", tmp_path / "k.csv", "--json", "--resamples", 100)
+    assert {row["value"] for row in one(run)["breakdown"]} == {"A1", "A2"}
 
 
 def test_scores_of_unknown_trials_are_a_warning_that_counts_them(nes2net: Any, tmp_path: Path) -> None:
@@ -294,12 +337,13 @@ def trained(tmp_path: Path) -> Path:
     return folder
 
 
-def scored(path: Path, model: Path, corpus: Path, where: dict[str, Any] | None = None) -> None:
+def scored(path: Path, model: Path, corpus: Path) -> None:
     """Scores of the fixture corpus as `score_corpus` leaves them, but of a system that errs sometimes."""
     rng = np.random.default_rng(4)
     rows = [line.split(",") for line in (corpus / "manifest.csv").read_text().splitlines()[1:]]
     scores = [rng.normal() + (1.0 if row[2] == "bonafide" else -1.0) for row in rows]
-    what = {"model": str(model), "revision": None, "corpus": "own-data", "all_windows": True} | (where or {})
+    what = {"corpus": "own-data", "root": str(corpus / "manifest.csv"), "all_windows": True}
+    what["weights"] = fingerprint(*load_model(model, None, torch.device("cpu"), "float32")) if model.exists() else ""
     table = pa.table({"utterance_id": [row[0] for row in rows], "score": scores})
     pq.write_table(table.replace_schema_metadata({"scored": json.dumps(what)}), path)
 
@@ -374,7 +418,7 @@ def test_calibrate_refuses_scores_of_something_else_and_classes_that_do_not_over
     options = ("--corpus", "own-data", "--root", corpus / "manifest.csv", "--scores", tmp_path / "s.parquet")
     scored(tmp_path / "s.parquet", Path("another"), corpus)
     run = nes2net("calibrate", trained, *options)
-    assert run.code == 2 and "holds no scores of whole recordings by" in run.err
+    assert run.code == 2 and "holds scores of another weights" in run.err
 
     scored(tmp_path / "s.parquet", trained, corpus)
     table = pq.read_table(tmp_path / "s.parquet")

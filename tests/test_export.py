@@ -263,7 +263,7 @@ def test_what_the_exporter_cannot_do_is_a_sentence(model: Path, tmp_path: Path, 
         raise torch.onnx.errors.OnnxExporterError("Failed\nat length") from ValueError("no such operator\nat line 3")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
-    with pytest.raises(ExportError, match=r"cannot export the model \(ValueError: no such operator\)\.$"):
+    with pytest.raises(ExportError, match=r"a wav2vec2 encoder: judge .* \(ValueError: no such operator\)\.$"):
         export(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -284,9 +284,13 @@ def test_every_variant_is_exported_exactly(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", sorted({*ENCODER_TYPES} - {"wav2vec2", "wavlm"}))
-def test_so_is_every_other_encoder(encoder: str, tmp_path: Path, speech: list[np.ndarray]) -> None:
+@pytest.mark.parametrize("encoder", ENCODER_TYPES[2:])
+def test_so_is_every_other_encoder_but_one(encoder: str, tmp_path: Path, speech: list[np.ndarray]) -> None:
     model = saved(tiny_model(encoder, layer_aggregation="weighted_sum"), tmp_path / "model")
+    if encoder == "wav2vec2-conformer":  # its attention reshapes what torch cannot prove to be in order
+        with pytest.raises(ExportError, match="cannot export a model with a wav2vec2-conformer encoder: judge with"):
+            export(model, tmp_path / "out")
+        return
     export(model, tmp_path / "out")
     assert differences(model, tmp_path / "out", speech)[0] <= 1e-5
 

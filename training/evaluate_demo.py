@@ -1,7 +1,7 @@
 """
 Judges the demonstration corpus's test partition with a model and with the trivial baseline; writes the card.
 
-    python training/evaluate_demo.py --corpus demo-corpus --model runs/demo/average
+    python training/evaluate_demo.py --corpus demo-corpus --model runs/demo/best
 
 Every utterance is judged whole, as `nes2net detect` does. Each attack is compared with the bona fide utterances of its
 own codec conditions. Prints the table; writes `evaluation.json` and the card `README.md` into the model's folder.
@@ -108,6 +108,7 @@ def write_card(folder: Path, rows: list[Condition], test: list[Entry]) -> None:
     model = Nes2NetForAudioClassification.from_pretrained(folder)
     recipe = folder.parent / "recipe.yaml"
     curve = folder.parent / "metrics.jsonl"
+    robust = folder / "robustness.json"  # with robustness.png, of `nes2net robustness`
     history = [json.loads(line) for line in curve.read_text(encoding="utf-8").splitlines()]
     card = render(
         "demo.md",
@@ -118,10 +119,12 @@ def write_card(folder: Path, rows: list[Condition], test: list[Entry]) -> None:
         unit=rows[0].model.unit,
         epochs=len(history),
         minutes=f"{sum(line['seconds'] for line in history) / 60:.0f}",
-        averaged=[int(name.removeprefix("epoch-")) for name in model.config.averaged_from],
+        averaged=[int(name.removeprefix("epoch-")) for name in getattr(model.config, "averaged_from", [])],
         best_epoch=min(history, key=lambda line: line["dev_eer"])["epoch"],
         best_dev_eer=f"{100 * min(line['dev_eer'] for line in history):.1f}",
         calibration=model.config.calibration["provenance"],
+        remark="",
+        robustness=json.loads(robust.read_text(encoding="utf-8")) if robust.is_file() else None,
         recipe=yaml.safe_dump(yaml.safe_load(recipe.read_text(encoding="utf-8")), sort_keys=False).strip(),
         environment=f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}",
@@ -132,7 +135,7 @@ def write_card(folder: Path, rows: list[Condition], test: list[Entry]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True, help="the calibrated average of a run")
+    parser.add_argument("--model", type=Path, required=True, help="a run's model, calibrated")
     options = parser.parse_args()
     test = read_partition(options.corpus, "test")
     baseline = {row["utterance_id"]: row["score"] for row in baseline_scores(options.corpus)}

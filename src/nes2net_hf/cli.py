@@ -247,6 +247,56 @@ def export(
 
 
 @app.command()
+def release(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder, or a model's.")],
+    benchmark: Annotated[str, typer.Option(help="Whose published figures the card quotes: asvspoof2021-la, …")],
+    repo_id: Annotated[str, typer.Option(metavar="ORG/NAME", help="On the Hub.")],
+    license: Annotated[str, typer.Option(metavar="SPDX", help="Of the weights: Apache-2.0, GPL-3.0-only, …")],
+    license_file: Annotated[Path | None, typer.Option(help="Its text, where the package has none.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Keep it there.", show_default="NAME if --dry-run, else not")
+    ] = None,
+    dtype: Annotated[DType, typer.Option(help="Of the weights.")] = DType.float32,
+    evaluations: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--evaluation",
+            metavar="[NAME=]FIGURES.json",
+            help="Of nes2net evaluate --report: measured on the benchmark, or on what NAME says.",
+        ),
+    ] = None,
+    datasets: Annotated[
+        list[str] | None, typer.Option("--dataset", metavar="ID", help="Hub id of training data, for the card.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write and try the folder, send nothing.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="A new repository is for everyone to see.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace FOLDER where it exists.")] = False,
+) -> None:
+    """
+    From a run to the Hub: weights, code, recipe, figures and a card in a folder that is tried, then sent. Private.
+
+    Exit codes: 0 released, 1 it cannot be, 2 wrong usage, 130 interrupted.
+    """
+    from .commands.release import ReleaseOptions, run_release
+
+    options = ReleaseOptions(
+        source=run,
+        benchmark=benchmark,
+        repo_id=repo_id,
+        license=license,
+        license_file=license_file,
+        out=out,
+        dtype=dtype.value,
+        evaluations=evaluations or [],
+        datasets=datasets or [],
+        dry_run=dry_run,
+        public=public,
+        force=force,
+    )
+    raise typer.Exit(run_release(options))
+
+
+@app.command()
 def augment(
     source: Annotated[str, typer.Argument(metavar="IN", help="A recording of any format, or - for standard input.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .wav or .flac, 16 kHz mono.")],

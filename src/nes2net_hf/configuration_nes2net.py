@@ -212,8 +212,9 @@ class Nes2NetConfig(PretrainedConfig):
             raise ValueError(f"class_weights must be two positive numbers (spoof, bona fide), got {weights!r}.")
 
     def _check_calibration(self, calibration: Any) -> None:
-        if not isinstance(calibration, dict) or not {"scale", "offset", "prior"} <= calibration.keys():
-            raise ValueError(f"calibration must have scale, offset and prior, got {calibration!r}.")
+        fields = {"scale", "offset", "prior"}
+        if not isinstance(calibration, dict) or not fields <= calibration.keys() <= fields | {"provenance"}:
+            raise ValueError(f"calibration must have scale, offset, prior and maybe provenance, got {calibration!r}.")
         if not _is_finite(calibration["scale"]) or calibration["scale"] <= 0 or not _is_finite(calibration["offset"]):
             raise ValueError(
                 f"calibration must have a positive scale and a finite offset, got {calibration['scale']!r} and "

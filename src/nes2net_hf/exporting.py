@@ -67,7 +67,8 @@ def export(
     Args:
         model: Hub id or folder.
         out: the folder to write.
-        int8: store linear layers in 8 bits and compute them so, their inputs' scale taken from each batch.
+        int8: store linear layers in 8 bits and compute them so. The scale of their inputs is taken from each batch, so
+            that a window's score moves a little with the windows it is judged with.
         revision: branch, tag or commit on the Hub.
         force: replace `out` where an earlier export wrote it.
         report: is told, line by line, what was made and measured.
@@ -142,14 +143,14 @@ class _Graph(nn.Module):
         return self.network(input_values, return_dict=True).logits
 
 
-def _write_graph(network: nn.Module, samples: int, folder: Path) -> int:
+def _write_graph(network: Any, samples: int, folder: Path) -> int:
     """Writes the graph, traced at so many samples but for any number of them, and returns its opset."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     with _without_remarks():
         try:
             program: Any = torch.onnx.export(
-                _Graph(network),
+                _Graph(network).eval(),
                 (torch.zeros(2, samples),),
                 dynamo=True,  # the older exporter gives graphs whose numbers are wrong, without a word
                 opset_version=OPSET,
@@ -159,7 +160,10 @@ def _write_graph(network: nn.Module, samples: int, folder: Path) -> int:
                 verbose=False,
             )
         except Exception as error:  # not torch's own alone: the packages that it calls raise theirs
-            raise ExportError(f"torch {torch.__version__} cannot export the model ({_first_line(error)}).") from None
+            raise ExportError(
+                f"torch {torch.__version__} cannot export a model with a {network.config.encoder_config.model_type} "
+                f"encoder: judge with --backend torch ({_first_line(error)})."
+            ) from None
         # Where each node comes from: paths of this machine, and a third of a small model's size.
         ClearMetadataAndDocStringPass()(program.model)
         # The weights say these themselves, and the quantiser of onnxruntime 1.23 stumbles over them.
@@ -184,7 +188,7 @@ def _quantise(source: Path, out: Path) -> None:
                 op_types_to_quantize=["MatMul"],
                 nodes_to_quantize=[node.name for node in nodes if node.op_type == "MatMul"],
                 per_channel=True,
-                reduce_range=True,  # 7 bits: sums of products of 8 overflow on processors without VNNI
+                reduce_range=True,  # 7 bits: sums of products of 8 saturate on processors without VNNI
                 weight_type=QuantType.QInt8,
                 use_external_data_format=_size(source) > 4 * ONE_FILE,
             )

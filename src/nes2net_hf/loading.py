@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -152,3 +154,16 @@ def _reason(error: BaseException, name: str) -> str:
         return f"could not be loaded: {reason}"
     first: Any = re.split(r"(?<=\w)[.:]?\s*\n|\.\s", str(error).strip())[0]
     return f"could not be loaded: {first.rstrip('.') or type(error).__name__}"
+
+
+def fingerprint(network: Any, extractor: Any) -> str:
+    """Of everything that scores depend on: weights, configuration, and how waveforms are prepared."""
+    settings = network.config.to_dict(), extractor.to_dict()
+    for setting in settings:
+        for key in ("_name_or_path", "transformers_version", "auto_map"):  # which say where it came from
+            setting.pop(key, None)
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

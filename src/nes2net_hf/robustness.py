@@ -31,7 +31,7 @@ from .corpora.labels import LABEL_NAMES
 from .corpora.loading import open_rows
 from .corpora.utterances import read_utterance
 from .degradations import SEED, Condition, make_conditions, number_of
-from .loading import choose_device, load_model
+from .loading import choose_device, fingerprint, load_model
 from .metrics import Interval, bootstrap_eer
 from .modeling_nes2net import Nes2NetForAudioFrameClassification
 
@@ -104,7 +104,7 @@ class RobustnessRun:
         self.trials = Trials(corpus, root, split, where, limit, by_length, batch_size)
         self.what: dict[str, Any] = {
             "model": model,
-            "weights": _fingerprint(self.network, self.extractor),
+            "weights": fingerprint(self.network, self.extractor),
             "corpus": corpus,
             "root": root,
             "split": split,
@@ -341,16 +341,3 @@ def _claim(out: Path, what: dict[str, Any]) -> None:
         fresh = label.with_name("what.json.new")
         fresh.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
         fresh.replace(label)
-
-
-def _fingerprint(network: Any, extractor: Any) -> str:
-    """Of everything that scores depend on: weights, configuration, and how waveforms are prepared."""
-    settings = network.config.to_dict(), extractor.to_dict()
-    for setting in settings:
-        for key in ("_name_or_path", "transformers_version", "auto_map"):  # which say where it came from
-            setting.pop(key, None)
-    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -27,7 +27,7 @@ from .corpora.loading import TableRows, open_rows
 from .corpora.shards import ShardedRows
 from .corpora.utterances import read_utterance
 from .feature_extraction_nes2net import Nes2NetFeatureExtractor
-from .loading import ModelError, load_model
+from .loading import ModelError, fingerprint, load_model
 from .modeling_nes2net import Nes2NetForAudioFrameClassification
 from .training.batches import Broken, BrokenDataError, in_order
 
@@ -86,21 +86,24 @@ def score_corpus(
     network, extractor = load_model(model, revision, accelerator.device, dtype)
     of_frames = isinstance(network, Nes2NetForAudioFrameClassification)
     if of_frames and all_windows:
-        raise ModelError(f"model {model} judges frames: its windows cannot be averaged; leave --all-windows out.")
+        raise ModelError(f"model {model} judges frames: its windows have no mean.")
+    if of_frames:
+        extractor.length_policy = "whole"  # every frame is wanted, not those of the first window
     columns = ("utterance_id", "audio", "label")
     rows = open_rows(corpus, split, root=root, columns_read=columns, **options)
     parts = _Parts(out.with_name(out.name + ".parts"), accelerator.process_index)
     what: dict[str, Any] = {
         "model": model,
         "revision": revision,
-        "corpus": corpus,
-        "split": split,
+        "weights": fingerprint(network, extractor),
         "dtype": dtype,
+        "corpus": corpus,
+        "root": str(root),
+        "split": split,
         "rows": len(rows),
+        "all_windows": all_windows,
+        **{key: value for key, value in options.items() if value},
     }
-    if all_windows:
-        what["all_windows"] = True
-    what |= {key: value for key, value in options.items() if value}
     if accelerator.is_main_process:
         parts.begin(what)
     accelerator.wait_for_everyone()

@@ -112,7 +112,9 @@ def _score(options: CalibrateOptions, path: Path, where: dict[str, list[str]]) -
     """Scores into `path`, unless it holds those of this model and corpus already; returns what was scored."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+    import torch
 
+    from ..loading import fingerprint, load_model
     from ..scoring import score_corpus
 
     if path.suffix != ".parquet":
@@ -134,14 +136,19 @@ def _score(options: CalibrateOptions, path: Path, where: dict[str, list[str]]) -
     except (OSError, pa.ArrowInvalid):
         said = None
     what = json.loads(said) if said else {}
-    if (what.get("model"), what.get("revision"), what.get("corpus")) != (
-        options.model,
-        options.revision,
-        options.corpus,
-    ) or not what.get("all_windows"):
+    network, extractor = load_model(options.model, options.revision, torch.device("cpu"), "float32")
+    asked = {
+        "corpus": options.corpus,
+        "root": options.root,
+        "split": options.split,
+        "where": where,
+        "all_windows": True,
+    }
+    asked["weights"] = fingerprint(network, extractor)
+    other = [key for key, value in asked.items() if (what.get(key) or None) != (value or None)]
+    if other:
         raise UsageError(
-            f"{path} holds no scores of whole recordings by {options.model} on {options.corpus}: remove it, or name "
-            "another file by --scores."
+            f"{path} holds scores of another {' and '.join(other)}: remove it, or name another file by --scores."
         )
     return what
 
@@ -153,12 +160,17 @@ def _unseen(trials: Trials, prior: float) -> tuple[float, float, float, str]:
 
     known = trials.keys.columns.get("speaker_id")
     by_speaker = known is not None and all(known)
-    first = halves(known if by_speaker else trials.keys.ids)  # type: ignore[arg-type]
     is_bonafide = trials.keys.labels == 1
+    if by_speaker:
+        first = halves(known)  # type: ignore[arg-type]
+    else:  # each class by itself
+        first = np.empty(len(is_bonafide), bool)
+        for chosen in (is_bonafide, ~is_bonafide):
+            first[chosen] = halves(trials.keys.ids[chosen])
     calibrated = np.empty(len(trials.scores))
     for seen in (first, ~first):
         if not (seen & is_bonafide).any() or not (seen & ~is_bonafide).any():
-            raise CalibrationError("half of the speakers have one class only: take a corpus of more speakers.")
+            raise CalibrationError("a half of the trials has one class only: take a corpus of more speakers.")
         fitted = fit_calibration(trials.scores[seen & is_bonafide], trials.scores[seen & ~is_bonafide], prior)
         calibrated[~seen] = fitted.llr(trials.scores[~seen])
     after = cllr(calibrated[is_bonafide], calibrated[~is_bonafide])
@@ -262,11 +274,17 @@ def _apply(options: FuseOptions) -> int:
     try:
         content = json.loads(options.apply.read_text(encoding="utf-8"))
         weights, offset = np.array(content["weights"], float), float(content["offset"])
+        content["systems"] = [str(name) for name in content["systems"]]
     except (ValueError, KeyError, TypeError):
         raise UsageError(f"--apply {options.apply} holds no weights that `nes2net fuse` wrote.") from None
     if weights.size != len(options.scores):
         raise UsageError(
             f"--apply {options.apply} has {weights.size} weights, and {len(options.scores)} systems are given."
+        )
+    names = [path.name for path in options.scores]
+    if names != content["systems"] and sorted(names) == sorted(content["systems"]):
+        raise UsageError(
+            f"--apply {options.apply} was fitted in the order {' '.join(content['systems'])}: give them so."
         )
     files = [ev.read_scores(path) for path in options.scores]
     ids = files[0].ids

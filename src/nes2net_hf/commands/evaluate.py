@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from .common import UsageError, as_utf8, be_quiet, need_extra, need_matplotlib, say, wanted
 
 if TYPE_CHECKING:
-    from ..evaluation import Evaluation, Keys
+    from ..evaluation import Evaluation, Keys, Trials
 
 # The condition that a benchmark's organisers report, where nobody asks for another.
 _USUAL_CONDITIONS = {"asvspoof2021-la": "eval", "asvspoof2021-df": "eval", "ctrsvdd": "without-acesinger"}
@@ -76,16 +78,14 @@ def run_evaluate(options: EvaluateOptions) -> int:
         systems = [ev.match(file, keys) for file in files]
         evaluations = []
         for name, file, trials in zip(names, files, systems, strict=True):
-            asv = ev.asv_of_table(file)
+            asv = None
             if options.asv_scores is not None:
                 asv = ev.read_asv_scores(options.asv_scores, _condition(options))
-            is_sasv = asv is None and file.kinds is not None and "target" in file.kinds
             evaluation = ev.evaluate(
                 trials,
                 name,
                 costs=costs,
                 asv=asv,
-                kinds=file.kinds if is_sasv else None,
                 asvspoof5=(options.benchmark or options.corpus) == "asvspoof5",
                 threshold=options.threshold,
                 resamples=options.resamples,
@@ -93,7 +93,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
             if every_key is not None:
                 evaluation.warnings.extend(ev.strangers(file, every_key))
             evaluations.append(evaluation)
-        differences = ev.compare(systems, options.resamples)
+        differences = ev.compare(_aligned(systems, options.scores), options.resamples)
         if options.as_json:
             content = [ev.to_json(evaluation) for evaluation in evaluations]
             for system, difference in zip(content[1:], differences, strict=True):
@@ -147,6 +147,14 @@ def _check(options: EvaluateOptions) -> None:
         raise UsageError("nothing to evaluate: name the file of scores.")
     if by_corpus and (options.keys is not None or options.benchmark is not None):
         raise UsageError("--corpus has its own keys: leave --keys and --benchmark out.")
+    if options.threshold is not None and not math.isfinite(options.threshold):
+        raise UsageError(f"--threshold must be a finite number, got {options.threshold}.")
+    if options.condition is not None and not by_corpus and options.benchmark is None:
+        raise UsageError("--condition is of a --benchmark or a --corpus.")
+    if options.split is not None and not by_corpus and options.benchmark is None:
+        raise UsageError("--split is of a --benchmark or a --corpus.")
+    if options.all_windows and options.model is None:
+        raise UsageError("--all-windows is of a --model.")
     if options.where and not by_corpus:
         raise UsageError("--where chooses rows of a --corpus.")
     if options.benchmark is not None and options.keys is None:
@@ -196,8 +204,8 @@ def _of_condition(options: EvaluateOptions, keys: Keys) -> Keys:
     if condition is None:
         return keys
     if condition not in keys.conditions:
-        known = ", ".join([*keys.conditions, ALL])
-        raise UsageError(f"--condition {condition!r}: {options.benchmark or options.corpus or 'KEYS'} has {known}.")
+        known = ", ".join([*keys.conditions, ALL]) if keys.conditions else "none"
+        raise UsageError(f"--condition {condition!r}: {options.benchmark or options.corpus} has {known}.")
     return keys.take(keys.conditions[condition])
 
 
@@ -205,6 +213,22 @@ def _names(paths: list[Path]) -> list[str]:
     """Of systems: what tells their files apart."""
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
+
+
+def _aligned(systems: list[Trials], paths: list[Path]) -> list[Trials]:
+    """The same trials in the same order, which files that bring their own labels need not have."""
+    from ..evaluation import EvaluationError
+
+    aligned = systems[:1]
+    for trials, path in zip(systems[1:], paths[1:], strict=True):
+        place = {name: row for row, name in enumerate(trials.keys.ids)}
+        if place.keys() != set(systems[0].keys.ids):
+            raise EvaluationError(f"{path} and {paths[0]} hold scores of other trials: they cannot be compared.")
+        rows = np.array([place[name] for name in systems[0].keys.ids])
+        if (trials.keys.labels[rows] != systems[0].keys.labels).any():
+            raise EvaluationError(f"{path} and {paths[0]} label the same trials otherwise: give one set of --keys.")
+        aligned.append(trials.take(rows))
+    return aligned
 
 
 def _print(evaluations: list[Evaluation], differences: list[Any]) -> None:
@@ -215,8 +239,9 @@ def _print(evaluations: list[Evaluation], differences: list[Any]) -> None:
     table.add_column("")
     for evaluation in evaluations:
         table.add_column(evaluation.name)
-    for lines in zip(*map(headline, evaluations), strict=False):
-        table.add_row(lines[0][0], *(value for _, value in lines))
+    columns = [dict(headline(evaluation)) for evaluation in evaluations]
+    for what in dict.fromkeys(what for column in columns for what in column):
+        table.add_row(what, *(column.get(what, "") for column in columns))
     console.print(table)
     unit = evaluations[0].intervals.eer.unit
     console.print(f"brackets: 95 % bootstrap intervals, by {unit}\n", style="dim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,11 @@ class AsvScores:
 
 def asv_of_table(file: ScoreFile) -> AsvScores | None:
     """Where a table holds `asv_score` beside the countermeasure's and tells targets from non-targets; else None."""
-    if file.kinds is None or "asv_score" not in file.columns or "target" not in file.kinds:
+    if file.kinds is None or "asv_score" not in file.columns or not {*KINDS} <= {*file.kinds}:
         return None
     asv = numbers(file.path, "asv_score", file.columns["asv_score"])
+    if not np.isfinite(asv).all():
+        raise EvaluationError(f"{file.path}: asv_score holds NaN or infinite scores.")
     target, nontarget, spoof = (file.kinds == kind for kind in KINDS)
     cm = file.scores[target], file.scores[nontarget], file.scores[spoof]
     return AsvScores(asv[target], asv[nontarget], asv[spoof], cm)
@@ -70,8 +73,10 @@ def read_asv_scores(path: Path, phase: str | None = None) -> AsvScores:
                 raise EvaluationError(f"{where}: {kind!r} is none of {', '.join(KINDS)}.")
             try:
                 found[kind].append(float(fields[2]))
+                if not math.isfinite(found[kind][-1]):
+                    raise ValueError
             except ValueError:
-                raise EvaluationError(f"{where}: {fields[2]!r} is no number.") from None
+                raise EvaluationError(f"{where}: {fields[2]!r} is no finite number.") from None
     except CorpusError as error:
         raise EvaluationError(str(error)) from None
     absent = [kind for kind, scores in found.items() if not scores]

@@ -33,10 +33,10 @@ from ..metrics import (
     segment_eer,
     tandem_eer,
 )
-from .asv import KINDS, AsvScores
+from .asv import KINDS, AsvScores, asv_of_table
 from .errors import EvaluationError
 from .keys import Keys
-from .score_files import ScoreFile
+from .score_files import ScoreFile, numbers
 
 # What a breakdown is made of, in its order; each speaker by itself would have too few trials.
 _FACTORS = (
@@ -44,6 +44,7 @@ _FACTORS = (
     "duration",
 )  # fmt: skip
 _DURATIONS = (1, 2, 4, 8)  # seconds, the borders of the buckets
+_FEWEST_SPEAKERS = 5  # of which resamples say something of the others
 _NAMED = 3  # utterances that a message names
 
 
@@ -54,6 +55,12 @@ class Trials:
     scores: np.ndarray
     keys: Keys
     frame_scores: list[Any] | None = None
+    kinds: np.ndarray | None = None
+    """(N,) target, nontarget, spoof …, where the scores' own file says so."""
+    asv: AsvScores | None = None
+    """Of the same trials, where the scores' own file has them."""
+    by_speaker: bool = False
+    """Whether intervals resample speakers: all are known, and they are not too few."""
 
     @property
     def by_class(self) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +71,7 @@ class Trials:
     def speakers(self) -> dict[str, Any]:
         """Of both, as the bootstrap takes them; none where a trial's is not known."""
         known = self.keys.columns.get("speaker_id")
-        if known is None or any(name is None for name in known):
+        if not self.by_speaker or known is None:
             return {}
         return {
             "bonafide_speakers": known[self.keys.labels == 1],
@@ -72,9 +79,8 @@ class Trials:
         }
 
     def take(self, rows: np.ndarray) -> Trials:
-        """Some of the trials."""
-        frames = None if self.frame_scores is None else [self.frame_scores[row] for row in np.arange(len(rows))[rows]]
-        return Trials(self.scores[rows], self.keys.take(rows), frames)
+        """Some of the trials, resampled as all of them are."""
+        return Trials(self.scores[rows], self.keys.take(rows), by_speaker=self.by_speaker)
 
 
 @dataclass(frozen=True)
@@ -143,13 +149,23 @@ def match(file: ScoreFile, keys: Keys | None) -> Trials:
         if not (keys.labels == label).any():
             raise EvaluationError(f"{keys.source} has no {name} trials there: error rates need both classes.")
     if "duration" in file.columns:
-        seconds = file.columns["duration"].astype(np.float64)[rows]
+        seconds = numbers(file.path, "duration", file.columns["duration"])[rows]
         keys = Keys(
             keys.source, keys.ids, keys.labels, {**keys.columns, "duration": _buckets(seconds)}, keys.conditions,
             keys.segment_labels,
         )  # fmt: skip
     frames = file.columns.get("frame_scores")
-    return Trials(file.scores[rows], keys, None if frames is None else [frames[row] for row in rows])
+    own = ScoreFile(
+        file.path,
+        file.scores[rows],
+        None,
+        None if file.kinds is None else file.kinds[rows],
+        {name: column[rows] for name, column in file.columns.items() if name == "asv_score"},
+    )
+    kept = None if frames is None else [frames[row] for row in rows]
+    known = keys.columns.get("speaker_id")
+    by_speaker = known is not None and all(known) and len(set(known)) >= _FEWEST_SPEAKERS
+    return Trials(own.scores, keys, kept, own.kinds, asv_of_table(own), by_speaker)
 
 
 def strangers(file: ScoreFile, keys: Keys) -> list[str]:
@@ -169,7 +185,6 @@ def evaluate(
     *,
     costs: DetectionCosts = ASVSPOOF5_COSTS,
     asv: AsvScores | None = None,
-    kinds: np.ndarray | None = None,
     asvspoof5: bool = False,
     threshold: float | None = None,
     resamples: int = 1000,
@@ -179,8 +194,8 @@ def evaluate(
     All figures of one system.
 
     Args:
-        asv: scores of an ASV system, for the t-DCF in both forms, and the t-EER where it scored the same trials.
-        kinds: (N,) of trials whose scores are those of spoofing-robust speaker verification, for the a-DCF.
+        asv: scores of an ASV system, for the t-DCF in both forms; else those of the trials' own, if any. Scores of
+            targets and non-targets without an ASV system's are taken for spoofing-robust speaker verification.
         asvspoof5: whether the t-DCF is that of ASVspoof 5, at its fixed ASV error rates.
         threshold: from which decisions are counted, too.
         resamples: of the bootstrap, by speaker where all speakers are known.
@@ -188,15 +203,20 @@ def evaluate(
     bonafide, spoof = trials.by_class
     eer, dcf = equal_error_rate(bonafide, spoof), min_dcf(bonafide, spoof, costs)
     warnings = []
-    if eer.eer > 0.5:
+    if np.ptp(trials.scores) == 0:
+        warnings.append("all scores are equal: they tell nothing apart")
+    elif eer.eer > 0.5:
         warnings.append(f"EER {100 * eer.eer:.0f} %: are the scores reversed? higher must mean bona fide")
+    asv = asv or trials.asv
     rates, tdcf = None, {}
     if asv is not None:
         rates = asv.error_rates
         tdcf = {form: min_tdcf(bonafide, spoof, rates, form=form) for form in ("2021", "2019")}
     elif asvspoof5:
         rates, tdcf = ASVSPOOF5_ASV, {"2019": min_tdcf(bonafide, spoof, ASVSPOOF5_ASV, form="2019")}
-    by_kind = None if kinds is None else [trials.scores[kinds == kind] for kind in KINDS]
+    by_kind = None
+    if asv is None and trials.kinds is not None and {*KINDS} <= {*trials.kinds}:
+        by_kind = [trials.scores[trials.kinds == kind] for kind in KINDS]
     return Evaluation(
         name=name,
         n_bonafide=bonafide.size,
@@ -246,7 +266,8 @@ def grid(trials: Trials, rows: str, columns: str) -> tuple[list[str], list[str],
 
 def _breakdown(trials: Trials, costs: DetectionCosts, resamples: int) -> Iterator[Row]:
     for condition, mask in trials.keys.conditions.items():
-        yield from _row(trials, mask, "condition", condition, costs, resamples)
+        if "phase" not in trials.keys.columns:  # which are the conditions of ASVspoof 2021
+            yield from _row(trials, mask, "condition", condition, costs, resamples)
     for factor in _FACTORS:
         values = _values(trials.keys.columns[factor]) if factor in trials.keys.columns else []
         for value in values if len(values) > 1 else []:

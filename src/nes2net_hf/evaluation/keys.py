@@ -17,9 +17,9 @@ from ..corpora.loading import CORPORA, check_split, find_corpus, load_corpus
 from ..corpora.schema import RESOLUTIONS_MS, TEXT_COLUMNS
 from ..corpora.tree import Tree
 from .errors import EvaluationError
+from .score_files import FILES, utterance_name
 
 _IDS = ("utterance_id", "utterance", "utt_id")
-_PATHS = ("path", "file", "file_name", "filename", "audio")  # as of your own data, whose utterances these name
 _LABELS = ("label", "key")
 
 
@@ -74,7 +74,7 @@ def read_keys(path: Path, benchmark: str | None = None, split: str | None = None
             raise EvaluationError("--split is of a --benchmark.")
         return _read_table(path)
     except CorpusError as error:
-        raise EvaluationError(str(error)) from None
+        raise EvaluationError(str(error).split(": mend it, or")[0].rstrip(".") + ".") from None
 
 
 def keys_of_corpus(name: str, split: str | None = None, *, root: str, **options: Any) -> Keys:
@@ -97,9 +97,11 @@ def _read_protocol(path: Path, benchmark: str, split: str | None) -> Keys:
     if path.is_dir():
         split = check_split(corpus, split)
         return _collect(str(path), benchmark, corpus.read(Tree(path), split))
-    if split is None:
+    if split is None and len(corpus.protocols) > 1:
         named = [part for part, names in corpus.protocols.items() if path.name in {Path(name).name for name in names}]
-        split = named[0] if named else check_split(corpus, None)
+        if not named:
+            raise EvaluationError(f"{path}: say by --split which of {', '.join(corpus.protocols)} it is.")
+        split = named[0]
     return _collect(str(path), benchmark, corpus.read_file(path, check_split(corpus, split)))
 
 
@@ -133,15 +135,17 @@ def _pairs(path: Path, lines: list[str]) -> Iterable[dict[str, Any]]:
 
 def _table_rows(path: Path, rows: csv.DictReader) -> Iterable[dict[str, Any]]:
     names = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
-    utterance = next((names[name] for name in (*_IDS, *_PATHS) if name in names), None)
+    utterance = next((name for name in (*_IDS, *FILES) if name in names), None)
     label = next((names[name] for name in _LABELS if name in names), None)
     if utterance is None or label is None:
         raise EvaluationError(f"{path} has the columns {', '.join(names)}: it needs `utterance_id` and `label`.")
     for number, row in enumerate(rows, start=2):
         kind = map_label((row[label] or "").strip(), f"{path}, line {number}")
-        known = {column: (row[names[column]] or "").strip() for column in TEXT_COLUMNS if column in names}
-        name = (row[utterance] or "").strip()
-        name = name if utterance.strip().lower() in _IDS else str(Path(name).with_suffix(""))
+        said = {column: (row[names[column]] or "").strip() for column in TEXT_COLUMNS if column in names}
+        known = {column: value for column, value in said.items() if value != "-"}
+        name = utterance_name(utterance, row[names[utterance]] or "")
+        if not name:
+            raise EvaluationError(f"{path}, line {number}: {utterance} is empty.")
         yield {"utterance_id": name, "label": int(kind == "bonafide"), **known}
 
 

@@ -126,7 +126,8 @@ def _calibration(names: Sequence[str], systems: Sequence[Trials]) -> Any:
         ylabel="log-likelihood ratio borne out (natural log)",
     )
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    if axes.lines[:-1]:  # more than the diagonal
+        axes.legend(frameon=False)
     strip(axes)
     return figure
 

@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 
 from .errors import EvaluationError
 
-_IDS = ("utterance_id", "utterance", "utt_id", "filename", "file_name", "file", "trial")
+FILES = ("path", "file", "file_name", "filename", "audio")  # columns of files, which name utterances
+_SUFFIXES = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "aac", "wma", "mp4")
+_IDS = ("utterance_id", "utterance", "utt_id", "trial", *FILES)
 _SCORES = ("score", "cm_score", "cm-score")
 _LABELS = ("label", "key")
 _SASV = "sasv_label"  # of ASVspoof 5
@@ -67,6 +69,7 @@ def read_scores(path: Path) -> ScoreFile:
 def _from_lines(path: Path, lines: list[str]) -> ScoreFile:
     names: list[str] = []
     values: list[float] = []
+    headed = False
     for number, line in enumerate(lines, start=1):
         fields = line.split()
         if not fields:
@@ -79,8 +82,9 @@ def _from_lines(path: Path, lines: list[str]) -> ScoreFile:
         try:
             values.append(float(fields[-1]))
         except ValueError:
-            if number == 1:
-                continue  # a header
+            if not names and not headed:
+                headed = True
+                continue
             raise EvaluationError(f"{path}, line {number}: {fields[-1]!r} is no number.") from None
         names.append(fields[0])
     return _checked(ScoreFile(path, np.array(values), np.array(names, dtype=object)))
@@ -113,7 +117,7 @@ def _from_table(path: Path, columns: dict[str, Any]) -> ScoreFile:
         )
     values = numbers(path, score, columns[score])
     rest = {key: value for key, value in columns.items() if key not in (score, name, label)}
-    ids = None if name is None else columns[name].astype(object)
+    ids = None if name is None else np.array([utterance_name(name, value) for value in columns[name]], dtype=object)
     return _checked(ScoreFile(path, values, ids, None if label is None else _kinds(path, label, columns[label]), rest))
 
 
@@ -128,6 +132,13 @@ def _kinds(path: Path, name: str, column: np.ndarray) -> np.ndarray:
             known = ", ".join(KINDS) if name != _SASV else ", ".join(f"{k} ({v})" for k, v in _SASV_KINDS.items())
             raise EvaluationError(f"{path}, row {row + 1}: {name} {column[row]!r} is none of {known}.")
     return np.array(kinds, dtype=object)
+
+
+def utterance_name(column: str, value: Any) -> str:
+    """What names an utterance, as text; of a column of files without the suffix of audio."""
+    text = str(value).strip()
+    stem, dot, suffix = text.rpartition(".")
+    return stem if column in FILES and dot and suffix.lower() in _SUFFIXES else text
 
 
 def numbers(path: Path, name: str, column: np.ndarray) -> np.ndarray:

@@ -268,13 +268,13 @@ class _System:
         correct_0 = np.where(at > 0, correct[rows, at - 1], correct_0)
         # A repeated trial is several steps of one of the two curves, while the other stands still: look at each step
         # on either side of the crossing and keep the closer pair, the earlier one where both are as close.
-        steps_bonafide = _steps_to_cross(miss_0, bonafide, 1 - correct_0 / spoof)
-        steps_spoof = _steps_to_cross(correct_0, spoof, 1 - miss_0 / bonafide)
+        steps_bonafide = _steps_to_cross(miss_0, bonafide, (spoof - correct_0) / spoof)
+        steps_spoof = _steps_to_cross(correct_0, spoof, (bonafide - miss_0) / bonafide)
         best_gap, eer = np.full(rows.size, np.inf), np.zeros(rows.size)
         for back in (1, 0):
             rejected_bonafide = np.where(crosses_as_bonafide, miss_0 + steps_bonafide - back, miss_0)
             rejected_spoof = np.where(crosses_as_bonafide, correct_0, correct_0 + steps_spoof - back)
-            miss_rate, false_alarm = rejected_bonafide / bonafide, 1 - rejected_spoof / spoof
+            miss_rate, false_alarm = rejected_bonafide / bonafide, (spoof - rejected_spoof) / spoof
             gap = np.abs(miss_rate - false_alarm)
             closer = gap < best_gap
             best_gap = np.where(closer, gap, best_gap)
@@ -294,7 +294,7 @@ class _System:
         def lowest(drawn: NDArray[np.float64]) -> NDArray[np.float64]:
             miss, correct = self._rejected(drawn, counts)
             bonafide, spoof = (total @ drawn for total in totals)
-            return costs.cost(miss / bonafide, 1 - correct / spoof).min(axis=0)
+            return costs.cost(miss / bonafide, (spoof - correct) / spoof).min(axis=0)
 
         return lambda drawn: np.concatenate(
             [lowest(drawn[:, start : start + slab]) for start in range(0, drawn.shape[1], slab)]

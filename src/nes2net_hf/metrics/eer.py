@@ -55,7 +55,8 @@ def det_curve(
     rejected_spoof = np.concatenate([[0], np.cumsum(~is_bonafide)])
     # The point that rejects nothing lies just under the lowest score; 0.001 is the evaluation packages' choice.
     thresholds = np.concatenate([[scores[order[0]] - 0.001], scores[order]])
-    return rejected_bonafide / bonafide.size, 1.0 - rejected_spoof / spoof.size, thresholds
+    # Quotients of counts, as theirs are: 1 - x / y is rounded otherwise, which decides between points equally close.
+    return rejected_bonafide / bonafide.size, (spoof.size - rejected_spoof) / spoof.size, thresholds
 
 
 def equal_error_rate(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> EqualErrorRate:

@@ -78,7 +78,7 @@ def range_eer(
     check_scores(scores, "frame_scores")
     order = np.argsort(scores, kind="stable")
     miss = np.concatenate([[0], np.cumsum(bonafide[order])]) / bonafide.sum()
-    false_alarm = 1 - np.concatenate([[0], np.cumsum(spoof[order])]) / spoof.sum()
+    false_alarm = (spoof.sum() - np.concatenate([[0], np.cumsum(spoof[order])])) / spoof.sum()
     closest = int(np.argmin(np.abs(miss - false_alarm)))
     thresholds = np.concatenate([[scores[order[0]] - 0.001], scores[order]])
     return EqualErrorRate(float((miss[closest] + false_alarm[closest]) / 2), float(thresholds[closest]))

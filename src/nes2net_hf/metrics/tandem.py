@@ -196,7 +196,7 @@ def _error_rates(
     thresholds = np.concatenate([[scores[order[0]] - 0.001], scores[order]])
     miss, false_alarm, spoof_false_alarm = (
         rejected[0] / target.size,
-        1 - rejected[1] / nontarget.size,
-        1 - rejected[2] / spoof.size,
+        (nontarget.size - rejected[1]) / nontarget.size,
+        (spoof.size - rejected[2]) / spoof.size,
     )
     return (miss, false_alarm, spoof_false_alarm), thresholds

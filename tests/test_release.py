@@ -1,0 +1,342 @@
+"""A run becomes a folder that stands alone and a card that says only what was measured, and goes to the Hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from nes2net_hf.cards import sources
+from nes2net_hf.release_card import ReleaseError, benchmarks, hub_license
+from nes2net_hf.releasing import check_contents, checksums, without_paths
+
+from .loopback_hub import TOKEN, LoopbackHub
+
+REPO = "org/nes2net-tiny"
+AS = ("--benchmark", "asvspoof2021-la", "--repo-id", REPO, "--license", "Apache-2.0")
+
+
+def figures() -> list[dict[str, Any]]:
+    """As `nes2net evaluate --report` writes them."""
+    intervals = {"eer": [0.05, 0.09], "min_dcf": [0.1, 0.3], "act_dcf": [0.2, 0.4], "cllr": [0.25, 0.35]}
+    row = {"group": "attack", "value": "A07", "n_bonafide": 100, "n_spoof": 60, "eer": 0.0625, "min_dcf": 0.1234}
+    return [
+        {
+            "name": "scores", "n_bonafide": 100, "n_spoof": 900, "eer": 0.0717, "min_dcf": 0.2, "act_dcf": 0.3,
+            "cllr": 0.3, "min_cllr": 0.22, "auc": 0.97, "intervals": intervals, "interval_unit": "speaker",
+            "costs": {"miss": 1.0, "false_alarm": 10.0, "spoof_prior": 0.05},
+            "breakdown": [row | {"eer_interval": [0.01, 0.11]}], "warnings": [],
+        }
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def run_folder(tiny_model_dir: Path, tmp_path: Path) -> Path:
+    """What a run leaves: its best model, recipe, curve; its recipe names folders of the machine."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny_model_dir, run / "best")
+    recipe = {"output": str(run), "data": {"corpus": "own-data", "root": str(tmp_path / "voices" / "manifest.csv")}}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    lines = [
+        {"epoch": 1, "step": 5, "train_loss": 0.7, "dev_eer": 0.25, "seconds": 60.0},
+        {"epoch": 2, "step": 9, "train_loss": 0.6, "dev_eer": 0.125, "seconds": 120.0},
+        {"epoch": 3, "step": 14, "train_loss": 0.5, "dev_eer": 0.2, "seconds": 120.0},
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return run
+
+
+def test_a_dry_run_writes_a_folder_whose_card_the_hub_reads(nes2net: Any, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "figures.json").write_text(json.dumps(figures()), encoding="utf-8")
+    out = tmp_path / "released"
+    more = ("--evaluation", tmp_path / "figures.json", "--dataset", "org/voices", "--dry-run", "--out", out)
+    run = nes2net("release", run_folder, *AS, *more)
+    assert run.code == 0, run.err
+    assert "nothing was sent" in run.out and "private" in run.out
+    assert set(checksums(out)) == {
+        "README.md", "LICENSE", "config.json", "preprocessor_config.json", "model.safetensors", "recipe.yaml",
+        "metrics.jsonl", "evaluation/asvspoof2021-la.json", "configuration_nes2net.py", "modeling_nes2net.py",
+        "feature_extraction_nes2net.py",
+    }  # fmt: skip
+    assert all(digest[:16] in run.out and name in run.out for name, (_, digest) in checksums(out).items())
+
+    card = ModelCard.load(out / "README.md")
+    assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "audio-classification")
+    assert (card.data.license, card.data.datasets) == ("apache-2.0", ["org/voices"])
+    found = {one.metric_type: one for one in card.data.eval_results or []}
+    assert found["eer"].metric_value == 7.17 and found["cllr"].metric_value == 0.3
+    assert found["eer"].dataset_type == "asvspoof2021-la" and found["eer"].dataset_name == "ASVspoof 2021 LA"
+    measured, published = card.text.split("## Figures measured here")[1].split("## Figures published by the authors")
+    assert "| EER, % | 7.17 | 5.00 to 9.00 |" in measured and "| A07 | 100 | 60 | 6.25 | 1.00 to 11.00 |" in measured
+    assert "eval: Nes2Net-X | 1.73 | 1.95" in published and "1.73" not in measured and "7.17" not in published
+    assert "3 epochs in 5.0 minutes" in card.text and "was 2,\nwith 12.50 % EER" in card.text
+    assert "Not calibrated" in card.text and "has no threshold of its own" in card.text
+    assert f'model="{REPO}"' in card.text and "@article{liu2025nes2net" in card.text
+    recipe = yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8"))
+    assert recipe == {"data": {"corpus": "own-data", "root": "manifest.csv"}, "output": "run"}
+    assert not [path for path in out.rglob("*") if path.is_file() and str(tmp_path).encode() in path.read_bytes()]
+
+
+def test_a_model_without_a_run_says_what_is_not_known(nes2net: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    config = json.loads((model / "config.json").read_text())
+    calibration = {"scale": 0.5, "offset": -1.25, "prior": 0.5, "provenance": {"root": "/srv/corpora/manifest.csv"}}
+    (model / "config.json").write_text(json.dumps(config | {"calibration": calibration, "threshold": 2.5}))
+    out = tmp_path / "released"
+    run = nes2net("release", model, *AS, "--dtype", "bfloat16", "--dry-run", "--out", out)
+    assert run.code == 0, run.err
+    card = ModelCard.load(out / "README.md")
+    assert "What it was trained on is not known here" in card.text
+    assert "Nothing was measured for this release." in card.text and card.data.eval_results is None
+    assert "0.5 · score +\n-1.25" in card.text and "bona fide from a score of 2.5 on" in card.text
+    released = json.loads((out / "config.json").read_text())
+    assert released["calibration"]["provenance"]["root"] == "manifest.csv" and released["dtype"] == "bfloat16"
+    assert (out / "model.safetensors").stat().st_size < 0.6 * (model / "model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("benchmark", benchmarks())
+def test_every_benchmark_makes_a_card(benchmark: str, nes2net: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
+    import torch
+
+    from nes2net_hf.loading import load_model
+    from nes2net_hf.release_card import write_card
+
+    network, _ = load_model(tiny_model_dir, None, torch.device("cpu"), "float32")
+    write_card(
+        tmp_path,
+        network,
+        repo_id=REPO,
+        benchmark=benchmark,
+        license="MIT",
+        dtype="float32",
+        evaluations=[],
+        datasets=[],
+    )  # type: ignore[arg-type]
+    content = yaml.safe_load((sources() / "benchmarks" / f"{benchmark}.yaml").read_text(encoding="utf-8"))
+    text = ModelCard.load(tmp_path / "README.md").text
+    assert content["note"].strip() in text
+    for condition in content["conditions"]:
+        for variant, values in condition["figures"].items():
+            cells = " | ".join(f"{value:.2f}" for value in values)
+            assert f"| {condition['name']}: {variant} | {cells} |" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--benchmark", "asvspoof2020"), 1, "--benchmark asvspoof2020 is not known: choose one of asvspoof2021-df"),
+        (("--repo-id", "nes2net"), 2, "it has the form ORG/NAME"),
+        (("--license", "EUPL-1.2"), 1, "its text is not at hand"),
+        (("--evaluation", "absent.json"), 1, "absent.json cannot be read"),
+        (("--evaluation", "{broken}"), 1, "lacks cllr: make it anew by nes2net evaluate --report"),
+        (("--evaluation", "{two}"), 1, "must hold the figures of one system"),
+    ],
+)
+def test_what_cannot_be_released_is_said_in_a_sentence_and_leaves_nothing(
+    arguments: tuple[str, str], code: int, message: str, nes2net: Any, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    broken = [{key: value for key, value in figures()[0].items() if key != "cllr"}]
+    for name, content in (("broken", broken), ("two", 2 * figures())):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    places = {name: str(tmp_path / f"{name}.json") for name in ("broken", "two")}
+    option, value = arguments
+    run = nes2net(
+        "release", tiny_model_dir, *AS, "--dry-run", "--out", tmp_path / "out", option, value.format(**places)
+    )
+    assert run.code == code and message in run.err and run.err.count("\n") == 1
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_folder_that_is_there_is_replaced_only_when_asked(
+    nes2net: Any, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work")
+    run = nes2net("release", tiny_model_dir, *AS, "--dry-run", "--out", out)
+    assert run.code == 1 and "exists: remove it" in run.err
+    run = nes2net("release", tiny_model_dir, *AS, "--dry-run", "--out", out, "--force")
+    assert run.code == 2 and "is no folder that a release wrote" in run.err
+    assert (out / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("notes.txt", b"by hf_" + b"a1B2" * 9, "access token"),
+        ("notes.md", b"trained on /srv/voices/manifest.csv", "path of this machine, /srv/voices/manifest.csv"),
+        ("notes.md", b"D:\\voices", "path of this machine"),
+        ("state.dat", b"\x80\x04\x95", "is a pickle"),
+        ("weights.bin", b"", "is a pickle"),
+    ],
+)
+def test_pickles_tokens_and_paths_are_not_sent(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "fine.md").write_text("see https://arxiv.org/abs/2504.05657, tables 3/4, and/or `data/train.csv`")
+    check_contents(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ReleaseError, match=message.replace("\\", "\\\\")):
+        check_contents(tmp_path)
+
+
+def test_licences_are_named_as_the_hub_names_them() -> None:
+    assert hub_license("GPL-3.0-only") == {"license": "gpl-3.0"}
+    assert hub_license("LicenseRef-Ours") == {
+        "license": "other",
+        "license_name": "licenseref-ours",
+        "license_link": "LICENSE",
+    }
+
+
+def test_paths_are_cut_to_their_last_part() -> None:
+    assert without_paths({"a": ["/x/y/z.csv", "~/w", "hf://datasets/org/name", 3]}) == {
+        "a": ["z.csv", "w", "hf://datasets/org/name", 3]
+    }
+
+
+def test_a_folder_that_scores_otherwise_is_refused(
+    nes2net: Any, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nes2net_hf import releasing
+
+    monkeypatch.setattr(
+        releasing, "_FROM_THE_FOLDER", releasing._FROM_THE_FOLDER.replace("scores[name] =", "scores[name] = 0.001 +")
+    )
+    run = nes2net("release", tiny_model_dir, *AS, "--dry-run", "--out", tmp_path / "out")
+    assert run.code == 1 and "scores the sample" in run.err and not list(tmp_path.glob("out*"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# At a Hub
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub() as hub:
+        yield hub
+
+
+def at(hub: LoopbackHub, scratch: Path, *command: Any, token: str | None = TOKEN) -> subprocess.CompletedProcess[str]:
+    """A Python of its own, for which the loopback Hub is the Hub; any other address is a proxy that is not there."""
+    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    environment = os.environ | nowhere | {
+        "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HOME": str(scratch / "hf"),
+        "HF_TOKEN": token or "", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def release_to(hub: LoopbackHub, scratch: Path, model: Path, *more: Any, token: str | None = TOKEN) -> Any:
+    answer = at(hub, scratch, "-m", "nes2net_hf.cli", "release", model, *AS, *more, token=token)
+    assert "Traceback" not in answer.stderr
+    return answer
+
+
+PIPELINE = """
+import json, sys
+sys.modules["nes2net_hf"] = None
+import numpy as np
+from transformers import pipeline
+revision = sys.argv[3] if len(sys.argv) > 3 else None
+classify = pipeline("audio-classification", model=sys.argv[1], revision=revision, trust_remote_code=True)
+print(json.dumps(classify(np.load(sys.argv[2]), function_to_apply="none")))
+"""
+
+
+@pytest.mark.slow
+def test_a_release_is_private_and_the_pipeline_takes_it_from_the_hub(
+    hub: LoopbackHub, tiny_model_dir: Path, tmp_path: Path, speech: list[np.ndarray]
+) -> None:
+    answer = release_to(hub, tmp_path, tiny_model_dir, "--out", tmp_path / "kept")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[-1] == f"{hub.endpoint}/{REPO}"
+    assert hub.repos[REPO].private and len(hub.repos[REPO].commits) == 2
+    sent = {name: content for name, content in hub.files(REPO).items() if name != ".gitattributes"}
+    assert sent == {path.relative_to(tmp_path / "kept").as_posix(): path.read_bytes()
+                    for path in (tmp_path / "kept").rglob("*") if path.is_file()}  # fmt: skip
+
+    np.save(tmp_path / "speech.npy", speech[0])
+    local = at(hub, tmp_path, "-c", PIPELINE, tiny_model_dir, tmp_path / "speech.npy")
+    remote = at(hub, tmp_path, "-c", PIPELINE, REPO, tmp_path / "speech.npy")
+    assert remote.returncode == 0, remote.stderr
+    here, there = ({row["label"]: row["score"] for row in json.loads(answer.stdout.splitlines()[-1])}
+                   for answer in (local, remote))  # fmt: skip
+    assert there == pytest.approx(here)
+    stranger = at(hub, tmp_path / "other", "-m", "nes2net_hf.cli", "detect", "--demo", "--model", REPO, token=None)
+    assert stranger.returncode == 2 and "or it is private" in stranger.stderr and "Traceback" not in stranger.stderr
+
+
+PUSH_TWICE = """
+import sys
+from huggingface_hub import HfApi
+from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioClassification
+model = Nes2NetForAudioClassification.from_pretrained(sys.argv[1])
+model.push_to_hub(sys.argv[2], private=True)
+Nes2NetFeatureExtractor.from_pretrained(sys.argv[1]).push_to_hub(sys.argv[2])
+HfApi().create_tag(sys.argv[2], tag="first")
+model.config.threshold = 1.5
+model.classifier.bias.data += 3.0
+model.push_to_hub(sys.argv[2])
+for revision in ("first", "main"):
+    loaded = Nes2NetForAudioClassification.from_pretrained(sys.argv[2], revision=revision)
+    print(revision, loaded.config.threshold, round(float((loaded.classifier.bias - model.classifier.bias).mean()), 4))
+"""
+
+
+@pytest.mark.slow
+def test_push_to_hub_and_revisions(hub: LoopbackHub, tiny_model_dir: Path, tmp_path: Path) -> None:
+    answer = at(hub, tmp_path, "-c", PUSH_TWICE, tiny_model_dir, REPO)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[-2:] == ["first None -3.0", "main 1.5 0.0"]
+    assert {"modeling_nes2net.py", "feature_extraction_nes2net.py", "README.md"} <= hub.files(REPO).keys()
+    detect = (at(hub, tmp_path, "-m", "nes2net_hf.cli", "detect", "--demo", "--model", REPO, "--format", "jsonl",
+                 "--revision", revision) for revision in ("first", "main", "second"))  # fmt: skip
+    first, main, absent = detect
+    thresholds = [json.loads(one.stdout.splitlines()[0])["threshold"] for one in (first, main)]
+    assert thresholds == [0, 1.5]
+    assert absent.returncode == 2 and "it has no such revision" in absent.stderr
+
+
+@pytest.mark.slow
+def test_a_refused_token_is_one_sentence(hub: LoopbackHub, tiny_model_dir: Path, tmp_path: Path) -> None:
+    answer = release_to(hub, tmp_path, tiny_model_dir, token="another")
+    assert answer.returncode == 1 and not hub.repos
+    assert answer.stderr == (
+        f"Error: {REPO} could not be sent: the Hub refused the token: log in with `hf auth login`, by one that may "
+        "write to org.\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_dropped_upload_is_taken_up_again(tiny_model_dir: Path, tmp_path: Path) -> None:
+    with LoopbackHub(drop_uploads=1) as hub:
+        answer = release_to(hub, tmp_path, tiny_model_dir)
+        assert answer.returncode == 0, answer.stderr
+        puts = [path for method, path in hub.calls if method == "PUT"]
+        assert len(puts) == 2 and puts[0] == puts[1] and len(hub.objects) == 1
+        hub.calls.clear()
+        assert release_to(hub, tmp_path, tiny_model_dir).returncode == 0
+        assert not [path for method, path in hub.calls if method == "PUT"]
+
+
+@pytest.mark.slow
+def test_what_is_public_is_not_written_to_unasked(hub: LoopbackHub, tiny_model_dir: Path, tmp_path: Path) -> None:
+    assert release_to(hub, tmp_path, tiny_model_dir, "--public").returncode == 0
+    assert not hub.repos[REPO].private
+    answer = release_to(hub, tmp_path, tiny_model_dir)
+    assert answer.returncode == 1 and "on the Hub already, and public" in answer.stderr
+    assert len(hub.repos[REPO].commits) == 2
