@@ -226,6 +226,22 @@ def test_adcf_does_not_depend_on_the_order_of_the_keys(nes2net: Any, tmp_path: P
     assert len(found) == 1 and found.pop() < 0.5
 
 
+def test_few_speakers_have_no_interval_instead_of_a_narrow_one(nes2net: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(10)
+    keys, scores = ["utterance_id,label,speaker_id,source"], []
+    for n in range(300):
+        source, spoofed = ("many", "one")[n % 3 == 0], rng.random() < 0.5
+        speaker = "alone" if source == "one" else f"s{n % 10}"
+        keys.append(f"u{n},{'spoof' if spoofed else 'bonafide'},{speaker},{source}")
+        scores.append(f"u{n} {rng.normal() + 1 - 2 * spoofed}")
+    (tmp_path / "k.csv").write_text("\n".join(keys) + "\n")
+    (tmp_path / "s.txt").write_text("\n".join(scores) + "\n")
+    options = (tmp_path / "s.txt", "--keys", tmp_path / "k.csv", "--resamples", 100)
+    rows = {row["value"]: row for row in one(nes2net("evaluate", *options, "--json"))["breakdown"]}
+    assert rows["one"]["eer_interval"] is None and len(rows["many"]["eer_interval"]) == 2
+    assert "(few speakers)" in nes2net("evaluate", *options).out
+
+
 def test_integer_ids_and_files_with_suffixes_match(nes2net: Any, tmp_path: Path) -> None:
     pq.write_table(pa.table({"utterance_id": [1, 2], "score": [1.0, -1.0]}), tmp_path / "s.parquet")
     (tmp_path / "k.txt").write_text("1 bonafide\n2 spoof\n")

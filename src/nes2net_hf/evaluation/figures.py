@@ -92,6 +92,7 @@ class Row:
     n_bonafide: int
     n_spoof: int
     eer: Interval
+    """Its bounds are NaN where the bona fide trials are of too few speakers to say anything of others."""
     min_dcf: float
 
 
@@ -280,7 +281,11 @@ def _row(
     part = trials.take(mask)
     bonafide, spoof = part.by_class
     if bonafide.size and spoof.size and len(part.scores) < len(trials.scores):
-        interval = bootstrap_eer(bonafide, spoof, resamples=resamples, **part.speakers)
+        speakers = part.speakers
+        if speakers and len(set(speakers["bonafide_speakers"])) < _FEWEST_SPEAKERS:
+            interval = Interval(equal_error_rate(bonafide, spoof).eer, np.nan, np.nan, "speaker")
+        else:
+            interval = bootstrap_eer(bonafide, spoof, resamples=resamples, **speakers)
         yield Row(group, value, bonafide.size, spoof.size, interval, min_dcf(bonafide, spoof, costs).dcf)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
             "n_bonafide": row.n_bonafide,
             "n_spoof": row.n_spoof,
             "eer": row.eer.estimate,
-            "eer_interval": [row.eer.low, row.eer.high],
+            "eer_interval": None if math.isnan(row.eer.low) else [row.eer.low, row.eer.high],
             "min_dcf": row.min_dcf,
         }
         for row in evaluation.breakdown
@@ -133,7 +134,9 @@ def groups(evaluation: Evaluation) -> list[tuple[str, list[Row]]]:
 
 
 def percent(interval: Interval | Difference) -> str:
-    """A rate as people write it."""
+    """A rate as people write it, with its bounds where it has them."""
+    if math.isnan(interval.low):
+        return f"{100 * interval.estimate:.2f} % (few speakers)"
     return f"{100 * interval.estimate:.2f} % ({100 * interval.low:.2f} to {100 * interval.high:.2f})"
 
 
