@@ -263,9 +263,17 @@ def test_a_real_interrupt_ends_at_once_without_a_traceback(folder: Path, tiny_mo
         "--batch-size",
         "1",
     ]
-    process = subprocess.Popen(
-        [*COMMAND, "detect", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
-    )
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's job in the background inherits it ignored
+    try:
+        process = subprocess.Popen(
+            [*COMMAND, "detect", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     first = process.stdout.readline()  # flushed at once, though the second file goes on
     assert json.loads(first)["file"].endswith("a.flac")

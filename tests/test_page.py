@@ -107,8 +107,8 @@ def test_a_spoofed_recording_is_marked_where_its_windows_are_below_the_threshold
     assert (float(start), float(end)) == (0, pytest.approx(result.duration, abs=1e-3))
 
 
-def test_a_probability_is_named_of_a_calibrated_model_only(detector: Detector, tmp_path: Path) -> None:
-    [result] = judged(detector, BONAFIDE)
+def test_a_probability_is_named_of_a_calibrated_model_only(tiny_model_dir: Path, tmp_path: Path) -> None:
+    [result] = detect(BONAFIDE, model=tiny_model_dir, device="cpu")
     assert facts(result)["Probability"].startswith("none")
     tiny_model(calibration={"scale": 0.5, "offset": 0.1, "prior": 0.5}).save_pretrained(tmp_path)
     Nes2NetFeatureExtractor().save_pretrained(tmp_path)
