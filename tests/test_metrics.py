@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nes2net_hf.metrics import (
@@ -166,13 +166,15 @@ def test_adcf_and_tdcf_equal_an_obvious_formulation(
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.floats(-5, 5), min_size=2, max_size=12), min_size=6, max_size=6))
+@example([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0, 1.0, 1.0], [0.0] * 3, *[[0.0, 0.0]] * 3])  # rates that are equal
 def test_tandem_eer_equals_a_search_over_all_pairs_of_thresholds(scores: list[list[float]]) -> None:
     asv, cm = scores[:3], scores[3:]
     asv_points = []
     ordered = sorted((score, kind) for kind, its in enumerate(asv) for score in its)
     for k in range(len(ordered) + 1):
-        rejected = [sum(kind == wanted for _, kind in ordered[:k]) / len(asv[wanted]) for wanted in range(3)]
-        asv_points.append((rejected[0], 1 - rejected[1], 1 - rejected[2]))
+        rejected = [sum(kind == wanted for _, kind in ordered[:k]) for wanted in range(3)]
+        passed = [(len(asv[wanted]) - rejected[wanted]) / len(asv[wanted]) for wanted in (1, 2)]
+        asv_points.append((rejected[0] / len(asv[0]), *passed))
     cm_points = slow_points(cm[0] + cm[1], cm[2])
     pairs, ambiguous = [], False
     for miss, false, spoofed in asv_points:

@@ -123,7 +123,6 @@ def write_card(folder: Path, rows: list[Condition], test: list[Entry]) -> None:
         best_epoch=min(history, key=lambda line: line["dev_eer"])["epoch"],
         best_dev_eer=f"{100 * min(line['dev_eer'] for line in history):.1f}",
         calibration=model.config.calibration["provenance"],
-        remark="",
         robustness=json.loads(robust.read_text(encoding="utf-8")) if robust.is_file() else None,
         recipe=yaml.safe_dump(yaml.safe_load(recipe.read_text(encoding="utf-8")), sort_keys=False).strip(),
         environment=f"Python {platform.python_version()}, torch {torch.__version__}, "

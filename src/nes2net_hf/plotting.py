@@ -15,6 +15,7 @@ from .audio import SAMPLING_RATE, open_audio
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from .detection import Result
     from .robustness import Measured
@@ -32,14 +33,10 @@ def plot_scores(results: Sequence[Result], source: Any, path: str | os.PathLike[
         path: the picture, a PNG.
         channels: as it was judged, `"mix"` or `"each"`.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     results = [result for result in results if result.error is None]
     with open_audio(source) as audio:
         low, high, step = envelope(audio.blocks(channels))
-    figure = Figure(figsize=(11, 0.6 + 4.0 * len(results)), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 0.6 + 4.0 * len(results), dpi=150)
     panels = figure.subplots(2 * len(results), 1, sharex=True, squeeze=False, height_ratios=[2, 1] * len(results))[
         :, 0
     ]
@@ -60,11 +57,7 @@ def plot_spectrograms(before: np.ndarray, after: np.ndarray, path: str | os.Path
         before, after: the waveforms; their lengths may differ.
         path: the picture, a PNG.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 6, dpi=150)
     panels = figure.subplots(2, 1, sharex=True, sharey=True)
     for panel, waveform, name in zip(panels, (before, after), ("before", "after"), strict=True):
         *_, image = panel.specgram(waveform + 1e-9, NFFT=512, noverlap=384, Fs=SAMPLING_RATE, vmin=-140, vmax=-30)
@@ -171,6 +164,16 @@ def _edges(result: Result) -> np.ndarray:
     return np.concatenate([starts[:1], (starts[1:] + ends[:-1]) / 2, ends[-1:]])
 
 
+def new_figure(width: float, height: float, dpi: int) -> Figure:
+    """An empty picture of so many inches, drawn without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def strip(panel: Axes) -> None:
     """The look of all our panels: no frame, thin ink."""
     panel.spines[["top", "right"]].set_visible(False)
@@ -186,12 +189,8 @@ def _clock(seconds: float) -> str:
 
 def plot_curves(metrics: Path, path: Path) -> None:
     """Losses and EERs of a run by epoch, from its `metrics.jsonl`, as a picture."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 5, dpi=120)
     losses, rates = figure.subplots(2, 1, sharex=True)
     for axes, prefix, factor in ((losses, "loss", 1), (rates, "eer", 100)):
         for name in sorted({key for line in lines for key in line if prefix in key}):
@@ -214,16 +213,13 @@ def plot_robustness(rows: Sequence[Measured], path: str | os.PathLike[str], titl
         path: the picture, a PNG.
         title: of the whole.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     clean = rows[0]
     groups = [(name, list(members)) for name, members in groupby(rows[1:], key=lambda row: row.group)]
     lines = _in_two_lines(groups)
     highest = max([1.0, *(100 * row.eer.high for row in rows if row.eer is not None)])
-    figure = Figure(figsize=(12, 7), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12, 7, dpi=150)
     shares = [0.2, *[1] * len(lines)]
     heading, *parts = figure.subfigures(len(shares), 1, squeeze=False, height_ratios=shares)[:, 0]
     heading.text(0.005, 0.95, title, ha="left", va="top", color=INK, fontsize=13, fontweight="bold")

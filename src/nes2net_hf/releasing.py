@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ import torch
 import yaml
 from huggingface_hub import HfApi
 
+from .checksum import sha256_of
 from .hub import why
 from .loading import load_model
 from .modeling_nes2net import Nes2NetForAudioFrameClassification
@@ -113,14 +113,7 @@ def write_release(release: Release, folder: Path) -> Tried:
 
 def checksums(folder: Path) -> dict[str, tuple[int, str]]:
     """File → its bytes and its SHA-256, of all that would be sent."""
-    found = {}
-    for path in _files(folder):
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        found[path.relative_to(folder).as_posix()] = (path.stat().st_size, digest.hexdigest())
-    return found
+    return {path.relative_to(folder).as_posix(): (path.stat().st_size, sha256_of(path)) for path in _files(folder)}
 
 
 def push(folder: Path, repo_id: str, public: bool) -> str:

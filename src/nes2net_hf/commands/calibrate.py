@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -52,14 +52,16 @@ def run_calibrate(options: CalibrateOptions) -> int:
         where = wanted(options.where)
         target = _target(options)
         path = options.scores or Path(f"{Path(options.model).name}-{options.corpus}-calibration.parquet")
-        what = _score(options, path, where)
+        _score(options, path, where)
         keys = ev.keys_of_corpus(options.corpus, options.split, root=options.root, where=where)
         trials = ev.match(ev.read_scores(path), keys)
         bonafide, spoof = trials.by_class
         fitted = fit_calibration(bonafide, spoof, options.prior)
         before, after, lowest, unit = _unseen(trials, options.prior)
         provenance = {
-            **{key: what[key] for key in ("corpus", "split", "where") if what.get(key)},
+            "corpus": options.corpus,
+            **({"split": options.split} if options.split else {}),
+            **({"where": where} if where else {}),
             "n_bonafide": bonafide.size,
             "n_spoof": spoof.size,
             "eer": round(equal_error_rate(bonafide, spoof).eer, 6),
@@ -69,7 +71,7 @@ def run_calibrate(options: CalibrateOptions) -> int:
             "halves_by": unit,
             "date": datetime.now(timezone.utc).date().isoformat(),
         }
-        fitted = type(fitted)(fitted.scale, fitted.offset, fitted.prior, provenance)
+        fitted = replace(fitted, provenance=provenance)
         _store(options, target, fitted)
         print(
             f"llr = {fitted.scale:.6g} * score + {fitted.offset:.6g}, weighted to a prior of spoof of {fitted.prior:g}"
@@ -108,8 +110,8 @@ def _target(options: CalibrateOptions) -> Path:
     return folder
 
 
-def _score(options: CalibrateOptions, path: Path, where: dict[str, list[str]]) -> dict[str, Any]:
-    """Scores into `path`, unless it holds those of this model and corpus already; returns what was scored."""
+def _score(options: CalibrateOptions, path: Path, where: dict[str, list[str]]) -> None:
+    """Scores into `path`, unless it holds those of this model and corpus already."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     import torch
@@ -131,6 +133,7 @@ def _score(options: CalibrateOptions, path: Path, where: dict[str, list[str]]) -
             all_windows=True,
             where=where,
         )
+        return
     try:
         said = (pq.read_schema(path).metadata or {}).get(b"scored")
     except (OSError, pa.ArrowInvalid):
@@ -150,7 +153,6 @@ def _score(options: CalibrateOptions, path: Path, where: dict[str, list[str]]) -
         raise UsageError(
             f"{path} holds scores of another {' and '.join(other)}: remove it, or name another file by --scores."
         )
-    return what
 
 
 def _unseen(trials: Trials, prior: float) -> tuple[float, float, float, str]:

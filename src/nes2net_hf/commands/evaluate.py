@@ -76,11 +76,11 @@ def run_evaluate(options: EvaluateOptions) -> int:
         keys = None if every_key is None else _of_condition(options, every_key)
         names = _names(options.scores)
         systems = [ev.match(file, keys) for file in files]
+        asv = None
+        if options.asv_scores is not None:
+            asv = ev.read_asv_scores(options.asv_scores, _condition(options))
         evaluations = []
         for name, file, trials in zip(names, files, systems, strict=True):
-            asv = None
-            if options.asv_scores is not None:
-                asv = ev.read_asv_scores(options.asv_scores, _condition(options))
             evaluation = ev.evaluate(
                 trials,
                 name,
@@ -94,10 +94,11 @@ def run_evaluate(options: EvaluateOptions) -> int:
                 evaluation.warnings.extend(ev.strangers(file, every_key))
             evaluations.append(evaluation)
         differences = ev.compare(_aligned(systems, options.scores), options.resamples)
+        figures = [ev.to_json(evaluation) for evaluation in evaluations]
         if options.as_json:
-            content = [ev.to_json(evaluation) for evaluation in evaluations]
-            for system, difference in zip(content[1:], differences, strict=True):
-                system["difference"] = difference._asdict() | {"from": names[0]}
+            content = figures[:1]
+            for system, difference in zip(figures[1:], differences, strict=True):
+                content.append(system | {"difference": difference._asdict() | {"from": names[0]}})
             print(json.dumps(content[0] if len(content) == 1 else content, ensure_ascii=False))
         else:
             _print(evaluations, differences)
@@ -111,7 +112,6 @@ def run_evaluate(options: EvaluateOptions) -> int:
             sources = [*options.scores, *filter(None, (options.keys, options.asv_scores))]
             source = ev.provenance(shlex.join(["nes2net", *sys.argv[1:]]), sources)
             ev.write_report(options.report, evaluations, differences, plots, source)
-            figures = [ev.to_json(evaluation) for evaluation in evaluations]
             text = json.dumps(figures, indent=1, ensure_ascii=False)
             (options.report / "figures.json").write_text(text + "\n", encoding="utf-8")
             say(f"report: {options.report / 'report.html'}")

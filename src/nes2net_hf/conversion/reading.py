@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import warnings
 import zipfile
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..checksum import sha256_of
 from .errors import ConversionError
 
 _WRAPPERS = ("model_state_dict", "state_dict", "model")  # under which training scripts put the weights
@@ -62,11 +62,7 @@ class Checkpoint:
     @property
     def sha256(self) -> str:
         """Of the file's bytes, in hex."""
-        digest = hashlib.sha256()
-        with open(self.path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+        return sha256_of(self.path)
 
 
 def is_legacy_pickle(path: Path) -> bool:

@@ -21,6 +21,7 @@ import soundfile
 from datasets import Dataset, Features
 
 from ..cards import render
+from ..checksum import sha256_of
 from ..hub import why
 from .arena_form import ARENA_FEATURES, SPLIT, check_utterance_ids, eval_yaml, to_arena
 from .corpus import Row
@@ -253,7 +254,7 @@ def _write_shard(path: Path, rows: Iterator[Row], form: Form, flac: bool, progre
     _compare(part, digests)
     with open(part, "rb+") as file:
         os.fsync(file.fileno())  # a rename must not outlive the content in a power cut
-    shard = Shard(len(digests), part.stat().st_size, _checksum(part))
+    shard = Shard(len(digests), part.stat().st_size, sha256_of(part))
     part.replace(path)
     return shard
 
@@ -308,15 +309,7 @@ def to_flac(content: bytes, name: str) -> bytes | None:
 
 
 def _is_whole(path: Path, shard: Shard | None) -> bool:
-    return shard is not None and path.is_file() and _checksum(path) == shard.sha256
-
-
-def _checksum(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return shard is not None and path.is_file() and sha256_of(path) == shard.sha256
 
 
 def _read_records(out: Path) -> dict[str, SplitRecord]:

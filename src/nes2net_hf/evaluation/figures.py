@@ -189,7 +189,6 @@ def evaluate(
     asvspoof5: bool = False,
     threshold: float | None = None,
     resamples: int = 1000,
-    with_breakdown: bool = True,
 ) -> Evaluation:
     """
     All figures of one system.
@@ -235,7 +234,7 @@ def evaluate(
         decisions=None if threshold is None else decisions(bonafide, spoof, threshold),
         threshold=threshold,
         segments=_segments(trials),
-        breakdown=list(_breakdown(trials, costs, resamples)) if with_breakdown else [],
+        breakdown=list(_breakdown(trials, costs, resamples)),
         warnings=warnings,
     )
 

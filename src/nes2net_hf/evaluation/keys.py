@@ -17,7 +17,7 @@ from ..corpora.loading import CORPORA, check_split, find_corpus, load_corpus
 from ..corpora.schema import RESOLUTIONS_MS, TEXT_COLUMNS
 from ..corpora.tree import Tree
 from .errors import EvaluationError
-from .score_files import FILES, utterance_name
+from .score_files import FILES, first_double, read_text, utterance_name
 
 _IDS = ("utterance_id", "utterance", "utt_id")
 _LABELS = ("label", "key")
@@ -106,13 +106,7 @@ def _read_protocol(path: Path, benchmark: str, split: str | None) -> Keys:
 
 
 def _read_table(path: Path) -> Keys:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise EvaluationError(f"{path} is not a text file in UTF-8.") from None
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be read ({error.strerror}).") from None
-    lines = text.splitlines()
+    lines = read_text(path).splitlines()
     delimiter = "\t" if path.suffix.lower() == ".tsv" else "," if lines and "," in lines[0] else None
     if delimiter is None:
         return _collect(str(path), None, _pairs(path, lines))
@@ -170,14 +164,11 @@ def _collect(source: str, benchmark: str | None, rows: Iterable[dict[str, Any]])
             found.append(its_segments.get(f"{step}ms"))
     if not ids:
         raise EvaluationError(f"{source} holds no trials.")
-    names = np.array(ids, dtype=object)
-    if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        double = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    if (double := first_double(ids)) is not None:
         raise EvaluationError(f"{source}: utterance {double} is listed twice: remove one of its lines.")
     return Keys(
         source,
-        names,
+        np.array(ids, dtype=object),
         np.array(labels, np.int8),
         {name: np.array(values, dtype=object) for name, values in columns.items() if any(values)},
         {name: np.array(mask) for name, mask in belongs.items()},

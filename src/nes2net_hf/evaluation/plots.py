@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from ..metrics import det_curve, optimal_llrs
-from ..plotting import BONAFIDE, FAINT, INK, SPOOF, strip
+from ..plotting import BONAFIDE, FAINT, INK, SPOOF, new_figure, strip
 from .figures import Trials, grid
 
 _TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -47,11 +47,7 @@ def draw(folder: Path, names: Sequence[str], systems: Sequence[Trials]) -> list[
 
 
 def _figure(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height, dpi=120)
     return figure, figure.subplots(rows, 1, squeeze=False)[:, 0]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 import scipy
 
 from .. import __version__
+from ..checksum import sha256_of
 from ..metrics import Difference, Interval
 from .figures import Evaluation, Row
 
@@ -35,7 +35,7 @@ class Provenance:
 
 def provenance(command: str, files: Sequence[Path]) -> Provenance:
     """Of figures made now of these files."""
-    sums = {str(path): _checksum(path) for path in files if path.is_file()}
+    sums = {str(path): sha256_of(path) for path in files if path.is_file()}
     versions = (
         f"nes2net_hf {__version__}, Python {platform.python_version()}, numpy {np.__version__}, "
         f"scipy {scipy.__version__}"
@@ -181,15 +181,3 @@ def _plain(interval: Interval) -> str:
 
 def _embedded(png: Path) -> str:
     return base64.b64encode(png.read_bytes()).decode("ascii")
-
-
-def _checksum(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slowly(file)
-
-
-def _slowly(file: Any) -> str:  # Python 3.10
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()

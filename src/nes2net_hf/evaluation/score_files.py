@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,7 @@ def read_scores(path: Path) -> ScoreFile:
     """
     if path.suffix.lower() == ".parquet":
         return _from_table(path, _read_parquet(path))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise EvaluationError(f"{path} is not a text file in UTF-8.") from None
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be read ({error.strerror}).") from None
+    text = read_text(path)
     first = text.split("\n", 1)[0]
     if path.suffix.lower() == ".csv" or "," in first:
         return _from_table(path, _read_csv(path, text))
@@ -134,6 +129,26 @@ def _kinds(path: Path, name: str, column: np.ndarray) -> np.ndarray:
     return np.array(kinds, dtype=object)
 
 
+def read_text(path: Path) -> str:
+    """The text of a file; raises EvaluationError where it is none, or cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise EvaluationError(f"{path} is not a text file in UTF-8.") from None
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def first_double(names: Iterable[str]) -> str | None:
+    """The first name that was there before."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def utterance_name(column: str, value: Any) -> str:
     """What names an utterance, as text; of a column of files without the suffix of audio."""
     text = str(value).strip()
@@ -168,8 +183,7 @@ def _checked(file: ScoreFile) -> ScoreFile:
             f"{file.path}: {wrong.size} scores are NaN or infinite, the first one that of {where}: score them again, "
             "in float32."
         )
-    if file.ids is not None and len(set(file.ids)) < file.ids.size:
-        seen: set[str] = set()
-        double = next(name for name in file.ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    double = None if file.ids is None else first_double(file.ids)
+    if double is not None:
         raise EvaluationError(f"{file.path}: utterance {double} has two scores: remove one of its lines.")
     return file

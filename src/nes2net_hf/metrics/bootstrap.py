@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .cllr import cllr
+from .cllr import bits, cllr
 from .dcf import ASVSPOOF5_COSTS, DetectionCosts, actual_dcf, min_dcf
 from .eer import check_scores, equal_error_rate
 
@@ -308,9 +308,8 @@ class _System:
 
     def cllr(self) -> Figure:
         """In bits."""
-        bonafide = self._mean(np.logaddexp(0, -self._bonafide), 0)
-        spoof = self._mean(np.logaddexp(0, self._spoof), 1)
-        return lambda drawn: (bonafide(drawn) + spoof(drawn)) / np.log(4)
+        bonafide, spoof = self._mean(bits(-self._bonafide), 0), self._mean(bits(self._spoof), 1)
+        return lambda drawn: (bonafide(drawn) + spoof(drawn)) / 2
 
     def _mean(self, values: NDArray, which: int) -> Figure:
         """Of one value for each trial of a class."""

@@ -21,7 +21,7 @@ def cllr(bonafide_llrs: ArrayLike, spoof_llrs: ArrayLike) -> float:
     """
     bonafide = check_scores(bonafide_llrs, "bonafide_llrs")
     spoof = check_scores(spoof_llrs, "spoof_llrs")
-    return float(np.mean(_bits(-bonafide)) + np.mean(_bits(spoof))) / 2
+    return float(np.mean(bits(-bonafide)) + np.mean(bits(spoof))) / 2
 
 
 def min_cllr(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> float:
@@ -35,7 +35,7 @@ def min_cllr(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> float:
         ValueError: a class is empty or holds NaN or infinite scores.
     """
     bonafide_llrs, spoof_llrs = optimal_llrs(bonafide_scores, spoof_scores)
-    return float(np.mean(_bits(-bonafide_llrs)) + np.mean(_bits(spoof_llrs))) / 2
+    return float(np.mean(bits(-bonafide_llrs)) + np.mean(bits(spoof_llrs))) / 2
 
 
 def optimal_llrs(
@@ -61,6 +61,6 @@ def optimal_llrs(
     return llrs[: bonafide.size], llrs[bonafide.size :]
 
 
-def _bits(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def bits(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """log2(1 + exp(x)), without overflow."""
     return np.logaddexp(0, x) / np.log(2)
