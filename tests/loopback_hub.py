@@ -1,4 +1,4 @@
-"""A Hub on 127.0.0.1 that answers the HTTP calls huggingface_hub makes to create, fill and read model repositories."""
+"""A Hub on 127.0.0.1 that answers the HTTP calls huggingface_hub makes to create, fill and read models and Spaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 TOKEN = "token-of-the-loopback-hub"
 _LARGE = (".safetensors", ".png")  # what the Hub would keep in its large-file storage
-_REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+_REPO = r"(?P<repo>(spaces/)?[\w.-]+/[\w.-]+)"
 
 
 @dataclass
@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self._refused():
             return
         asked = json.loads(body)
-        repo = f"{asked['organization']}/{asked['name']}"
+        repo = ("spaces/" if asked.get("type") == "space" else "") + f"{asked['organization']}/{asked['name']}"
         there = repo in self.hub.repos
         if not there:
             private = asked.get("private") is True or asked.get("visibility") == "private"
@@ -252,7 +252,7 @@ def _entry(name: str, content: bytes) -> dict[str, Any]:
     return entry
 
 
-_MODEL = rf"/api/models/{_REPO}"
+_MODEL = rf"/api/(models/|(?=spaces/)){_REPO}"
 _REVISION = r"(?P<revision>[^/]+)"
 _ROUTES: list[tuple[str, str, Any]] = [
     ("POST", "/api/repos/create", _Handler.create),

@@ -285,14 +285,14 @@ def test_systems_are_compared_on_the_same_trials_and_the_report_holds_all(nes2ne
     report = la / "report"
     run = nes2net("evaluate", la / "scores.txt", la / "worse.txt", *keys, "--report", report)
     assert run.code == 0 and "EER of worse minus that of scores" in run.out
-    for name in ("det", "scores", "calibration", "attacks"):
+    for name in ("det", "scores", "calibration", "breakdown", "attacks"):
         assert (report / f"{name}.png").stat().st_size > 5000 and "<svg" in (report / f"{name}.svg").read_text()
     page, text = (report / "report.html").read_text(), (report / "report.md").read_text()
     figures = json.loads((report / "figures.json").read_text())
     for content in (page, text):
         assert f"{100 * figures[0]['eer']:.2f} %" in content and f"{100 * figures[1]['eer']:.2f} %" in content
         assert "evaluate" in content and "SHA-256" in text
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5
     assert 'src="http' not in page and 'href="http' not in page  # it needs no network
 
     [first, second] = json.loads(nes2net("evaluate", la / "scores.txt", la / "worse.txt", *keys, "--json").out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import importlib.util
 import json
 import os
 import shutil
@@ -13,13 +15,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+import torch
 import yaml
 from huggingface_hub import ModelCard
 
+from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioFrameClassification, __version__
 from nes2net_hf.cards import sources
-from nes2net_hf.release_card import ReleaseError, benchmarks, hub_license
-from nes2net_hf.releasing import check_contents, checksums, without_paths
+from nes2net_hf.loading import fingerprint, load_model
+from nes2net_hf.release_card import ReleaseError, benchmarks, hub_license, write_card
+from nes2net_hf.releasing import SAMPLES, check_contents, checksums, without_paths
 
+from .conftest import FIXTURES, lively, tiny_config
 from .loopback_hub import TOKEN, LoopbackHub
 
 REPO = "org/nes2net-tiny"
@@ -32,9 +39,9 @@ def figures() -> list[dict[str, Any]]:
     row = {"group": "attack", "value": "A07", "n_bonafide": 100, "n_spoof": 60, "eer": 0.0625, "min_dcf": 0.1234}
     return [
         {
-            "name": "scores", "n_bonafide": 100, "n_spoof": 900, "eer": 0.0717, "min_dcf": 0.2, "act_dcf": 0.3,
-            "cllr": 0.3, "min_cllr": 0.22, "auc": 0.97, "intervals": intervals, "interval_unit": "speaker",
-            "costs": {"miss": 1.0, "false_alarm": 10.0, "spoof_prior": 0.05},
+            "name": "scores", "scored": {}, "n_bonafide": 100, "n_spoof": 900, "eer": 0.0717, "min_dcf": 0.2,
+            "act_dcf": 0.3, "cllr": 0.3, "min_cllr": 0.22, "auc": 0.97, "intervals": intervals,
+            "interval_unit": "speaker", "costs": {"miss": 1.0, "false_alarm": 10.0, "spoof_prior": 0.05},
             "breakdown": [row | {"eer_interval": [0.01, 0.11]}], "warnings": [],
         }
     ]  # fmt: skip
@@ -66,7 +73,7 @@ def test_a_dry_run_writes_a_folder_whose_card_the_hub_reads(nes2net: Any, run_fo
     assert set(checksums(out)) == {
         "README.md", "LICENSE", "config.json", "preprocessor_config.json", "model.safetensors", "recipe.yaml",
         "metrics.jsonl", "evaluation/asvspoof2021-la.json", "configuration_nes2net.py", "modeling_nes2net.py",
-        "feature_extraction_nes2net.py",
+        "feature_extraction_nes2net.py", "handler.py", "requirements.txt",
     }  # fmt: skip
     assert all(digest[:16] in run.out and name in run.out for name, (_, digest) in checksums(out).items())
 
@@ -105,13 +112,160 @@ def test_a_model_without_a_run_says_what_is_not_known(nes2net: Any, tiny_model_d
     assert (out / "model.safetensors").stat().st_size < 0.6 * (model / "model.safetensors").stat().st_size
 
 
+def test_a_folder_that_version_0_1_0_released_gives_its_scores(nes2net: Any) -> None:
+    expected = json.loads((FIXTURES / "released_scores.json").read_text(encoding="utf-8"))
+    recordings = [SAMPLES / f"{name}.flac" for name in expected]
+    rows = nes2net("detect", *recordings, "--model", FIXTURES / "released", "--device", "cpu").rows
+    for row, then in zip(rows, expected.values(), strict=True):
+        assert row["score"] == pytest.approx(then["score"], abs=1e-5)
+        assert row["llr"] == pytest.approx(then["llr"], abs=1e-5)
+        assert row["threshold"] == 0.25 and row["label"] == "spoof"
+
+
+@pytest.mark.slow
+def test_and_so_does_the_code_in_it(tmp_path: Path) -> None:
+    expected = json.loads((FIXTURES / "released_scores.json").read_text(encoding="utf-8"))
+    for name, then in expected.items():
+        np.save(tmp_path / "sample.npy", soundfile.read(SAMPLES / f"{name}.flac", dtype="float32")[0])
+        answer = subprocess.run(
+            [sys.executable, "-c", PIPELINE, str(FIXTURES / "released"), str(tmp_path / "sample.npy")],
+            capture_output=True, text=True, check=True, env={**os.environ, "HF_MODULES_CACHE": str(tmp_path)},
+        )  # fmt: skip
+        logits = {row["label"]: row["score"] for row in json.loads(answer.stdout.splitlines()[-1])}
+        assert logits["bonafide"] - logits["spoof"] == pytest.approx(then["first_window"], abs=1e-5)
+
+
+def scored(weights: str) -> dict[str, Any]:
+    """What `training/score.py` writes into a Parquet of scores, and `nes2net evaluate` into its figures."""
+    return {"model": "tiny", "weights": weights, "dtype": "float32", "corpus": "in-the-wild", "split": "eval",
+            "all_windows": False}  # fmt: skip
+
+
+def test_figures_and_robustness_are_of_these_weights_or_refused(
+    nes2net: Any, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    weights = fingerprint(*load_model(tiny_model_dir, None, torch.device("cpu"), "float32"))
+    report, robustness = tmp_path / "report", tmp_path / "robustness"
+    for folder, picture in ((report, "breakdown.png"), (robustness, "robustness.png")):
+        folder.mkdir()
+        shutil.copyfile(sources() / "images" / "detect-plot.png", folder / picture)
+    clean = {"group": "clean", "condition": "as it is", "eer": 0.2, "low": 0.1, "high": 0.3}
+    noisy = [
+        {"group": "white noise", "condition": f"{ratio} dB", "eer": eer, "low": eer - 0.05, "high": eer + 0.05}
+        for ratio, eer in ((20, 0.25), (0, 0.4567), (10, 0.3))
+    ]
+    lost = {"group": "cut", "condition": "0.5 s", "eer": None, "low": None, "high": None}
+    command = f"nes2net robustness {tmp_path}/model --root /srv/itw"
+    found = {
+        "weights": weights,
+        "command": command,
+        "corpus": "own-data",
+        "split": None,
+        "bonafide": 1200,
+        "spoof": 30,
+    }
+    found["conditions"] = [clean, *noisy, lost]
+    (report / "figures.json").write_text(json.dumps([figures()[0] | {"scored": scored(weights)}]))
+    (robustness / "robustness.json").write_text(json.dumps(found))
+    arguments = ("--evaluation", report / "figures.json", "--robustness", robustness, "--dry-run", "--out")
+    run = nes2net("release", tiny_model_dir, *AS, *arguments, tmp_path / "out")
+    assert run.code == 0, run.err
+    text = ModelCard.load(tmp_path / "out" / "README.md").text
+    assert "with these very weights" in text and "corpus\n`in-the-wild`, split `eval`" in text
+    assert "![EER by what the trials are, with 95 % intervals](evaluation/asvspoof2021-la-breakdown.png)" in text
+    assert "1,200 bona fide and 30 spoofed utterances of `own-data`" in text
+    assert "| white noise | 0 dB | 45.67 | 40.67 to 50.67 |" in text and "| white noise | 20 dB" not in text
+    assert "| clean | as it is | 20.00 | 10.00 to 30.00 |" in text and "(robustness.png)" in text
+    kept = json.loads((tmp_path / "out" / "robustness.json").read_text())
+    assert kept["command"] == "nes2net robustness model --root itw"
+
+    (report / "figures.json").write_text(json.dumps([figures()[0] | {"scored": scored("0" * 32)}]))
+    run = nes2net("release", tiny_model_dir, *AS, *arguments, tmp_path / "other")
+    assert run.code == 1 and "has the figures of other weights, those of tiny" in run.err
+    (report / "figures.json").write_text(json.dumps(figures()))
+    (robustness / "robustness.json").write_text(json.dumps(found | {"weights": "0" * 32}))
+    run = nes2net("release", tiny_model_dir, *AS, *arguments, tmp_path / "other")
+    assert run.code == 1 and "is not of this model's weights" in run.err
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_calibrated_model_has_the_fingerprint_that_it_had(tiny_model_dir: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    network, extractor = load_model(model, None, torch.device("cpu"), "float32")
+    before = fingerprint(network, extractor)
+    network.config.threshold = 1.5
+    network.config.calibration = {"scale": 0.5, "offset": -1.25, "prior": 0.5, "provenance": {}}
+    assert fingerprint(network, extractor) == before
+    network.config.dilation += 1
+    assert fingerprint(network, extractor) != before
+
+
+def test_a_model_of_frames_is_released_too(nes2net: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = lively(Nes2NetForAudioFrameClassification(tiny_config(layer_aggregation="weighted_sum")))
+    network.save_pretrained(tmp_path / "model")
+    Nes2NetFeatureExtractor().save_pretrained(tmp_path / "model")
+    benchmark = (
+        "--benchmark",
+        "partialspoof",
+        "--repo-id",
+        REPO,
+        "--license",
+        "MIT",
+        "--license-file",
+        sources() / "release.md",
+    )
+    run = nes2net("release", tmp_path / "model", *benchmark, "--dry-run", "--out", tmp_path / "out")
+    assert run.code == 0, run.err
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.pipeline_tag is None and "AutoModelForAudioFrameClassification" in card.text
+    assert "bonafide: " in run.out and "difference from the source" in run.out
+
+
+def test_carbon_is_that_of_codecarbon(nes2net: Any, run_folder: Path, tmp_path: Path) -> None:
+    (run_folder / "emissions.csv").write_text("timestamp,emissions,duration\nx,0.0125,60\ny,0.01,60\n")
+    run = nes2net("release", run_folder, *AS, "--dry-run", "--out", tmp_path / "out")
+    assert run.code == 0, run.err
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert "Carbon: 22.5 g CO2 equivalent" in card.text
+    assert card.data.to_dict()["co2_eq_emissions"] == {"emissions": 22.5, "source": "codecarbon"}
+    (run_folder / "emissions.csv").write_text("a,b\n1,2\n")
+    run = nes2net("release", run_folder, *AS, "--dry-run", "--out", tmp_path / "other")
+    assert run.code == 1 and "emissions.csv is not as codecarbon writes it" in run.err
+
+
+def test_an_endpoint_judges_the_bytes_of_a_recording(nes2net: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
+    """As Hugging Face's endpoints use it: they load `handler.py` of the folder and call what it names."""
+    run = nes2net("release", tiny_model_dir, *AS, "--dry-run", "--out", tmp_path / "out")
+    assert run.code == 0, run.err
+    assert (tmp_path / "out" / "requirements.txt").read_text() == f"nes2net_hf=={__version__}\n"
+    specification = importlib.util.spec_from_file_location("handler", tmp_path / "out" / "handler.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    handler = module.EndpointHandler(str(tmp_path / "out"))
+    recording = SAMPLES / "spoof.flac"
+    [expected] = nes2net("detect", recording, "--model", tiny_model_dir, "--device", "cpu").rows
+    for inputs in (recording.read_bytes(), base64.b64encode(recording.read_bytes()).decode()):
+        answer = json.loads(json.dumps(handler({"inputs": inputs})))
+        assert answer["score"] == pytest.approx(expected["score"], abs=1e-5) and answer["error"] is None
+    assert "not an audio or video file" in handler({"inputs": b"no audio"})["error"]
+    for data, message in (({}, "`inputs` is missing"), ({"inputs": "*"}, "`inputs` is no base64")):
+        with pytest.raises(ValueError, match=message):
+            handler(data)
+
+
+def test_a_space_is_written_beside(nes2net: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    run = nes2net("release", tiny_model_dir, *AS, "--space", "--dry-run", "--out", tmp_path / "out")
+    assert run.code == 0, run.err
+    assert f"{tmp_path / 'out-space'}: would be sent as the Space {REPO}, private." in run.out
+    assert f"serve(['{REPO}']" in (tmp_path / "out-space" / "app.py").read_text()
+
+
 @pytest.mark.parametrize("benchmark", benchmarks())
 def test_every_benchmark_makes_a_card(benchmark: str, nes2net: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
-    import torch
-
-    from nes2net_hf.loading import load_model
-    from nes2net_hf.release_card import write_card
-
     network, _ = load_model(tiny_model_dir, None, torch.device("cpu"), "float32")
     write_card(
         tmp_path,
@@ -125,7 +279,9 @@ def test_every_benchmark_makes_a_card(benchmark: str, nes2net: Any, tiny_model_d
     )  # type: ignore[arg-type]
     content = yaml.safe_load((sources() / "benchmarks" / f"{benchmark}.yaml").read_text(encoding="utf-8"))
     text = ModelCard.load(tmp_path / "README.md").text
-    assert content["note"].strip() in text
+    assert content["note"].strip() in text and content["covers"].strip() in text
+    assert all(f"- {limit.strip()}" in text for limit in content["limits"])
+    assert ("**A demonstration model" in text) == (benchmark == "demo")
     for condition in content["conditions"]:
         for variant, values in condition["figures"].items():
             cells = " | ".join(f"{value:.2f}" for value in values)
@@ -261,9 +417,11 @@ print(json.dumps(classify(np.load(sys.argv[2]), function_to_apply="none")))
 def test_a_release_is_private_and_the_pipeline_takes_it_from_the_hub(
     hub: LoopbackHub, tiny_model_dir: Path, tmp_path: Path, speech: list[np.ndarray]
 ) -> None:
-    answer = release_to(hub, tmp_path, tiny_model_dir, "--out", tmp_path / "kept")
+    answer = release_to(hub, tmp_path, tiny_model_dir, "--out", tmp_path / "kept", "--space")
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.splitlines()[-1] == f"{hub.endpoint}/{REPO}"
+    assert f"{hub.endpoint}/{REPO}\n" in answer.stdout
+    space = hub.repos[f"spaces/{REPO}"]
+    assert space.private and f"serve(['{REPO}']" in hub.files(f"spaces/{REPO}")["app.py"].decode()
     assert hub.repos[REPO].private and len(hub.repos[REPO].commits) == 2
     sent = {name: content for name, content in hub.files(REPO).items() if name != ".gitattributes"}
     assert sent == {path.relative_to(tmp_path / "kept").as_posix(): path.read_bytes()

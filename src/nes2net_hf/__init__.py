@@ -17,7 +17,7 @@ from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFram
 if TYPE_CHECKING:
     from .detection import Detector, Result, detect
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "Detector",

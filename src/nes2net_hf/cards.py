@@ -33,6 +33,14 @@ def render(template: str, **fields: Any) -> str:
     return environment.get_template(template).render(**fields)
 
 
+def read_training_corpora() -> dict[str, dict[str, Any]]:
+    """Of corpora that models are trained on: `title`, `what` in a sentence, `licence` where known, `address`."""
+    return yaml.safe_load((sources() / "training_corpora.yaml").read_text(encoding="utf-8"))
+
+
 def read_benchmark(name: str) -> dict[str, Any]:
-    """The published figures of a benchmark: `title`, `columns`, `conditions` and a `note`."""
+    """
+    A benchmark's `title`, what it `covers`, its `limits`, the published figures in `columns` and `conditions`, a
+    `note` on them, and a `warning` where a model of it needs one.
+    """
     return yaml.safe_load((sources() / "benchmarks" / f"{name}.yaml").read_text(encoding="utf-8"))

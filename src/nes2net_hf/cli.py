@@ -171,6 +171,24 @@ def detect(
 
 
 @app.command()
+def info(
+    model: Annotated[
+        str | None, typer.Argument(help="Hub id or folder.", show_default="bundled demonstration model")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """
+    Say what a model is: parts, parameters, cost, threshold, calibration, recipe, figures, licence, checksums.
+
+    Exit codes: 0 said, 2 it cannot be loaded, or a file beside it cannot be read, 130 interrupted.
+    """
+    from .commands.info import run_info
+
+    raise typer.Exit(run_info(model, revision, as_json))
+
+
+@app.command()
 def convert(
     source: Annotated[
         str,
@@ -265,6 +283,10 @@ def release(
             help="Of nes2net evaluate --report: measured on the benchmark, or on what NAME says.",
         ),
     ] = None,
+    robustness: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Of nes2net robustness, with these weights.")
+    ] = None,
+    space: Annotated[bool, typer.Option("--space", help="Also a Space with the page of nes2net demo.")] = False,
     datasets: Annotated[
         list[str] | None, typer.Option("--dataset", metavar="ID", help="Hub id of training data, for the card.")
     ] = None,
@@ -288,6 +310,8 @@ def release(
         out=out,
         dtype=dtype.value,
         evaluations=evaluations or [],
+        robustness=robustness,
+        space=space,
         datasets=datasets or [],
         dry_run=dry_run,
         public=public,

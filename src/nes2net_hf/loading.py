@@ -23,6 +23,11 @@ from .onnx_model import GRAPH, OnnxModel, holds_only_a_graph
 DEMO_MODEL = Path(__file__).parent / "models" / "nes2net-demo"
 DTYPES = ("float32", "bfloat16", "float16")
 BACKENDS = ("torch", "onnx")
+# What settings say of where a model came from, and of what is decided from its raw scores.
+_NOT_OF_SCORES = (
+    "_name_or_path", "architectures", "auto_map", "averaged_from", "calibration", "dtype", "threshold",
+    "transformers_version",
+)  # fmt: skip
 
 
 class ModelError(ValueError):
@@ -157,10 +162,10 @@ def _reason(error: BaseException, name: str) -> str:
 
 
 def fingerprint(network: Any, extractor: Any) -> str:
-    """Of everything that scores depend on: weights, configuration, and how waveforms are prepared."""
+    """Of everything that raw scores depend on: weights, configuration, and how waveforms are prepared."""
     settings = network.config.to_dict(), extractor.to_dict()
     for setting in settings:
-        for key in ("_name_or_path", "transformers_version", "auto_map"):  # which say where it came from
+        for key in _NOT_OF_SCORES:
             setting.pop(key, None)
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
     for name, tensor in sorted(network.state_dict().items()):

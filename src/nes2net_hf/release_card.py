@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,20 @@ import transformers
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from .cards import read_benchmark, render, sources
-from .modeling_nes2net import Nes2NetForAudioClassification
+from .cards import read_benchmark, read_training_corpora, render, sources
+from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
 
 _HUB_LICENSES = {
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "gpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "cc0-1.0",
     "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0",
 }  # fmt: skip
+_CAPTIONS = {
+    "breakdown": "EER by what the trials are, with 95 % intervals",
+    "det": "Detection error trade-off",
+    "attacks": "EER by attack and codec",
+    "calibration": "Calibration of the raw scores",
+    "scores": "Scores of both classes",
+}
 _UNFILLED = ("[More Information Needed]", "TODO", "FIXME", "{{", "}}", "Undefined")
 
 
@@ -40,6 +48,10 @@ class Evaluation:
     """Below the folder."""
     figures: dict[str, Any]
     """As `nes2net_hf.evaluation.to_json`."""
+    traced: bool
+    """Whether the scores' own file says that they are of these weights."""
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    """Kind, as `det` → file below the folder."""
 
 
 def benchmarks() -> list[str]:
@@ -49,7 +61,7 @@ def benchmarks() -> list[str]:
 
 def write_card(
     folder: Path,
-    network: Nes2NetForAudioClassification,
+    network: Nes2NetForAudioClassification | Nes2NetForAudioFrameClassification,
     *,
     repo_id: str,
     benchmark: str,
@@ -59,7 +71,8 @@ def write_card(
     datasets: Sequence[str],
 ) -> None:
     """
-    Writes `folder/README.md`, of the model and of `recipe.yaml` and `metrics.jsonl` that lie there, or do not.
+    Writes `folder/README.md`, of the model and of `recipe.yaml`, `metrics.jsonl`, `robustness.json` and
+    `emissions.csv` that lie there, or do not.
 
     Raises:
         ReleaseError: the benchmark is not known, a figure is missing, or a field stays unfilled.
@@ -68,9 +81,17 @@ def write_card(
         raise ReleaseError(f"--benchmark {benchmark} is not known: choose one of {', '.join(benchmarks())}.")
     recipe = _yaml(folder / "recipe.yaml")
     config, encoder = network.config, network.config.encoder_config
+    of_frames = isinstance(network, Nes2NetForAudioFrameClassification)
+    carbon = _carbon(folder / "emissions.csv")
     try:
         fields = {
-            "metadata": _metadata(repo_id, license, evaluations, datasets, recipe).to_yaml(),
+            "metadata": _metadata(repo_id, license, evaluations, datasets, recipe, of_frames, carbon).to_yaml(),
+            "of_frames": of_frames,
+            "carbon": carbon,
+            "robustness": _robustness(folder / "robustness.json"),
+            "has_robustness_picture": (folder / "robustness.png").is_file(),
+            "corpora": _training_corpora(recipe),
+            "captions": _CAPTIONS,
             "repo_id": repo_id,
             "name": repo_id.rpartition("/")[2],
             "license": license,
@@ -112,6 +133,8 @@ def _metadata(
     evaluations: Sequence[Evaluation],
     datasets: Sequence[str],
     recipe: dict[str, Any] | None,
+    of_frames: bool,
+    carbon: float | None,
 ) -> ModelCardData:
     results = []
     for evaluation in evaluations:
@@ -129,13 +152,14 @@ def _metadata(
             )
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag="audio-classification",
+        pipeline_tag=None if of_frames else "audio-classification",  # the Hub has no pipeline for frames
         **hub_license(license),
         tags=["anti-spoofing", "deepfake-detection", "nes2net"],
         datasets=list(datasets) or None,
         base_model=_base_model(recipe),
         model_name=repo_id.rpartition("/")[2],
         eval_results=results or None,
+        co2_eq_emissions=None if carbon is None else {"emissions": round(carbon, 3), "source": "codecarbon"},
     )
 
 
@@ -171,6 +195,17 @@ def _readable(evaluation: Evaluation) -> dict[str, Any]:
         rows.append((what, value, f"{low} to {high}"))
     rows += [("min Cllr, bits", f"{_figure(evaluation, 'min_cllr'):.4f}", "not resampled")]
     rows += [("AUC", f"{_figure(evaluation, 'auc'):.4f}", "not resampled")]
+    for what, key, factor, digits in (
+        ("min t-DCF, form of 2021", "min_tdcf_2021", 1, 4),
+        ("min t-DCF, form of 2019", "min_tdcf_2019", 1, 4),
+        ("t-EER, %", "t_eer", 100, 2),
+        ("min a-DCF", "min_adcf", 1, 4),
+    ):
+        if key in evaluation.figures:
+            rows.append((what, f"{factor * evaluation.figures[key]:.{digits}f}", "not resampled"))
+    for step, value in evaluation.figures.get("segment_eer", {}).items():
+        of = "ranges" if step == "ranges" else f"segments of {step}"
+        rows.append((f"EER of {of}, %", f"{100 * value:.2f}", "not resampled"))
     costs = _figure(evaluation, "costs")
     return {
         "title": _title(evaluation.name),
@@ -181,10 +216,62 @@ def _readable(evaluation: Evaluation) -> dict[str, Any]:
         "costs": f"miss {costs['miss']:g}, false alarm {costs['false_alarm']:g}, prior {costs['spoof_prior']:g}",
         "rows": rows,
         "groups": [
-            (name, list(lines)) for name, lines in groupby(_figure(evaluation, "breakdown"), lambda row: row["group"])
+            (name, [_readable_row(row) for row in rows])
+            for name, rows in groupby(_figure(evaluation, "breakdown"), lambda row: row["group"])
         ],
+        "traced": evaluation.traced,
+        "scored": _figure(evaluation, "scored"),
+        "pictures": evaluation.pictures,
         "warnings": _figure(evaluation, "warnings"),
     }
+
+
+def _readable_row(row: dict[str, Any]) -> dict[str, str]:
+    bounds = row["eer_interval"]
+    return {
+        "value": row["value"],
+        "n_bonafide": f"{row['n_bonafide']:,}",
+        "n_spoof": f"{row['n_spoof']:,}",
+        "eer": f"{100 * row['eer']:.2f}",
+        "interval": "few speakers" if bounds is None else f"{100 * bounds[0]:.2f} to {100 * bounds[1]:.2f}",
+        "min_dcf": f"{row['min_dcf']:.4f}",
+    }
+
+
+def _robustness(path: Path) -> dict[str, Any] | None:
+    """What was measured, the clean EER, and of each group of conditions the worst."""
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    judged = [row for row in found["conditions"] if row["eer"] is not None]
+    grouped = [list(rows) for _, rows in groupby(judged, lambda row: row["group"])]
+    rows = [_readable_condition(max(group, key=lambda row: row["eer"])) for group in grouped]
+    return {key: found[key] for key in ("corpus", "split", "bonafide", "spoof")} | {"rows": rows}
+
+
+def _readable_condition(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "group": row["group"],
+        "condition": row["condition"],
+        "eer": f"{100 * row['eer']:.2f}",
+        "interval": f"{100 * row['low']:.2f} to {100 * row['high']:.2f}",
+    }
+
+
+def _training_corpora(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What is known of the corpus that a recipe names."""
+    return None if recipe is None else read_training_corpora().get(recipe.get("data", {}).get("corpus"))
+
+
+def _carbon(path: Path) -> float | None:
+    """Grams of CO2 equivalent, all runs of `codecarbon monitor` together."""
+    if not path.is_file():
+        return None
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return 1000 * sum(float(row["emissions"]) for row in csv.DictReader(file))
+    except (KeyError, TypeError, ValueError):
+        raise ReleaseError(f"{path.name} is not as codecarbon writes it (a column `emissions`): remove it.") from None
 
 
 def _curve(path: Path, recipe: dict[str, Any] | None) -> dict[str, Any] | None:

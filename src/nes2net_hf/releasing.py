@@ -21,11 +21,13 @@ import torch
 import yaml
 from huggingface_hub import HfApi
 
+from . import __version__
 from .checksum import sha256_of
+from .configuration_nes2net import Nes2NetConfig
 from .hub import why
-from .loading import load_model
-from .modeling_nes2net import Nes2NetForAudioFrameClassification
+from .loading import fingerprint, judges_frames, load_model
 from .release_card import Evaluation, ReleaseError, write_card
+from .space import write_space
 
 SAMPLES = Path(__file__).parent / "samples"
 TOLERANCE = 1e-4  # between the scores of the source and those of the released folder
@@ -33,6 +35,8 @@ LARGEST_FILE = 50 * 10**9  # bytes that the Hub takes in one file
 _PICKLES = {".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"}
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b")
 _PATH = re.compile(r"(?<![\w.:/<>~)\]-])/(?:[\w.@+ -]+/)+[\w.@+-]+|\b[A-Za-z]:\\\w|(?<!\w)~/\w|file:///")
+_PATH_IN_TEXT = re.compile(r"(?<![\w.:/<>~)\]-])/(?:[\w.@+-]+/)+[\w.@+-]+")  # which ends at a space
+_PICTURES = ("breakdown", "det", "attacks", "calibration", "scores")  # of a report, in the card's order
 
 # In a process that cannot import this package: what the folder itself carries gives the scores.
 _FROM_THE_FOLDER = """
@@ -48,6 +52,23 @@ for name, waveform in np.load(samples, allow_pickle=False).items():
     scores[name] = logits["bonafide"] - (0.0 if score == "bonafide_logit" else logits["spoof"])
 print(json.dumps(scores))
 """
+_FRAMES_FROM_THE_FOLDER = """
+import json, sys
+sys.modules["nes2net_hf"] = None
+import numpy as np, torch
+from transformers import AutoFeatureExtractor, AutoModelForAudioFrameClassification
+folder, samples, _ = sys.argv[1:]
+extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForAudioFrameClassification.from_pretrained(folder, trust_remote_code=True, dtype="auto")
+scores = {}
+for name, waveform in np.load(samples, allow_pickle=False).items():
+    features = extractor(waveform, sampling_rate=16000, return_tensors="pt")
+    with torch.inference_mode():
+        scores[name] = float(model.score(model(**features).logits).min())
+print(json.dumps(scores))
+"""
+# What an inference endpoint of Hugging Face looks for in a model's folder.
+_HANDLER = "from nes2net_hf.endpoint import EndpointHandler  # noqa: F401\n"
 
 
 @dataclass
@@ -63,6 +84,7 @@ class Release:
         license_file: its text, where the package has none.
         dtype: of the weights: float32, bfloat16 or float16.
         evaluations: `figures.json` of `nes2net evaluate --report`, each with what it was measured on.
+        robustness: folder of `nes2net robustness`.
         datasets: Hub ids of the training data.
     """
 
@@ -73,6 +95,7 @@ class Release:
     license_file: Path | None = None
     dtype: str = "float32"
     evaluations: Sequence[tuple[str, Path]] = ()
+    robustness: Path | None = None
     datasets: Sequence[str] = field(default_factory=list)
 
 
@@ -116,22 +139,42 @@ def checksums(folder: Path) -> dict[str, tuple[int, str]]:
     return {path.relative_to(folder).as_posix(): (path.stat().st_size, sha256_of(path)) for path in _files(folder)}
 
 
-def push(folder: Path, repo_id: str, public: bool) -> str:
+def write_release_space(release: Release, folder: Path) -> None:
+    """
+    Writes a Space that serves the page of `nes2net demo` for the released model.
+
+    Raises:
+        ReleaseError: the folder exists.
+    """
+    if folder.exists():
+        raise ReleaseError(f"{folder} exists: remove it, name another --out, or replace it with --force.")
+    write_space(folder, release.repo_id)
+
+
+def push(folder: Path, repo_id: str, public: bool, *, space: bool = False) -> str:
     """
     Sends the folder as one commit to a repository, which is made where there is none, and returns its address. After a
     broken connection the same call goes on: large files that the Hub has are not sent again.
+
+    Args:
+        space: whether it is a Space and not a model.
 
     Raises:
         ReleaseError: the token is refused, the Hub cannot be reached, or the repository is public and `public` is not.
     """
     hub = HfApi()
     try:
-        address = hub.create_repo(repo_id, private=not public, exist_ok=True)
-        if not public and not hub.model_info(repo_id).private:
+        kind = "space" if space else "model"
+        address = hub.create_repo(
+            repo_id, repo_type=kind, space_sdk="gradio" if space else None, private=not public, exist_ok=True
+        )
+        if not public and not hub.repo_info(repo_id, repo_type=kind).private:
             raise ReleaseError(
                 f"{repo_id} is on the Hub already, and public: say --public, or name another --repo-id."
             )
-        hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Release by nes2net release")
+        hub.upload_folder(
+            repo_id=repo_id, repo_type=kind, folder_path=folder, commit_message="Release by nes2net release"
+        )
     except ReleaseError:
         raise
     except Exception as error:  # huggingface_hub's HTTP client, and so its errors, differ from version to version
@@ -180,16 +223,19 @@ def model_folder(source: Path) -> tuple[Path, Path | None]:
 def _gather(release: Release, folder: Path) -> dict[str, float]:
     """Fills the folder; the source's scores of the samples."""
     place, run = model_folder(release.source)
-    network, extractor = load_model(place, None, torch.device("cpu"), release.dtype)
-    if isinstance(network, Nes2NetForAudioFrameClassification):
-        raise ReleaseError(f"{place} judges frames, and the pipeline audio-classification takes models of utterances.")
+    network, extractor = load_model(place, None, torch.device("cpu"), "float32")
+    weights = fingerprint(network, extractor)
     network.config.calibration = without_paths(network.config.calibration)
-    network.save_pretrained(folder)
+    network.to(getattr(torch, release.dtype)).save_pretrained(folder)
     extractor.save_pretrained(folder)
+    (folder / "handler.py").write_text(_HANDLER, encoding="utf-8")
+    (folder / "requirements.txt").write_text(f"nes2net_hf=={__version__}\n", encoding="utf-8")
     if run is not None:
         _copy_run(run, folder)
     (folder / "LICENSE").write_text(_license_text(release.license, release.license_file), encoding="utf-8")
-    evaluations = [_copy_figures(name, path, folder) for name, path in release.evaluations]
+    evaluations = [_copy_figures(name, path, folder, weights) for name, path in release.evaluations]
+    if release.robustness is not None:
+        _copy_robustness(release.robustness, folder, weights)
     write_card(
         folder,
         network,
@@ -206,7 +252,7 @@ def _gather(release: Release, folder: Path) -> dict[str, float]:
 
 def _score(network: Any, extractor: Any, waveform: np.ndarray, rate: int) -> float:
     features = extractor(waveform, sampling_rate=rate, return_tensors="pt")
-    return float(network.score(network(**features).logits))
+    return float(network.score(network(**features).logits).min())
 
 
 def _samples() -> list[tuple[Path, np.ndarray, int]]:
@@ -217,35 +263,63 @@ def _copy_run(run: Path, folder: Path) -> None:
     content = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
     text = yaml.safe_dump(without_paths(content), sort_keys=False, allow_unicode=True)
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
-    for name in ("metrics.jsonl", "curves.png"):
+    for name in ("metrics.jsonl", "curves.png", "emissions.csv"):
         if (run / name).is_file():
             shutil.copyfile(run / name, folder / name)
 
 
-def _copy_figures(name: str, path: Path, folder: Path) -> Evaluation:
-    try:
-        systems = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReleaseError(f"{path} cannot be read ({why(error)}): name a figures.json of nes2net evaluate.") from None
+def _copy_figures(name: str, path: Path, folder: Path, weights: str) -> Evaluation:
+    systems = _json(path, "name a figures.json of nes2net evaluate")
     if not isinstance(systems, list) or len(systems) != 1 or not isinstance(systems[0], dict):
         raise ReleaseError(f"{path} must hold the figures of one system, this model: evaluate its scores alone.")
     file = f"evaluation/{name}.json"
     if (folder / file).exists():
         raise ReleaseError(f"--evaluation {path}: there is one of {name} already: give it a NAME= of its own.")
     figures = without_paths(systems[0])
+    scored = figures.get("scored") or {}
+    # In another precision the same weights have another fingerprint.
+    traced = scored.get("dtype") == "float32"
+    if traced and scored.get("weights") != weights:
+        raise ReleaseError(
+            f"{path} has the figures of other weights, those of {scored.get('model')}: score this model."
+        )
     (folder / "evaluation").mkdir(exist_ok=True)
     (folder / file).write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return Evaluation(name, file, figures)
+    pictures = {}
+    for kind in _PICTURES:
+        if path.with_name(f"{kind}.png").is_file():
+            pictures[kind] = f"evaluation/{name}-{kind}.png"
+            shutil.copyfile(path.with_name(f"{kind}.png"), folder / pictures[kind])
+    return Evaluation(name, file, figures, traced, pictures)
+
+
+def _copy_robustness(source: Path, folder: Path, weights: str) -> None:
+    found = _json(source / "robustness.json", "name a folder of nes2net robustness")
+    if not isinstance(found, dict) or found.get("weights") != weights:
+        raise ReleaseError(f"{source / 'robustness.json'} is not of this model's weights: measure this model.")
+    text = json.dumps(without_paths(found), indent=1, ensure_ascii=False)
+    (folder / "robustness.json").write_text(text + "\n", encoding="utf-8")
+    if (source / "robustness.png").is_file():
+        shutil.copyfile(source / "robustness.png", folder / "robustness.png")
+
+
+def _json(path: Path, mend: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReleaseError(f"{path} cannot be read ({why(error)}): {mend}.") from None
 
 
 def without_paths(value: Any) -> Any:
-    """The same, where each text that is an absolute path is its last part only."""
+    """The same, where absolute paths, as whole texts and in them, are their last parts only."""
     if isinstance(value, dict):
         return {key: without_paths(one) for key, one in value.items()}
     if isinstance(value, list):
         return [without_paths(one) for one in value]
     if isinstance(value, str) and (os.path.isabs(value) or value.startswith("~")):
         return Path(value).name
+    if isinstance(value, str):
+        return _PATH_IN_TEXT.sub(lambda path: Path(path[0]).name, value)
     return value
 
 
@@ -270,7 +344,8 @@ def _try(folder: Path, expected: dict[str, float]) -> Tried:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as scratch:
         np.savez(Path(scratch, "samples.npz"), **{path.stem: waveform for path, waveform, _ in _samples()})  # type: ignore[arg-type]
-        command = [sys.executable, "-c", _FROM_THE_FOLDER, str(folder.resolve()), "samples.npz", config["score"]]
+        script = _FRAMES_FROM_THE_FOLDER if judges_frames(Nes2NetConfig(**config)) else _FROM_THE_FOLDER
+        command = [sys.executable, "-c", script, str(folder.resolve()), "samples.npz", config["score"]]
         modules = {"HF_MODULES_CACHE": str(Path(scratch, "modules")), "HF_HUB_OFFLINE": "1"}
         answer = subprocess.run(
             command, cwd=scratch, env=os.environ | modules, capture_output=True, text=True, check=False

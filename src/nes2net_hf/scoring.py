@@ -84,6 +84,7 @@ def score_corpus(
     """
     accelerator = Accelerator()
     network, extractor = load_model(model, revision, accelerator.device, dtype)
+    weights = fingerprint(network, extractor)
     of_frames = isinstance(network, Nes2NetForAudioFrameClassification)
     if of_frames and all_windows:
         raise ModelError(f"model {model} judges frames: its windows have no mean.")
@@ -95,7 +96,7 @@ def score_corpus(
     what: dict[str, Any] = {
         "model": model,
         "revision": revision,
-        "weights": fingerprint(network, extractor),
+        "weights": weights,
         "dtype": dtype,
         "corpus": corpus,
         "root": str(root),

@@ -108,7 +108,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
         if options.report is not None:
             from ..evaluation.plots import draw
 
-            plots = draw(options.report, names, systems)
+            plots = draw(options.report, names, systems, evaluations)
             sources = [*options.scores, *filter(None, (options.keys, options.asv_scores))]
             source = ev.provenance(shlex.join(["nes2net", *sys.argv[1:]]), sources)
             ev.write_report(options.report, evaluations, differences, plots, source)

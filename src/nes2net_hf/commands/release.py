@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
@@ -27,6 +29,8 @@ class ReleaseOptions:
     out: Path | None
     dtype: str
     evaluations: list[str]
+    robustness: Path | None
+    space: bool
     datasets: list[str]
     dry_run: bool
     public: bool
@@ -36,7 +40,7 @@ class ReleaseOptions:
 def run_release(options: ReleaseOptions) -> int:
     """Writes, tries and sends; returns the exit code."""
     from ..release_card import ReleaseError
-    from ..releasing import Release, checksums, push, write_release
+    from ..releasing import Release, checksums, push, write_release, write_release_space
 
     be_quiet()
     as_utf8(sys.stdout)
@@ -50,16 +54,16 @@ def run_release(options: ReleaseOptions) -> int:
             license_file=options.license_file,
             dtype=options.dtype,
             evaluations=[_named(value, options.benchmark) for value in options.evaluations],
+            robustness=options.robustness,
             datasets=options.datasets,
         )
         with tempfile.TemporaryDirectory() as scratch:
             name = options.repo_id.partition("/")[2]
             folder = options.out or (Path(name) if options.dry_run else Path(scratch, name))
-            fresh = Path(scratch, "fresh") if folder.exists() and options.force else folder
-            tried = write_release(release, fresh)
-            if fresh != folder:
-                shutil.rmtree(folder)
-                shutil.move(fresh, folder)
+            space = folder.with_name(folder.name + "-space")
+            tried = _replacing(folder, options.force, Path(scratch, "fresh"), lambda to: write_release(release, to))
+            if options.space:
+                _replacing(space, options.force, Path(scratch, "fresh"), lambda to: write_release_space(release, to))
             for sample, score in tried.scores.items():
                 print(f"{sample}: {score:.6f}, difference from the source {tried.differences[sample]:.1e}")
             for file, (size, digest) in checksums(folder).items():
@@ -67,8 +71,12 @@ def run_release(options: ReleaseOptions) -> int:
             if options.dry_run:
                 seen = "public" if options.public else "private"
                 print(f"{folder}: would be sent to {options.repo_id}, {seen}; nothing was sent.")
+                if options.space:
+                    print(f"{space}: would be sent as the Space {options.repo_id}, {seen}.")
             else:
                 print(push(folder, options.repo_id, options.public))
+                if options.space:
+                    print(push(space, options.repo_id, options.public, space=True))
         return 0
     except UsageError as error:
         say(f"Error: {error}")
@@ -84,6 +92,16 @@ def run_release(options: ReleaseOptions) -> int:
         return 130
 
 
+def _replacing(folder: Path, force: bool, fresh: Path, write: Callable[[Path], Any]) -> Any:
+    """Writes to a folder; one that is there is replaced, if asked for, when the new one is whole."""
+    to = fresh if folder.exists() and force else folder
+    result = write(to)
+    if to is fresh:
+        shutil.rmtree(folder)
+        shutil.move(fresh, folder)
+    return result
+
+
 def _check(options: ReleaseOptions) -> None:
     try:
         validate_repo_id(options.repo_id)
@@ -95,6 +113,11 @@ def _check(options: ReleaseOptions) -> None:
         raise UsageError(f"--repo-id {options.repo_id!r}: it has the form ORG/NAME.")
     if not options.source.is_dir():
         raise UsageError(f"{options.source} is no folder: name a run's, or a model's.")
+    if options.space:
+        try:
+            import gradio  # noqa: F401 - whose version the Space takes
+        except ImportError:
+            raise UsageError("--space needs gradio: pip install 'nes2net_hf[demo]'.") from None
     if options.force and options.out is not None and options.out.is_dir():
         if options.source.resolve().is_relative_to(options.out.resolve()):
             raise UsageError(f"--out {options.out} holds what is to be released: name another folder.")

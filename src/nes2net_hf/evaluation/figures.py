@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,8 @@ class Trials:
     """Of the same trials, where the scores' own file has them."""
     by_speaker: bool = False
     """Whether intervals resample speakers: all are known, and they are not too few."""
+    scored: Mapping[str, Any] = field(default_factory=dict)
+    """What the scores' own file says of the model and the corpus."""
 
     @property
     def by_class(self) -> tuple[np.ndarray, np.ndarray]:
@@ -123,6 +125,8 @@ class Evaluation:
     """EER of segments by resolution, and of ranges, of a model of frames."""
     breakdown: list[Row] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    scored: Mapping[str, Any] = field(default_factory=dict)
+    """The model and the corpus, where the scores' own file says them."""
 
 
 def match(file: ScoreFile, keys: Keys | None) -> Trials:
@@ -166,7 +170,7 @@ def match(file: ScoreFile, keys: Keys | None) -> Trials:
     kept = None if frames is None else [frames[row] for row in rows]
     known = keys.columns.get("speaker_id")
     by_speaker = known is not None and all(known) and len(set(known)) >= _FEWEST_SPEAKERS
-    return Trials(own.scores, keys, kept, own.kinds, asv_of_table(own), by_speaker)
+    return Trials(own.scores, keys, kept, own.kinds, asv_of_table(own), by_speaker, file.scored)
 
 
 def strangers(file: ScoreFile, keys: Keys) -> list[str]:
@@ -236,6 +240,7 @@ def evaluate(
         segments=_segments(trials),
         breakdown=list(_breakdown(trials, costs, resamples)),
         warnings=warnings,
+        scored=trials.scored,
     )
 
 

@@ -11,15 +11,19 @@ from scipy.special import ndtri
 
 from ..metrics import det_curve, optimal_llrs
 from ..plotting import BONAFIDE, FAINT, INK, SPOOF, new_figure, strip
-from .figures import Trials, grid
+from .figures import Evaluation, Trials, grid
 
 _TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 _POINTS = 2000  # of a curve; a million would make an SVG of a hundred megabytes
+_ROWS = 80  # of the breakdown; more cannot be read
 
 
-def draw(folder: Path, names: Sequence[str], systems: Sequence[Trials]) -> list[tuple[str, Path]]:
+def draw(
+    folder: Path, names: Sequence[str], systems: Sequence[Trials], evaluations: Sequence[Evaluation]
+) -> list[tuple[str, Path]]:
     """
-    DET curves, score histograms, calibration, and, where the trials have both, EER by attack and codec.
+    DET curves, score histograms, calibration, the first system's EER by attack, codec and whatever else its breakdown
+    has, and, where the trials have both, by attack and codec together.
 
     Returns:
         Captions and the PNGs.
@@ -34,6 +38,9 @@ def draw(folder: Path, names: Sequence[str], systems: Sequence[Trials]) -> list[
             lambda: _calibration(names, systems),
         ),
     ]
+    if evaluations[0].breakdown:
+        caption = f"EER of {names[0]} by what the trials are, with 95 % intervals; the line is that of all trials"
+        pictures.append((caption, "breakdown", lambda: _breakdown(evaluations[0])))
     crossed = grid(systems[0], "attack", "codec")
     if crossed is not None:
         pictures.append((f"EER of {names[0]} by attack and codec, %", "attacks", lambda: _heat_map(*crossed)))
@@ -124,6 +131,24 @@ def _calibration(names: Sequence[str], systems: Sequence[Trials]) -> Any:
     axes.grid(alpha=0.3)
     if axes.lines[:-1]:  # more than the diagonal
         axes.legend(frameon=False)
+    strip(axes)
+    return figure
+
+
+def _breakdown(evaluation: Evaluation) -> Any:
+    rows = evaluation.breakdown[:_ROWS]
+    figure, [axes] = _figure(7, 1.1 + 0.24 * len(rows))
+    for place, row in enumerate(rows):
+        axes.plot(100 * row.eer.estimate, place, "o", color=SPOOF, markersize=4)
+        if np.isfinite(row.eer.low):
+            axes.plot([100 * row.eer.low, 100 * row.eer.high], [place, place], color=SPOOF, linewidth=1.2)
+        if place and row.group != rows[place - 1].group:
+            axes.axhline(place - 0.5, color=FAINT, linewidth=0.6)
+    axes.axvline(100 * evaluation.intervals.eer.estimate, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_yticks(range(len(rows)), [f"{row.group}: {row.value}" for row in rows], fontsize=8)
+    axes.set(xlabel="EER, %", ylim=(len(rows) - 0.5, -0.5))
+    axes.set_xlim(left=0)
+    axes.grid(axis="x", alpha=0.3)
     strip(axes)
     return figure
 

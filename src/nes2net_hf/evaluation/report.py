@@ -48,6 +48,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     figures = evaluation.intervals
     content: dict[str, Any] = {
         "name": evaluation.name,
+        "scored": dict(evaluation.scored),
         "n_bonafide": evaluation.n_bonafide,
         "n_spoof": evaluation.n_spoof,
         "eer": figures.eer.estimate,

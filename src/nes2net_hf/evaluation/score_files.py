@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,8 @@ class ScoreFile:
     """(N,) of `KINDS`, where the file has labels."""
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Any further columns of a table (N,), e.g. `asv_score`, `duration`, `frame_scores`."""
+    scored: Mapping[str, Any] = field(default_factory=dict)
+    """What `nes2net_hf.scoring` wrote of its model and corpus into the Parquet it made; else nothing."""
 
 
 def read_scores(path: Path) -> ScoreFile:
@@ -53,7 +56,8 @@ def read_scores(path: Path) -> ScoreFile:
         EvaluationError: the file cannot be read, a score is no finite number, or an utterance is there twice.
     """
     if path.suffix.lower() == ".parquet":
-        return _from_table(path, _read_parquet(path))
+        columns, scored = _read_parquet(path)
+        return _from_table(path, columns, scored)
     text = read_text(path)
     first = text.split("\n", 1)[0]
     if path.suffix.lower() == ".csv" or "," in first:
@@ -85,12 +89,13 @@ def _from_lines(path: Path, lines: list[str]) -> ScoreFile:
     return _checked(ScoreFile(path, np.array(values), np.array(names, dtype=object)))
 
 
-def _read_parquet(path: Path) -> dict[str, np.ndarray]:
+def _read_parquet(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise EvaluationError(f"{path} cannot be read as Parquet ({' '.join(str(error).split())[:100]}).") from None
-    return {name: table[name].to_numpy() for name in table.column_names}
+    scored = (table.schema.metadata or {}).get(b"scored")
+    return {name: table[name].to_numpy() for name in table.column_names}, json.loads(scored) if scored else {}
 
 
 def _read_csv(path: Path, text: str) -> dict[str, np.ndarray]:
@@ -103,7 +108,7 @@ def _read_csv(path: Path, text: str) -> dict[str, np.ndarray]:
     return {name: np.array(column, dtype=object) for name, column in zip(header, zip(*lines), strict=False)}
 
 
-def _from_table(path: Path, columns: dict[str, Any]) -> ScoreFile:
+def _from_table(path: Path, columns: dict[str, Any], scored: Mapping[str, Any] | None = None) -> ScoreFile:
     score, name, label = (_first(columns, names) for names in (_SCORES, _IDS, (*_LABELS, _SASV)))
     if score is None or (name is None and label is None):
         raise EvaluationError(
@@ -113,7 +118,8 @@ def _from_table(path: Path, columns: dict[str, Any]) -> ScoreFile:
     values = numbers(path, score, columns[score])
     rest = {key: value for key, value in columns.items() if key not in (score, name, label)}
     ids = None if name is None else np.array([utterance_name(name, value) for value in columns[name]], dtype=object)
-    return _checked(ScoreFile(path, values, ids, None if label is None else _kinds(path, label, columns[label]), rest))
+    kinds = None if label is None else _kinds(path, label, columns[label])
+    return _checked(ScoreFile(path, values, ids, kinds, rest, scored or {}))
 
 
 def _kinds(path: Path, name: str, column: np.ndarray) -> np.ndarray:
