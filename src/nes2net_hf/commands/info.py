@@ -1,0 +1,198 @@
+"""`nes2net info`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from ..info import SAMPLES, InfoError, describe
+from ..loading import ModelError
+from .common import as_utf8, be_quiet, say
+
+_LABEL, _WIDTH = 12, 120  # columns
+
+
+def run_info(model: str | None, revision: str | None, as_json: bool) -> int:
+    """Says what a model is; returns the exit code."""
+    be_quiet()
+    as_utf8(sys.stdout)
+    try:
+        info = describe(model, revision)
+        if as_json:
+            print(json.dumps(info, ensure_ascii=False, default=str))  # YAML has dates
+        else:
+            print("\n".join(_lines(info)))
+        return 0
+    except (ModelError, InfoError) as error:
+        say(f"Error: {error}")
+        return 2
+    except BrokenPipeError:
+        raise  # the reader of our output has left; nothing is wrong
+    except OSError as error:
+        say(f"Error: {error.filename or model} cannot be read: {error.strerror or error}.")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _lines(info: dict[str, Any]) -> Iterator[str]:
+    yield from _field("model", info["model"] + (f" at commit {info['commit']}" if info["commit"] else ""))
+    for label, text in _architecture(info):
+        yield from _field(label, text)
+    yield from _costs(info)
+    for label, texts in (
+        ("threshold", [_threshold(info)]),
+        ("calibrated", _calibration(info["calibration"])),
+        ("averaged", [f"from {', '.join(info['averaged_from'])}"] if info["averaged_from"] else []),
+        ("recipe", [_recipe(info["recipe"])] if info["recipe"] else ["none beside it, nor one folder up"]),
+        ("measured", _measured(info)),
+        ("licence", [_license(info)]),
+    ):
+        for number, text in enumerate(texts):
+            yield from _field(label if number == 0 else "", text)
+    files = info["files"]
+    yield from _field("files", f"{len(files)}, {sum(file['bytes'] for file in files):,} bytes; SHA-256, bytes, name")
+    for file in files:
+        yield f"{file['sha256']} {file['bytes']:>14,}  {file['name']}"
+
+
+def _field(label: str, text: str) -> list[str]:
+    indent = " " * _LABEL
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=f"{label:<{_LABEL}}", subsequent_indent=indent, break_on_hyphens=False
+    )
+
+
+def _architecture(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    what, encoder, extractor = info["architecture"], info["encoder"], info["feature_extractor"]
+    rate, window = extractor["sampling_rate"], extractor["window_length"]
+    variant = "Nes2Net-X" if what["backend_variant"] == "nes2net_x" else "Nes2Net"
+    form = "as an ONNX graph" if info["weights"] == "onnx" else "with weights of PyTorch"
+    yield "what", f"{variant}, judges {info['judges']}, {form}"
+    yield (
+        "encoder",
+        f"{encoder['model_type']}, {encoder['num_hidden_layers']} layer(s) of {encoder['hidden_size']} features, "
+        f"aggregation {what['layer_aggregation']}",
+    )
+    yield (
+        "back-end",
+        f"{what['backend_variant']}, scales {what['outer_scale']} x {what['inner_scale']}, kernel "
+        f"{what['kernel_size']}, dilation {what['dilation']}, {what['hidden_act']}, SE reduction "
+        f"{what['se_reduction']}",
+    )
+    pooling = f"{what['pooling']} pooling"
+    if info["judges"] == "frames":
+        pooling = f"no pooling, frames of {1000 * info['frame_samples'] / rate:g} ms"
+    yield "head", f"{pooling}, {what['classifier_outputs']} logit(s), score {what['score']}, higher = bona fide"
+    length = f"{window:,} samples ({window / rate:.2f} s)"
+    heard = f"first {length}, shorter ones repeated"
+    if extractor["length_policy"] == "whole":
+        heard = f"whole utterances; nes2net detect takes windows of {length}"
+    normalised = f"zero mean, unit variance (eps {extractor['normalize_eps']:g})"
+    yield "input", f"{rate:,} Hz, {heard}, {normalised if extractor['do_normalize'] else 'not normalised'}"
+
+
+def _costs(info: dict[str, Any]) -> Iterator[str]:
+    seconds = SAMPLES / info["feature_extractor"]["sampling_rate"]
+    yield f"{'size':<{_LABEL}}{'':<13}{'parameters':>13}{f'MMACs at {seconds:.2f} s':>18}"
+    for part, parameters in info["parameters"].items():
+        yield f"{'':<{_LABEL}}{part:<13}{parameters:>13,}{info['macs'][part] / 1e6:>18,.2f}"
+    if info["weights"] == "onnx":
+        yield from _field("", "of the PyTorch model that the graph was exported from")
+
+
+def _threshold(info: dict[str, Any]) -> str:
+    if info["threshold"] is None:
+        return "none of its own: nes2net detect decides where the log-odds are 0"
+    return f"bona fide from a score of {info['threshold']:.6g} on"
+
+
+def _calibration(calibration: dict[str, Any] | None) -> Iterator[str]:
+    if calibration is None:
+        yield "no: its scores are no log-likelihood ratios"
+        return
+    scale, offset, prior = (calibration[key] for key in ("scale", "offset", "prior"))
+    yield f"llr = {scale:.6g} * score {'-' if offset < 0 else '+'} {abs(offset):.6g}, at a prior of spoof of {prior:g}"
+    if calibration.get("provenance"):
+        yield "fitted on " + _listed(calibration["provenance"])
+
+
+def _listed(fields: dict[str, Any]) -> str:
+    """`{"corpus": "own-data", "where": {"partition": ["dev"]}}` → `corpus own-data, where partition dev`."""
+    return ", ".join(f"{key} {_plain(value)}" for key, value in fields.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return " and ".join(f"{key} {_plain(one)}" for key, one in value.items())
+    return " or ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _recipe(recipe: dict[str, Any]) -> str:
+    augmentation = _value(recipe, "data.augmentation")
+    augmentation = augmentation if isinstance(augmentation, list) else []
+    fields = {
+        "output": _value(recipe, "output"),
+        "corpus": _value(recipe, "data.corpus"),
+        "encoder": _value(recipe, "model.pretrained") or _value(recipe, "model.encoder.model_type"),
+        "epochs": _value(recipe, "epochs"),
+        "batch size": _value(recipe, "batch_size"),
+        "optimiser": _value(recipe, "optimiser.name"),
+        "learning rate": _value(recipe, "optimiser.learning_rate"),
+        "loss": _value(recipe, "loss.name"),
+        "augmentation": ", then ".join(str(_value(one, "name")) for one in augmentation),
+    }
+    return _listed({key: value for key, value in fields.items() if value not in (None, "")})
+
+
+def _value(content: Any, key: str) -> Any:
+    """What stands under a dotted key, or None."""
+    for name in key.split("."):
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
+
+
+def _measured(info: dict[str, Any]) -> list[str]:
+    """Of figures in the folder a line each; those of the card's metadata where there are none."""
+    lines = [
+        f"{one['name']}: EER {_rate(one)}, min DCF {_number(one['min_dcf'])}, Cllr {_number(one['cllr'])} bits, of "
+        f"{one['n_bonafide']:,} bona fide and {one['n_spoof']:,} spoofed"
+        for one in info["evaluations"]
+    ]
+    if not lines and info["card"] is not None:
+        lines = [f"{one['dataset']}: {one['metric']} {one['value']}, says the card" for one in info["card"]["results"]]
+    robustness = info["robustness"]
+    if robustness is not None and robustness["worst"] is not None:
+        place = _listed({key: robustness[key] for key in ("split", "where") if robustness[key]})
+        corpus = ", ".join(filter(None, [robustness["corpus"], place]))
+        clean, worst = robustness["clean"], robustness["worst"]
+        lines.append(
+            f"robustness, {corpus}: {f'EER {_rate(clean)} unchanged, ' if clean else ''}at worst {_rate(worst)} "
+            f"({worst['group']}, {worst['condition']}), of {robustness['conditions']} conditions"
+        )
+    return lines or ["nothing, as far as its folder says"]
+
+
+def _rate(row: dict[str, Any]) -> str:
+    """An EER with its interval, where both could be estimated."""
+    if row["eer"] is None:
+        return "unknown"
+    rate = f"{100 * row['eer']:.2f} %"
+    if row["low"] is None or row["high"] is None:
+        return rate
+    return f"{rate} ({100 * row['low']:.2f} to {100 * row['high']:.2f} by {row['unit']})"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
+
+
+def _license(info: dict[str, Any]) -> str:
+    if info["card"] is None:
+        beside = "among the files that loading brought" if info["commit"] else "beside it"
+        return f"not known: no card (README.md) is {beside}"
+    license = info["card"]["license"]
+    return _plain(license) if license else "not known: its card names none"
