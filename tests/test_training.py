@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 
 pytest.importorskip("accelerate")
 
 from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioClassification
 from nes2net_hf.training import RecipeError, load_recipe, train
+from nes2net_hf.training.building import build_model
 from nes2net_hf.training.data import WindowDataset, open_split
 
 from .conftest import tiny_encoder_config
@@ -116,6 +118,27 @@ def test_recipes_that_cannot_be_followed_are_errors_that_name_the_key(
     path = write(tmp_path / "recipe.yaml", {"epochs": 1, "data": {}, "model": {"encoder": {"model_type": "wav2vec2"}}})
     with pytest.raises(RecipeError, match=message):
         load_recipe(path, overrides)
+
+
+def test_a_whole_model_is_trained_further(tiny_model_dir: Path, corpus: Path, tmp_path: Path) -> None:
+    """From all of its weights, with the recipe's dropouts; what was decided from its old scores is forgotten."""
+    source = Nes2NetForAudioClassification.from_pretrained(tiny_model_dir)
+    source.config.threshold = 1.5
+    source.config.calibration = {"scale": 1.0, "offset": 0.0, "prior": 0.5, "provenance": {}}
+    source.save_pretrained(tmp_path / "source")
+    content = tiny_recipe(corpus, tmp_path / "run", epochs=1)
+    content["model"] = {"pretrained": str(tmp_path / "source"), "encoder": {"hidden_dropout": 0.25}}
+    recipe = load_recipe(write(tmp_path / "recipe.yaml", content))
+    model = build_model(recipe)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in source.state_dict().items())
+    assert model.config.encoder_config.hidden_dropout == 0.25
+    assert model.config.threshold is None and model.config.calibration is None
+    best = Nes2NetForAudioClassification.from_pretrained(train(recipe))
+    assert not torch.equal(best.classifier.weight, source.classifier.weight)
+
+    content["model"]["config"] = {"inner_scale": 2}
+    with pytest.raises(RecipeError, match=r"do not fit what the recipe says of the model \("):
+        build_model(load_recipe(write(tmp_path / "recipe.yaml", content)))
 
 
 def test_numbers_as_yaml_reads_them_are_floats(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from ..configuration_nes2net import Nes2NetConfig
 from ..hub import why
 from ..modeling_nes2net import (
@@ -12,21 +14,23 @@ from ..modeling_nes2net import (
     Nes2NetForAudioFrameClassification,
 )
 from .adapters import add_adapters
-from .recipe import Recipe, RecipeError
+from .recipe import ModelRecipe, Recipe, RecipeError
 
 
 def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAudioFrameClassification:
     """
-    The recipe's model: around a pretrained encoder, or random throughout.
+    The recipe's model: around a pretrained encoder, a whole Nes2Net model to train further, or random throughout.
 
     Raises:
-        RecipeError: its configuration is impossible, or the encoder cannot be loaded.
+        RecipeError: its configuration is impossible, or what it starts from cannot be loaded.
     """
     wanted = recipe.model
     kind = Nes2NetForAudioFrameClassification if wanted.head == "frames" else Nes2NetForAudioClassification
     try:
-        if wanted.pretrained:
-            model: Any = kind.from_encoder_pretrained(
+        if wanted.pretrained and _is_nes2net(wanted.pretrained, wanted.revision):
+            model: Any = _to_train_further(kind, wanted.pretrained, wanted)
+        elif wanted.pretrained:
+            model = kind.from_encoder_pretrained(
                 wanted.pretrained, encoder_overrides=wanted.encoder, revision=wanted.revision, **wanted.config
             )
         else:
@@ -50,4 +54,38 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
     for module in model.modules():
         if isinstance(module, MaskedBatchNorm):
             module.synchronized = wanted.synchronize_batch_norm
+    return model
+
+
+def _is_nes2net(name: str, revision: str | None) -> bool:
+    config, _ = Nes2NetConfig.get_config_dict(name, revision=revision or "main")
+    return config.get("model_type") == Nes2NetConfig.model_type
+
+
+def _to_train_further(kind: Any, name: str, wanted: ModelRecipe) -> Any:
+    """A released or converted model with all of its weights, its settings changed as the recipe says."""
+    config = Nes2NetConfig.from_pretrained(name, revision=wanted.revision or "main")
+    for holder, changes in ((config.encoder_config, wanted.encoder), (config, wanted.config)):
+        for field, value in changes.items():
+            setattr(holder, field, value)
+    # What was settled for the weights that it starts from.
+    config.threshold = config.calibration = None
+    if hasattr(config, "averaged_from"):
+        del config.averaged_from
+    model, report = kind.from_pretrained(
+        name,
+        revision=wanted.revision or "main",
+        config=config,
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # said below, with the mend
+    )
+    wrong = sorted(
+        [*report["missing_keys"], *report["unexpected_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    )
+    if wrong:
+        raise ValueError(
+            f"the weights of {name} do not fit what the recipe says of the model ({wrong[0]}, "
+            f"{len(wrong)} in all): let model.config and model.head be what they are of that model."
+        )
     return model

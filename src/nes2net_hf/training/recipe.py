@@ -32,7 +32,10 @@ class LoraRecipe:
 
 @dataclass
 class ModelRecipe:
-    """`pretrained` names an encoder to start from; without it `encoder` describes a random one."""
+    """
+    `pretrained` names an encoder to start from, or a whole Nes2Net model to train further; without it `encoder`
+    describes a random encoder.
+    """
 
     pretrained: str | None = None
     revision: str | None = None
