@@ -1,11 +1,10 @@
-"""The page of `nes2net demo`: its verdicts, its table, its server, the Space made of it, and a trial in a browser."""
+"""The page of `nes2net demo`: its verdicts, its table, its server, and the Space made of it."""
 
 from __future__ import annotations
 
 import csv
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -402,75 +401,3 @@ def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
         except httpx.HTTPError:
             time.sleep(0.3)
     raise AssertionError(f"{address} does not answer")
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture
-def tab(tmp_path: Path) -> Iterator[Any]:
-    """A tab of a headless chromium, whose microphone hears the spoofed sample."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on the PATH")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-    soundfile.write(tmp_path / "microphone.wav", read_audio(SPOOF), SAMPLING_RATE)
-    options = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    options.append(f"--use-file-for-fake-audio-capture={tmp_path / 'microphone.wav'}")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        tab = browser.new_page()
-        tab.set_default_timeout(120_000)
-        yield tab
-        browser.close()
-
-
-@pytest.mark.slow
-def test_in_a_browser_people_drop_record_look_listen_and_download(
-    tab: Any, served: Any, broken: dict[str, Path], spliced: Path, tmp_path: Path
-) -> None:
-    asked, failed = [], []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("pageerror", lambda error: failed.append(error))
-    tab.goto(served.local_url)
-    drop = tab.locator("input[type=file]").first
-    headline = tab.locator(".verdict h2")
-    assert DEMO_NOTICE[1:] in tab.locator(".notice").first.inner_text()
-
-    for path, words in ((BONAFIDE, "Bona fide"), (SPOOF, "Spoof"), (broken["not an audio"], "Not judged")):
-        drop.set_input_files(path)
-        headline.wait_for()
-        assert headline.inner_text() == words and path.name in tab.locator(".verdict").inner_text()
-        tab.get_by_label("Clear").first.click()
-        tab.get_by_text("The verdict comes here.").wait_for()
-
-    odd = tmp_path / "a {{b}} ${document.title = `run`} '.flac"
-    shutil.copy(SPOOF, odd)
-    drop.set_input_files([odd, BONAFIDE, spliced])
-    tab.get_by_text("All recordings").wait_for()
-    assert tab.title() == "Nes2Net"
-    tab.get_by_text("spliced.wav", exact=True).last.click()
-    tab.locator(".verdict .file", has_text="spliced.wav").wait_for()
-    stretch = tab.locator(".stretches button")
-    start, end = float(stretch.get_attribute("data-start")), float(stretch.get_attribute("data-end"))
-    state = "() => { const {currentTime, paused} = document.querySelector('audio'); return [currentTime, paused]; }"
-    stretch.click()
-    tab.wait_for_timeout(1_000)
-    now, paused = tab.evaluate(state)
-    assert start < now < end and not paused
-    tab.wait_for_function("() => document.querySelector('audio').paused")
-    now, _ = tab.evaluate(state)
-    assert end <= now < end + 0.3
-    with tab.expect_download() as download:
-        tab.get_by_text("Download the verdicts").click()
-    assert len(download.value.path().read_text(encoding="utf-8").splitlines()) == 4
-
-    tab.get_by_label("Clear").first.click()
-    tab.get_by_text("The verdict comes here.").wait_for()
-    tab.get_by_role("button", name="Record").first.click()
-    tab.wait_for_timeout(3_000)
-    tab.get_by_role("button", name="Stop").first.click()
-    headline.wait_for()
-    assert headline.inner_text() in ("Bona fide", "Spoof")
-
-    elsewhere = [url for url in asked if not url.startswith((served.local_url, "data:", "blob:"))]
-    assert (elsewhere, failed) == ([], [])

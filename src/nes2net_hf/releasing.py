@@ -226,6 +226,8 @@ def _gather(release: Release, folder: Path) -> dict[str, float]:
     network, extractor = load_model(place, None, torch.device("cpu"), "float32")
     weights = fingerprint(network, extractor)
     network.config.calibration = without_paths(network.config.calibration)
+    encoder = network.config.encoder_config
+    encoder._name_or_path = without_paths(encoder._name_or_path)
     network.to(getattr(torch, release.dtype)).save_pretrained(folder)
     extractor.save_pretrained(folder)
     (folder / "handler.py").write_text(_HANDLER, encoding="utf-8")

@@ -2,11 +2,15 @@
 Speed, size, memory and scores of exported graphs, float32 and int8, against PyTorch, in one run.
 
     python tests/benchmarks/export.py --threads 2 [--xlsr]
+    python -m tests.benchmarks.export --threads 2 --grid
 
 Exports the bundled demonstration model, or with --xlsr a random model of XLS-R 300M's size (4 GB of memory, 4 GB of
 disk), and runs the three over the same windows of speech, turn by turn, so that noise of the machine meets all alike;
 a ratio above 1 means faster than PyTorch. Memory is the peak of a process of its own that loads the model and judges
 one batch (Linux only), the libraries included.
+
+With --grid, instead, tiny random models of all variants, aggregations and poolings over two encoders, with the largest
+difference between both scores over the lengths and batches of tests/test_export.py, and how far the scores spread.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +45,9 @@ def main() -> None:
     arguments = _arguments()
     be_quiet()
     torch.set_num_threads(arguments.threads)
+    if arguments.grid:
+        _export_grid()
+        return
     with tempfile.TemporaryDirectory() as place:
         model = _write_xlsr(Path(place) / "xlsr", arguments.layers) if arguments.xlsr else DEMO_MODEL
         for precision in ("float32", "int8"):
@@ -52,6 +60,20 @@ def main() -> None:
             "onnxruntime int8": (Path(place) / "int8", "onnx"),
         }
         _compare(compared, arguments)
+
+
+def _export_grid() -> None:
+    from tests.conftest import tiny_model
+    from tests.test_export import SETTINGS, differences, saved
+
+    speech = [read_audio(path) for path in sorted(FIXTURES.glob("*.flac"))]
+    for variant, aggregation, pooling, encoder in product(*SETTINGS):
+        fields = {"backend_variant": variant, "layer_aggregation": aggregation, "pooling": pooling}
+        with tempfile.TemporaryDirectory() as place:
+            model = saved(tiny_model(encoder, **fields), Path(place) / "model")
+            export(model, Path(place) / "out")
+            difference, spread = differences(model, Path(place) / "out", speech)
+        print(f"{encoder:8} {variant:9} {aggregation:18} {pooling:20} {difference:.1e} {spread:.1e}", flush=True)
 
 
 def _compare(compared: dict[str, tuple[Path, str]], arguments: argparse.Namespace) -> None:
@@ -134,6 +156,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--xlsr", action="store_true", help="a random XLS-R 300M in place of the demonstration model")
+    parser.add_argument("--grid", action="store_true", help="the scores of every variant, and no times")
     parser.add_argument("--layers", type=int, default=24, help="of its encoder; fewer for a quick look")
     parser.add_argument("--windows", type=int, default=24, help="of speech; two minutes are there")
     parser.add_argument("--rounds", type=int, default=15, help="timings of each, whose median is taken")
