@@ -145,6 +145,16 @@ def test_t_dcf_takes_the_organisers_asv_scores_of_2019_and_2021(nes2net: Any, la
     assert run.code == 1 and "trial_metadata.txt is needed" in run.err
 
 
+def test_an_asv_system_that_lets_no_spoof_pass_leaves_the_t_dcf_out_and_says_so(nes2net: Any, la: Path) -> None:
+    kinds, rng = ["target"] * 300 + ["nontarget"] * 300 + ["spoof"] * 300, np.random.default_rng(5)
+    asv = rng.normal(size=900) + np.repeat([2.0, -2.0, -50.0], 300)
+    (la / "asv.txt").write_text("".join(f"A07 {kind} {score:.5f}\n" for kind, score in zip(kinds, asv)))
+    keys = ("--keys", la / "trial_metadata.txt", "--benchmark", "asvspoof2021-la", "--resamples", 100, "--json")
+    run = nes2net("evaluate", la / "scores.txt", *keys, "--asv-scores", la / "asv.txt")
+    assert run.code == 0 and "the t-DCF needs an ASV system that a CM can help" in run.err
+    assert not any(key.startswith("min_tdcf") for key in one(run)) and one(run)["asv"]["spoof_false_alarm"] == 0
+
+
 def test_asvspoof5_has_its_fixed_asv_operating_point(nes2net: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     labels = ["bonafide"] * 50 + ["spoof"] * 150
@@ -289,6 +299,7 @@ def test_systems_are_compared_on_the_same_trials_and_the_report_holds_all(nes2ne
         assert (report / f"{name}.png").stat().st_size > 5000 and "<svg" in (report / f"{name}.svg").read_text()
     page, text = (report / "report.html").read_text(), (report / "report.md").read_text()
     figures = json.loads((report / "figures.json").read_text())
+    assert figures[1]["difference"]["from"] == "scores"
     for content in (page, text):
         assert f"{100 * figures[0]['eer']:.2f} %" in content and f"{100 * figures[1]['eer']:.2f} %" in content
         assert "evaluate" in content and "SHA-256" in text

@@ -95,11 +95,10 @@ def run_evaluate(options: EvaluateOptions) -> int:
             evaluations.append(evaluation)
         differences = ev.compare(_aligned(systems, options.scores), options.resamples)
         figures = [ev.to_json(evaluation) for evaluation in evaluations]
+        for system, difference in zip(figures[1:], differences, strict=True):
+            system["difference"] = difference._asdict() | {"from": names[0]}
         if options.as_json:
-            content = figures[:1]
-            for system, difference in zip(figures[1:], differences, strict=True):
-                content.append(system | {"difference": difference._asdict() | {"from": names[0]}})
-            print(json.dumps(content[0] if len(content) == 1 else content, ensure_ascii=False))
+            print(json.dumps(figures[0] if len(figures) == 1 else figures, ensure_ascii=False))
         else:
             _print(evaluations, differences)
         for evaluation in evaluations:

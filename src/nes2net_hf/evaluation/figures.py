@@ -215,7 +215,10 @@ def evaluate(
     rates, tdcf = None, {}
     if asv is not None:
         rates = asv.error_rates
-        tdcf = {form: min_tdcf(bonafide, spoof, rates, form=form) for form in ("2021", "2019")}
+        try:
+            tdcf = {form: min_tdcf(bonafide, spoof, rates, form=form) for form in ("2021", "2019")}
+        except ValueError as error:  # an ASV system that lets no spoof pass, or is of no use
+            warnings.append(str(error).rstrip("."))
     elif asvspoof5:
         rates, tdcf = ASVSPOOF5_ASV, {"2019": min_tdcf(bonafide, spoof, ASVSPOOF5_ASV, form="2019")}
     by_kind = None
