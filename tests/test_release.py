@@ -224,11 +224,14 @@ def test_a_model_of_frames_is_released_too(nes2net: Any, tmp_path: Path) -> None
 
 
 def test_carbon_is_that_of_codecarbon(nes2net: Any, run_folder: Path, tmp_path: Path) -> None:
-    (run_folder / "emissions.csv").write_text("timestamp,emissions,duration\nx,0.0125,60\ny,0.01,60\n")
+    lines = ["timestamp,emissions,duration,latitude", "x,0.0125,60,48.1", "y,0.01,60,48.1", ""]
+    (run_folder / "emissions.csv").write_text("\n".join(lines))
     run = nes2net("release", run_folder, *AS, "--dry-run", "--out", tmp_path / "out")
     assert run.code == 0, run.err
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert "Carbon: 22.5 g CO2 equivalent" in card.text
+    kept = (tmp_path / "out" / "emissions.csv").read_text().split()
+    assert kept == ["emissions,duration", "0.0125,60", "0.01,60"]
     assert card.data.to_dict()["co2_eq_emissions"] == {"emissions": 22.5, "source": "codecarbon"}
     (run_folder / "emissions.csv").write_text("a,b\n1,2\n")
     run = nes2net("release", run_folder, *AS, "--dry-run", "--out", tmp_path / "other")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -37,6 +38,7 @@ _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}|\bgh[pousr]_[A-Za-z0-9]{
 _PATH = re.compile(r"(?<![\w.:/<>~)\]-])/(?:[\w.@+ -]+/)+[\w.@+-]+|\b[A-Za-z]:\\\w|(?<!\w)~/\w|file:///")
 _PATH_IN_TEXT = re.compile(r"(?<![\w.:/<>~)\]-])/(?:[\w.@+-]+/)+[\w.@+-]+")  # which ends at a space
 _PICTURES = ("breakdown", "det", "attacks", "calibration", "scores")  # of a report, in the card's order
+_EMISSIONS = ("duration", "emissions", "energy_consumed", "country_name", "cpu_model", "gpu_count", "gpu_model")
 
 # In a process that cannot import this package: what the folder itself carries gives the scores.
 _FROM_THE_FOLDER = """
@@ -265,9 +267,24 @@ def _copy_run(run: Path, folder: Path) -> None:
     content = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
     text = yaml.safe_dump(without_paths(content), sort_keys=False, allow_unicode=True)
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
-    for name in ("metrics.jsonl", "curves.png", "emissions.csv"):
+    for name in ("metrics.jsonl", "curves.png"):
         if (run / name).is_file():
             shutil.copyfile(run / name, folder / name)
+    if (run / "emissions.csv").is_file():
+        _copy_emissions(run / "emissions.csv", folder / "emissions.csv")
+
+
+def _copy_emissions(source: Path, target: Path) -> None:
+    """Of codecarbon's columns those that the card needs: others say where the machine stands, to the coordinates."""
+    with open(source, encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        kept = [name for name in rows.fieldnames or () if name in _EMISSIONS]
+        if "emissions" not in kept:
+            raise ReleaseError(f"{source} is not as codecarbon writes it (a column `emissions`): remove it.")
+        with open(target, "w", encoding="utf-8", newline="") as copy:
+            writer = csv.DictWriter(copy, kept, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def _copy_figures(name: str, path: Path, folder: Path, weights: str) -> Evaluation:
