@@ -97,13 +97,6 @@ def run_evaluate(options: EvaluateOptions) -> int:
         figures = [ev.to_json(evaluation) for evaluation in evaluations]
         for system, difference in zip(figures[1:], differences, strict=True):
             system["difference"] = difference._asdict() | {"from": names[0]}
-        if options.as_json:
-            print(json.dumps(figures[0] if len(figures) == 1 else figures, ensure_ascii=False))
-        else:
-            _print(evaluations, differences)
-        for evaluation in evaluations:
-            for warning in evaluation.warnings:
-                say(f"Warning: {evaluation.name}: {warning}.")
         if options.report is not None:
             from ..evaluation.plots import draw
 
@@ -113,6 +106,14 @@ def run_evaluate(options: EvaluateOptions) -> int:
             ev.write_report(options.report, evaluations, differences, plots, source)
             text = json.dumps(figures, indent=1, ensure_ascii=False)
             (options.report / "figures.json").write_text(text + "\n", encoding="utf-8")
+        if options.as_json:
+            print(json.dumps(figures[0] if len(figures) == 1 else figures, ensure_ascii=False))
+        else:
+            _print(evaluations, differences)
+        for evaluation in evaluations:
+            for warning in evaluation.warnings:
+                say(f"Warning: {evaluation.name}: {warning}.")
+        if options.report is not None:
             say(f"report: {options.report / 'report.html'}")
         return 0
     except UsageError as error:
