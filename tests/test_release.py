@@ -148,7 +148,7 @@ def test_figures_and_robustness_are_of_these_weights_or_refused(
     report, robustness = tmp_path / "report", tmp_path / "robustness"
     for folder, picture in ((report, "breakdown.png"), (robustness, "robustness.png")):
         folder.mkdir()
-        shutil.copyfile(sources() / "images" / "detect-plot.png", folder / picture)
+        shutil.copyfile(Path(__file__).parents[1] / "model_cards" / "images" / "detect-plot.png", folder / picture)
     clean = {"group": "clean", "condition": "as it is", "eer": 0.2, "low": 0.1, "high": 0.3}
     noisy = [
         {"group": "white noise", "condition": f"{ratio} dB", "eer": eer, "low": eer - 0.05, "high": eer + 0.05}
