@@ -33,6 +33,11 @@ def render(template: str, **fields: Any) -> str:
     return environment.get_template(template).render(**fields)
 
 
+def variant_title(variant: str) -> str:
+    """`backend_variant` of a configuration, as the paper writes it."""
+    return {"nes2net": "Nes2Net", "nes2net_x": "Nes2Net-X"}[variant]
+
+
 def read_training_corpora() -> dict[str, dict[str, Any]]:
     """Of corpora that models are trained on: `title`, `what` in a sentence, `licence` where known, `address`."""
     return yaml.safe_load((sources() / "training_corpora.yaml").read_text(encoding="utf-8"))

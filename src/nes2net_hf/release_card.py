@@ -17,7 +17,7 @@ import transformers
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from .cards import read_benchmark, read_training_corpora, render, sources
+from .cards import read_benchmark, read_training_corpora, render, sources, variant_title
 from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
 
 _HUB_LICENSES = {
@@ -97,7 +97,7 @@ def write_card(
             "license": license,
             "dtype": dtype,
             "config": config,
-            "variant": "Nes2Net-X" if config.backend_variant == "nes2net_x" else "Nes2Net",
+            "variant": variant_title(config.backend_variant),
             "encoder": f"{encoder.model_type} encoder of {encoder.num_hidden_layers} layer(s)",
             "parameters": f"{sum(one.numel() for one in network.parameters()) / 1e6:.1f}",
             "recipe": recipe,

@@ -120,8 +120,7 @@ def write_release(release: Release, folder: Path) -> Tried:
         ReleaseError: something is missing, cannot be read, may not be sent, or scores otherwise than its source.
         ModelError: the source cannot be loaded.
     """
-    if folder.exists():
-        raise ReleaseError(f"{folder} exists: remove it, name another --out, or replace it with --force.")
+    _refuse_what_exists(folder)
     fresh = folder.with_name(folder.name + ".part")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -141,16 +140,20 @@ def checksums(folder: Path) -> dict[str, tuple[int, str]]:
     return {path.relative_to(folder).as_posix(): (path.stat().st_size, sha256_of(path)) for path in _files(folder)}
 
 
-def write_release_space(release: Release, folder: Path) -> None:
+def write_release_space(repo_id: str, folder: Path) -> None:
     """
     Writes a Space that serves the page of `nes2net demo` for the released model.
 
     Raises:
         ReleaseError: the folder exists.
     """
+    _refuse_what_exists(folder)
+    write_space(folder, repo_id)
+
+
+def _refuse_what_exists(folder: Path) -> None:
     if folder.exists():
         raise ReleaseError(f"{folder} exists: remove it, name another --out, or replace it with --force.")
-    write_space(folder, release.repo_id)
 
 
 def push(folder: Path, repo_id: str, public: bool, *, space: bool = False) -> str:

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from ..cards import variant_title
 from ..info import SAMPLES, InfoError, describe
 from ..loading import ModelError
 from .common import as_utf8, be_quiet, say
@@ -69,7 +70,7 @@ def _field(label: str, text: str) -> list[str]:
 def _architecture(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
     what, encoder, extractor = info["architecture"], info["encoder"], info["feature_extractor"]
     rate, window = extractor["sampling_rate"], extractor["window_length"]
-    variant = "Nes2Net-X" if what["backend_variant"] == "nes2net_x" else "Nes2Net"
+    variant = variant_title(what["backend_variant"])
     form = "as an ONNX graph" if info["weights"] == "onnx" else "with weights of PyTorch"
     yield "what", f"{variant}, judges {info['judges']}, {form}"
     yield (

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,9 @@ def run_release(options: ReleaseOptions) -> int:
             name = options.repo_id.partition("/")[2]
             folder = options.out or (Path(name) if options.dry_run else Path(scratch, name))
             space = folder.with_name(folder.name + "-space")
-            tried = _replacing(folder, options.force, Path(scratch, "fresh"), lambda to: write_release(release, to))
+            tried = _replacing(folder, options.force, Path(scratch, "fresh"), partial(write_release, release))
             if options.space:
-                _replacing(space, options.force, Path(scratch, "fresh"), lambda to: write_release_space(release, to))
+                _replacing(space, options.force, Path(scratch, "fresh"), partial(write_release_space, options.repo_id))
             for sample, score in tried.scores.items():
                 print(f"{sample}: {score:.6f}, difference from the source {tried.differences[sample]:.1e}")
             for file, (size, digest) in checksums(folder).items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from ..cards import read_benchmark, render
+from ..cards import read_benchmark, render, variant_title
 from ..configuration_nes2net import Nes2NetConfig
 from .system import System
 
@@ -33,7 +33,7 @@ def write_card(
         base_model=system.base_model,
     )
     one_logit = "the difference of the two is the official score, the one logit x, for the model returns (-x/2, +x/2)"
-    variant = "Nes2Net-X" if config.backend_variant == "nes2net_x" else "Nes2Net"
+    variant = variant_title(config.backend_variant)
     card = render(
         "converted.md",
         metadata=metadata.to_yaml(),
