@@ -103,6 +103,7 @@ def test_what_cannot_be_read_costs_nothing_else(manifest: Path, tiny_model_dir: 
 
 def launch(processes: int, *arguments: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+    command += ["--main_process_port", "0"]  # any that is free: tests may run side by side
     command += [str(ROOT / "training" / "score.py"), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(

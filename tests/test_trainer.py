@@ -115,7 +115,7 @@ def test_a_run_that_was_cut_off_while_dev_was_judged_ends_with_the_same_bits(
 
 
 def launch(path: Path, *arguments: str, processes: int = 1, config: Path | None = None) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]  # any that is free
     command += ["--config_file", str(config)] if config else ["--cpu", "--num_processes", str(processes)]
     command += [str(ROOT / "training" / "train.py"), "--config", str(path), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
