@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,17 @@ def tiny_model(encoder: str = "wav2vec2", seed: int = 0, **fields: Any) -> Nes2N
     torch.manual_seed(seed)
     model = Nes2NetForAudioClassification(tiny_config(encoder, **fields))
     return lively(model, seed).eval()  # type: ignore[return-value]
+
+
+def launch(script: str, *arguments: Any, processes: int = 1) -> subprocess.Popen[str]:
+    """A script of `training/` under `accelerate launch`, in a session of its own, so that all of it can be killed."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+    command += ["--main_process_port", "0"]  # any that is free: tests may run side by side
+    command += [str(FIXTURES.parents[1] / "training" / script), *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

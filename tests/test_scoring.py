@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,9 +25,7 @@ from nes2net_hf.loading import load_model
 from nes2net_hf.scoring import score_corpus
 from nes2net_hf.training import BrokenDataError
 
-from .conftest import FIXTURES
-
-ROOT = Path(__file__).parents[1]
+from .conftest import FIXTURES, launch
 
 
 @pytest.fixture
@@ -101,16 +97,6 @@ def test_what_cannot_be_read_costs_nothing_else(manifest: Path, tiny_model_dir: 
     assert scored.fresh == 1 and dict(read(out)) == pytest.approx(dict(expected(tiny_model_dir, manifest)), abs=1e-5)
 
 
-def launch(processes: int, *arguments: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-    command += ["--main_process_port", "0"]  # any that is free: tests may run side by side
-    command += [str(ROOT / "training" / "score.py"), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
-
-
 @pytest.mark.slow
 def test_killed_and_resumed_and_on_two_processes_it_is_the_same_file(
     manifest: Path, tiny_model_dir: Path, tmp_path: Path
@@ -118,11 +104,11 @@ def test_killed_and_resumed_and_on_two_processes_it_is_the_same_file(
     options = ("--model", tiny_model_dir, "--corpus", "own-data", "--root", manifest, "--batch-size", 2, "--out")
     files = [tmp_path / f"{name}.txt" for name in ("one", "two", "killed")]
     for processes, out in ((1, files[0]), (2, files[1])):
-        process = launch(processes, *options, out)
+        process = launch("score.py", *options, out, processes=processes)
         said, err = process.communicate()
         assert process.returncode == 0, err
         assert "utterances/s" in said
-    process = launch(2, *options, files[2])
+    process = launch("score.py", *options, files[2], processes=2)
     parts = Path(f"{files[2]}.parts")
     while not any(path.stat().st_size for path in parts.glob("*.txt")):
         assert process.poll() is None, process.communicate()
@@ -130,7 +116,7 @@ def test_killed_and_resumed_and_on_two_processes_it_is_the_same_file(
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert parts.is_dir() and not files[2].exists()
-    process = launch(1, *options, files[2])
+    process = launch("score.py", *options, files[2])
     said, err = process.communicate()
     assert process.returncode == 0, err
     texts = [file.read_text() for file in files]
@@ -140,6 +126,6 @@ def test_killed_and_resumed_and_on_two_processes_it_is_the_same_file(
 @pytest.mark.slow
 def test_errors_are_a_sentence(tiny_model_dir: Path, tmp_path: Path) -> None:
     wrong = ("--model", tiny_model_dir, "--corpus", "asvspoof5", "--root", tmp_path, "--split", "eval")
-    process = launch(1, *wrong, "--out", tmp_path / "scores.txt")
+    process = launch("score.py", *wrong, "--out", tmp_path / "scores.txt")
     _, err = process.communicate()
     assert "error: " in err and "holds no ASVspoof5.eval.track_1.tsv" in err

@@ -22,6 +22,7 @@ from nes2net_hf.training import BrokenDataError, RecipeError, TrainingFailed, Tr
 from nes2net_hf.training.checkpoints import saved_states
 from nes2net_hf.training.loop import Trainer
 
+from .conftest import launch
 from .test_training import ROOT, data_of, tiny_recipe, write
 
 AUGMENTATION = [{"name": "rawboost", "number": 5}, {"name": "speed", "probability": 0.5}]
@@ -114,16 +115,6 @@ def test_a_run_that_was_cut_off_while_dev_was_judged_ends_with_the_same_bits(
     assert same(tmp_path / "run/epochs/epoch-0003", whole_run / "epochs/epoch-0003")
 
 
-def launch(path: Path, *arguments: str, processes: int = 1, config: Path | None = None) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]  # any that is free
-    command += ["--config_file", str(config)] if config else ["--cpu", "--num_processes", str(processes)]
-    command += [str(ROOT / "training" / "train.py"), "--config", str(path), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
-
-
 def wait_for_step(output: Path, step: int, process: subprocess.Popen[str]) -> None:
     file = output / "steps.jsonl"
     while not (file.exists() and len(file.read_text().splitlines()) >= step):
@@ -136,16 +127,16 @@ def test_kill_9_three_times_and_then_the_same_bits(whole_run: Path, corpus: Path
     path = write(tmp_path / "recipe.yaml", recipe_of(corpus, tmp_path / "run"))
     rng = random.Random(time.time_ns())
     for low in (1, 6, 11):
-        process = launch(path, "--resume", "checkpoints.every_steps=1")
+        process = launch("train.py", "--config", path, "--resume", "checkpoints.every_steps=1")
         wait_for_step(tmp_path / "run", rng.randrange(low, low + 5), process)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    done = launch(path, "--resume", "checkpoints.every_steps=1")
+    done = launch("train.py", "--config", path, "--resume", "checkpoints.every_steps=1")
     out, err = done.communicate()
     assert done.returncode == 0, err
     assert "resumed from" in out
     # Threads of a process sum in another order than those of another: the undisturbed run is launched alike.
-    process = launch(write(tmp_path / "again.yaml", recipe_of(corpus, tmp_path / "again")))
+    process = launch("train.py", "--config", write(tmp_path / "again.yaml", recipe_of(corpus, tmp_path / "again")))
     process.communicate()
     assert same(tmp_path / "run/best", tmp_path / "again/best")
     assert (tmp_path / "run/steps.jsonl").read_text() == (tmp_path / "again/steps.jsonl").read_text()
@@ -154,7 +145,7 @@ def test_kill_9_three_times_and_then_the_same_bits(whole_run: Path, corpus: Path
 @pytest.mark.slow
 def test_sigterm_saves_and_says_how_to_go_on(corpus: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "recipe.yaml", recipe_of(corpus, tmp_path / "run") | {"epochs": 500})
-    process = launch(path, "data.workers=2")
+    process = launch("train.py", "--config", path, "data.workers=2")
     wait_for_step(tmp_path / "run", 3, process)
     # To the trainer, as a cluster sends it to all processes of a job.
     os.killpg(process.pid, signal.SIGTERM)
@@ -378,7 +369,7 @@ def test_two_processes_train_as_one(corpus: Path, tmp_path: Path) -> None:
         recipe |= {"batch_size": 8}
         recipe["model"] |= {"synchronize_batch_norm": True}
         recipe["model"]["config"] |= {"class_weights": [0.1, 0.9]}
-        process = launch(write(tmp_path / f"{processes}.yaml", recipe), processes=processes)
+        process = launch("train.py", "--config", write(tmp_path / f"{processes}.yaml", recipe), processes=processes)
         _, err = process.communicate()
         assert process.returncode == 0, err
         steps = lines(tmp_path / str(processes) / "steps.jsonl")
@@ -394,12 +385,12 @@ def test_two_processes_train_as_one(corpus: Path, tmp_path: Path) -> None:
 def test_two_processes_that_were_killed_go_on_as_before(corpus: Path, tmp_path: Path) -> None:
     for name in ("whole", "killed"):
         path = write(tmp_path / f"{name}.yaml", recipe_of(corpus, tmp_path / name))
-        process = launch(path, "--resume", "checkpoints.every_steps=2", processes=2)
+        process = launch("train.py", "--config", path, "--resume", "checkpoints.every_steps=2", processes=2)
         if name == "killed":
             wait_for_step(tmp_path / name, 9, process)
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            process = launch(path, "--resume", "checkpoints.every_steps=2", processes=2)
+            process = launch("train.py", "--config", path, "--resume", "checkpoints.every_steps=2", processes=2)
         _, err = process.communicate()
         assert process.returncode == 0, err
     whole, killed = (lines(tmp_path / name / "steps.jsonl") for name in ("whole", "killed"))
@@ -452,7 +443,7 @@ def test_a_model_that_processes_share_among_them_trains_as_copies_of_it(tmp_path
     (tmp_path / "steps.py").write_text(SHARDED)
     curves = []
     for kind in ("ddp", "fsdp"):
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [*command, str(tmp_path / "steps.py"), kind], capture_output=True, text=True, check=False, env=environment
