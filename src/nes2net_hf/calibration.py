@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-
-class CalibrationError(ValueError):
-    """Scores that cannot be calibrated; the message is one sentence with the mend."""
+from .errors import CalibrationError
 
 
 @dataclass(frozen=True)

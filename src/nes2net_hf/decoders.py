@@ -17,6 +17,8 @@ import av
 import numpy as np
 import soundfile
 
+from .errors import AudioError
+
 # Integer arrays as Python users have them, and what full scale is in them.
 _INTEGER_SCALES = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
 # Containers PyAV may open. Play lists are not among them: a file must never make us fetch another one.
@@ -25,10 +27,6 @@ _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,mp3,ogg,flac,wav,aiff,c
 _DECLARING = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flac", "wav", "asf", "avi"}
 # First bytes of the formats people have, to tell a broken file from one that is no audio at all.
 _MAGIC = re.compile(rb"RIFF|RF64|fLaC|OggS|ID3|\xff[\xe2-\xff]|....ftyp|\x1aE\xdf\xa3|FORM|#!AMR|caff", re.DOTALL)
-
-
-class AudioError(ValueError):
-    """A recording cannot be read or judged; the message is one sentence naming it and the reason."""
 
 
 class Decoder(Protocol):

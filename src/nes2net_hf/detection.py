@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .audio import CHANNELS, SAMPLING_RATE, SILENCE, AudioError, AudioStream, iter_windows, list_audio, open_audio
 from .calibration import Calibration, spoof_probability
+from .errors import DetectionError
 from .loading import BACKENDS, DEMO_MODEL, ModelError, choose_device, judges_frames, load_model, load_onnx_model
 from .metrics.dcf import DetectionCosts
 
@@ -31,10 +32,6 @@ logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 DEMO_NOTICE = "demonstration model, not fit for decisions; convert or choose a real one with --model"
-
-
-class DetectionError(RuntimeError):
-    """The run cannot go on; the message is one sentence with the mend."""
 
 
 @dataclass

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from .audio import SAMPLING_RATE, read_audio
 from .configuration_nes2net import Nes2NetConfig
+from .errors import ExportError
 from .loading import judges_frames, load_model
 from .onnx_model import GRAPH, OnnxModel, holds_only_a_graph
 
@@ -33,10 +34,6 @@ SPEECH = [Path(__file__).parent / "samples" / name for name in ("bonafide.flac",
 # Weights beyond it stand in a file of their own: so they are never held in memory twice to be written as one message,
 # which could not be above 2 GB.
 ONE_FILE = 500_000_000
-
-
-class ExportError(RuntimeError):
-    """A model cannot be exported; the message is one sentence with the mend."""
 
 
 @dataclass

@@ -24,8 +24,9 @@ from huggingface_hub import ModelCard, try_to_load_from_cache
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .checksum import sha256_of
 from .configuration_nes2net import Nes2NetConfig
+from .errors import InfoError
+from .files import sha256_of
 from .hub import why
 from .loading import DEMO_MODEL, judges_frames, load_model, load_onnx_model
 from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
@@ -40,10 +41,6 @@ _ENCODER = ("model_type", "num_hidden_layers", "hidden_size")
 _EXTRACTOR = ("sampling_rate", "window_length", "length_policy", "do_normalize", "normalize_eps")
 _FIGURES = ("n_bonafide", "n_spoof", "eer", "min_dcf", "act_dcf", "cllr", "min_cllr", "auc")
 _CONDITION = ("group", "condition", "eer", "low", "high", "unit")
-
-
-class InfoError(ValueError):
-    """A file beside the weights cannot be read; the message is one sentence with the mend."""
 
 
 def describe(model: str | os.PathLike[str] | None = None, revision: str | None = None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 from huggingface_hub import snapshot_download
 
 from .configuration_nes2net import Nes2NetConfig
+from .errors import ModelError
 from .feature_extraction_nes2net import Nes2NetFeatureExtractor
 from .hub import hub_reason
 from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
@@ -28,10 +29,6 @@ _NOT_OF_SCORES = (
     "_name_or_path", "architectures", "auto_map", "averaged_from", "calibration", "dtype", "threshold",
     "transformers_version",
 )  # fmt: skip
-
-
-class ModelError(ValueError):
-    """A model cannot be loaded, or a setting of a run is impossible; the message is one sentence with the mend."""
 
 
 def choose_device(device: str | None = None) -> torch.device:

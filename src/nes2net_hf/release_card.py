@@ -18,6 +18,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .cards import read_benchmark, read_training_corpora, render, sources, variant_title
+from .errors import ReleaseError
 from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
 
 _HUB_LICENSES = {
@@ -32,10 +33,6 @@ _CAPTIONS = {
     "scores": "Scores of both classes",
 }
 _UNFILLED = ("[More Information Needed]", "TODO", "FIXME", "{{", "}}", "Undefined")
-
-
-class ReleaseError(ValueError):
-    """A model cannot be released; the message is one sentence with the mend."""
 
 
 @dataclass(frozen=True)

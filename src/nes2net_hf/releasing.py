@@ -23,8 +23,8 @@ import yaml
 from huggingface_hub import HfApi
 
 from . import __version__
-from .checksum import sha256_of
 from .configuration_nes2net import Nes2NetConfig
+from .files import sha256_of
 from .hub import why
 from .loading import fingerprint, judges_frames, load_model
 from .release_card import Evaluation, ReleaseError, write_card

@@ -18,12 +18,9 @@ from rich.console import Console
 from rich.text import Text
 
 from .detection import Result
+from .errors import OutputError
 
 COLUMNS = tuple(field.name for field in fields(Result))
-
-
-class OutputError(ValueError):
-    """The output cannot be written or taken up; the message is one sentence with the mend."""
 
 
 class Writer(Protocol):

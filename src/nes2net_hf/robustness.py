@@ -31,15 +31,12 @@ from .corpora.labels import LABEL_NAMES
 from .corpora.loading import open_rows
 from .corpora.utterances import read_utterance
 from .degradations import SEED, Condition, make_conditions, number_of
+from .errors import RobustnessError
 from .loading import choose_device, fingerprint, load_model
 from .metrics import Interval, bootstrap_eer
 from .modeling_nes2net import Nes2NetForAudioFrameClassification
 
 BATCH, RESAMPLES, CONFIDENCE = 8, 1000, 0.95
-
-
-class RobustnessError(ValueError):
-    """The run cannot be made or go on; the message is one sentence with the mend."""
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from accelerate.utils import tqdm
 from torch.utils.data import Dataset
 
 from .audio import SAMPLING_RATE, SILENCE, AudioError, iter_windows
-from .corpora.errors import CorpusError
 from .corpora.loading import TableRows, open_rows
 from .corpora.shards import ShardedRows
 from .corpora.utterances import read_utterance
+from .errors import CorpusError
 from .feature_extraction_nes2net import Nes2NetFeatureExtractor
 from .loading import ModelError, fingerprint, load_model
 from .modeling_nes2net import Nes2NetForAudioFrameClassification

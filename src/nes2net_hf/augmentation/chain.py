@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import AugmentationError
 from .codec import Codec
 from .noise import Noise
 from .rawboost import RawBoost
@@ -20,10 +21,6 @@ Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 AUGMENTATIONS: dict[str, Any] = {
     "codec": Codec, "noise": Noise, "rawboost": RawBoost, "room": Room, "speed": Speed
 }  # fmt: skip
-
-
-class AugmentationError(ValueError):
-    """An augmentation is unknown or its settings are impossible; the message is one sentence naming the key."""
 
 
 @dataclass(frozen=True)

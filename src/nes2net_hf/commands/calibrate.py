@@ -40,7 +40,7 @@ def run_calibrate(options: CalibrateOptions) -> int:
     try:
         from .. import evaluation as ev
         from ..calibration import CalibrationError, fit_calibration
-        from ..corpora.errors import CorpusError
+        from ..errors import CorpusError
         from ..loading import ModelError
         from ..metrics import equal_error_rate
         from ..training.batches import BrokenDataError

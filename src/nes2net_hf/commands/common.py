@@ -12,9 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from transformers.utils import logging as transformers_logging
 
-
-class UsageError(ValueError):
-    """The command was called wrongly; the message is one sentence with the mend."""
+from ..errors import UsageError
 
 
 def say(sentence: str) -> None:

@@ -15,7 +15,7 @@ def run_corpus_check(
     """Checks a corpus and says what was found; returns the exit code."""
     try:
         from ..corpora.checking import check_corpus, report_check
-        from ..corpora.errors import CorpusError
+        from ..errors import CorpusError
     except ImportError as error:
         return need_train(error)
     as_utf8(sys.stdout)
@@ -56,8 +56,8 @@ class ShardOptions:
 def run_corpus_shard(options: ShardOptions) -> int:
     """Writes shards, and pushes them where asked; returns the exit code."""
     try:
-        from ..corpora.errors import CorpusError
         from ..corpora.sharding import push_shards, shard_corpus
+        from ..errors import CorpusError
     except ImportError as error:
         return need_train(error)
     from datasets.utils.logging import disable_progress_bar

@@ -52,7 +52,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
     """Evaluates, prints and reports; returns the exit code."""
     try:
         from .. import evaluation as ev
-        from ..corpora.errors import CorpusError
+        from ..errors import CorpusError
         from ..loading import ModelError
         from ..metrics import ASVSPOOF5_COSTS, DetectionCosts
         from ..training.batches import BrokenDataError

@@ -41,7 +41,7 @@ def run_robustness(options: RobustnessOptions) -> int:
     try:
         from datasets.utils.logging import disable_progress_bar
 
-        from ..corpora.errors import CorpusError
+        from ..errors import CorpusError
         from ..robustness import RobustnessError, RobustnessRun
         from ..robustness_report import short_name
     except ImportError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
-from .errors import ConversionError
+from ..errors import ConversionError
 from .reading import Checkpoint
 from .recognition import Recognised
 from .system import System

@@ -16,13 +16,13 @@ from huggingface_hub import hf_hub_download
 from torch import Tensor
 
 from ..configuration_nes2net import Nes2NetConfig
+from ..errors import ConversionError
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from ..hub import hub_reason
 from ..modeling_nes2net import Nes2NetForAudioClassification
 from .card import write_card
 from .checks import check_keys, settle_encoder_config
 from .encoders import convert_encoder, is_bare_encoder
-from .errors import ConversionError
 from .keys import official_key, official_shape
 from .reading import Checkpoint, is_legacy_pickle, read_checkpoint
 from .recognition import Recognised, recognise

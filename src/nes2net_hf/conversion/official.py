@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..configuration_nes2net import Nes2NetConfig
-from .errors import ConversionError
+from ..errors import ConversionError
 from .fairseq_xlsr import FAIRSEQ_XLSR
 from .keys import official_key, official_shape
 from .reading import read_checkpoint, read_safetensors

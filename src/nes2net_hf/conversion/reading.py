@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..checksum import sha256_of
-from .errors import ConversionError
+from ..errors import ConversionError
+from ..files import sha256_of
 
 _WRAPPERS = ("model_state_dict", "state_dict", "model")  # under which training scripts put the weights
 # fairseq's files carry their training configuration as objects of these classes. Stand-ins take the place of the

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import ConversionError
+from ..errors import ConversionError
 from .fairseq_xlsr import FAIRSEQ_XLSR
 from .keys import AGGREGATION_KEYS, BACKEND_PREFIX
 from .s3prl_wavlm import S3PRL_WAVLM

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..audio import SAMPLING_RATE, AudioError, read_audio
-from .errors import ConversionError
+from ..errors import ConversionError
 
 TOLERANCE = 1e-5  # times the largest logit, at least 1
 

@@ -19,8 +19,8 @@ import yaml
 from datasets import Audio, ClassLabel, Features, Value
 
 from ..audio import AUDIO_SUFFIXES, SAMPLING_RATE
+from ..errors import CorpusError
 from .corpus import Row
-from .errors import CorpusError
 from .labels import LABEL_NAMES
 from .schema import TEXT_COLUMNS
 

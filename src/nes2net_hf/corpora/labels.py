@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..configuration_nes2net import ID2LABEL
-from .errors import CorpusError
+from ..errors import CorpusError
 
 LABEL_NAMES = tuple(ID2LABEL[index] for index in sorted(ID2LABEL))
 _WORDS = {

@@ -14,10 +14,10 @@ from datasets import Audio, Dataset, IterableDataset, load_dataset
 from datasets.table import InMemoryTable
 
 from ..audio import SAMPLING_RATE
+from ..errors import CorpusError
 from ..hub import why
 from . import asvspoof5, asvspoof2019_la, asvspoof2021_df, asvspoof2021_la, ctrsvdd, in_the_wild, partialspoof
 from .corpus import Corpus, Row
-from .errors import CorpusError
 from .labels import LABEL_NAMES, map_label
 from .own_data import read_own_data
 from .schema import FEATURES, TEXT_COLUMNS, to_table

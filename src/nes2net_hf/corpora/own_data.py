@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..audio import list_audio
+from ..errors import CorpusError
 from .corpus import Row
-from .errors import CorpusError
 from .labels import map_label
 from .schema import TEXT_COLUMNS, make_row
 

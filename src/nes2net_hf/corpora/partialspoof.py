@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import CorpusError
 from .asvspoof2019_la import COLUMNS, COUNTS, parse
 from .corpus import Corpus, Row
-from .errors import CorpusError
 from .schema import RESOLUTIONS_MS
 from .tree import Tree
 

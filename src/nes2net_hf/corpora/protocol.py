@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import CorpusError
+from ..errors import CorpusError
 
 
 def read_lines(path: Path, delimiter: str | None = None) -> Iterator[tuple[str, list[str]]]:

@@ -21,11 +21,11 @@ import soundfile
 from datasets import Dataset, Features
 
 from ..cards import render
-from ..checksum import sha256_of
+from ..errors import CorpusError
+from ..files import sha256_of
 from ..hub import why
 from .arena_form import ARENA_FEATURES, SPLIT, check_utterance_ids, eval_yaml, to_arena
 from .corpus import Row
-from .errors import CorpusError
 from .labels import LABEL_NAMES
 from .loading import CORPORA, OWN_DATA, load_corpus
 from .schema import FEATURES, TEXT_COLUMNS

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..errors import CorpusError
 from ..hub import why
 from .corpus import Row
-from .errors import CorpusError
 from .schema import FEATURES
 
 _TEXT = [name for name in FEATURES if name != "audio"]

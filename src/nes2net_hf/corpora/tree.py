@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from ..audio import AUDIO_SUFFIXES
-from .errors import CorpusError
+from ..errors import CorpusError
 
 
 class Tree:

@@ -1,7 +1,7 @@
 """Score files and keys in, the benchmark's own figures out: what `nes2net evaluate` runs."""
 
+from ..errors import EvaluationError
 from .asv import AsvScores, asv_of_table, read_asv_scores
-from .errors import EvaluationError
 from .figures import Evaluation, Trials, compare, evaluate, match, strangers
 from .keys import Keys, keys_of_corpus, read_keys
 from .report import Provenance, headline, provenance, to_json, write_report

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..corpora.errors import CorpusError
 from ..corpora.protocol import read_lines
+from ..errors import CorpusError, EvaluationError
 from ..metrics import AsvErrorRates, asv_error_rates
-from .errors import EvaluationError
 from .score_files import ScoreFile, numbers
 
 KINDS = ("target", "nontarget", "spoof")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import EvaluationError
 from ..metrics import (
     ASVSPOOF5_ASV,
     ASVSPOOF5_COSTS,
@@ -34,7 +35,6 @@ from ..metrics import (
     tandem_eer,
 )
 from .asv import KINDS, AsvScores, asv_of_table
-from .errors import EvaluationError
 from .keys import Keys
 from .score_files import ScoreFile, numbers
 

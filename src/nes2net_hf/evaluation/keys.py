@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..corpora.errors import CorpusError
 from ..corpora.labels import map_label
 from ..corpora.loading import CORPORA, check_split, find_corpus, load_corpus
 from ..corpora.schema import RESOLUTIONS_MS, TEXT_COLUMNS
 from ..corpora.tree import Tree
-from .errors import EvaluationError
+from ..errors import CorpusError, EvaluationError
 from .score_files import FILES, first_double, read_text, utterance_name
 
 _IDS = ("utterance_id", "utterance", "utt_id")

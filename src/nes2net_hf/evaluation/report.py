@@ -17,7 +17,7 @@ import numpy as np
 import scipy
 
 from .. import __version__
-from ..checksum import sha256_of
+from ..files import sha256_of
 from ..metrics import Difference, Interval
 from .figures import Evaluation, Row
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .errors import EvaluationError
+from ..errors import EvaluationError
 
 FILES = ("path", "file", "file_name", "filename", "audio")  # columns of files, which name utterances
 _SUFFIXES = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "aac", "wma", "mp4")

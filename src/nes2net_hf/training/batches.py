@@ -14,14 +14,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ..errors import BrokenDataError
+
 logger = logging.getLogger(__name__)
 
 _POOL = 50  # batches whose utterances are sorted by length among each other
 _LANES = 16  # places of a corpus, at least, that neighbouring utterances come from where it is read by groups
-
-
-class BrokenDataError(RuntimeError):
-    """More utterances cannot be read than a run may skip; the message names the last ones."""
 
 
 class Broken(str):

@@ -12,12 +12,9 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from ..augmentation import AugmentationError, build_chain
+from ..errors import RecipeError
 
 T = TypeVar("T")
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be followed; the message is one sentence naming the key."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The checksum that files are known by."""
+"""Files and folders: how they are found, written whole or not at all, locked, and known by a checksum."""
 
 from __future__ import annotations
 
