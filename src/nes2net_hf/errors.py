@@ -39,6 +39,10 @@ class OutputError(Nes2NetError, ValueError):
     exit_code = 2
 
 
+class DiskError(Nes2NetError, OSError):
+    """A disk is full or failed while we wrote; the message names the file."""
+
+
 class CorpusError(Nes2NetError, ValueError):
     """A corpus cannot be read as asked."""
 
