@@ -26,6 +26,7 @@ import numpy as np
 import soxr
 
 from .decoders import ArrayDecoder, AudioError, Decoder, open_decoder
+from .files import Found, walk_files
 
 SAMPLING_RATE = 16_000  # Hz, of everything that leaves this module
 MIN_RATE, MAX_RATE = 8_000, 192_000  # Hz, of what comes in
@@ -103,12 +104,17 @@ def open_audio(source: Any, sampling_rate: int | None = None) -> AudioStream:
 
 def list_audio(folder: str | os.PathLike[str]) -> list[str]:
     """Paths of the audio files below a folder, in any nesting, sorted; hidden files are passed over."""
-    return sorted(
-        os.path.join(place, file)
-        for place, _, files in os.walk(os.fspath(folder))
-        for file in files
-        if os.path.splitext(file)[1].lower() in AUDIO_SUFFIXES and not file.startswith(".")
-    )
+    return [found.path for found in find_audio(folder) if found.problem is None]
+
+
+def find_audio(folder: str | os.PathLike[str]) -> list[Found]:
+    """`list_audio`, with what may be audio and cannot be read: folders that cannot be listed, pipes named so."""
+    return sorted(found for found in walk_files(folder) if found.is_folder or _is_named_audio(found.path))
+
+
+def _is_named_audio(path: str) -> bool:
+    name = os.path.basename(path)
+    return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES and not name.startswith(".")
 
 
 def read_audio(source: Any, sampling_rate: int | None = None, channels: str = "mix") -> np.ndarray:

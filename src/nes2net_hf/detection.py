@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .audio import CHANNELS, SAMPLING_RATE, SILENCE, AudioError, AudioStream, iter_windows, list_audio, open_audio
+from .audio import CHANNELS, SAMPLING_RATE, SILENCE, AudioError, AudioStream, find_audio, iter_windows, open_audio
 from .calibration import Calibration, spoof_probability
 from .errors import DetectionError
 from .loading import BACKENDS, DEMO_MODEL, ModelError, choose_device, judges_frames, load_model, load_onnx_model
@@ -252,10 +252,11 @@ class Detector:
 
     def _windows(self, source: Any) -> Iterator[tuple[_Recording, WindowScore, np.ndarray] | _Recording]:
         """The windows (S,) of a recording that hold sound, each with it, then the recording, or its channels."""
+        if isinstance(source, Unreadable):
+            yield _Recording(str(source), error=source.problem)
+            return
         name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
         try:
-            if name is not None and os.path.isdir(name):
-                raise AudioError(f"{name} is a folder without audio files.")
             with open_audio(source) as audio:
                 name = audio.info.name
                 count = audio.info.channels if self.channels == "each" else 1
@@ -285,7 +286,8 @@ class Detector:
             logits = self.model(input_values=input_values.to(self.device)).logits.float()
             if self.frame is None:
                 logits = logits.unsqueeze(1)
-            return torch.stack([self.model.score(logits), logits[..., 1] - logits[..., 0]], dim=1).tolist()
+            spoof, bonafide = self.model.two_classes(logits).unbind(-1)
+            return torch.stack([self.model.score(logits), bonafide - spoof], dim=1).tolist()
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, MemoryError) or "memory" in str(error):
                 raise DetectionError(
@@ -346,13 +348,30 @@ def list_recordings(sources: Any) -> Iterator[Any]:
     """
     One source or an iterable of them → the recordings, folders replaced by the audio files in them, sorted.
 
-    A folder without audio files stays in the list, to be an error of its own; hidden files are passed over.
+    A folder without audio files stays in the list, to be an error of its own, and so does what cannot be read below
+    it; hidden files are passed over.
     """
     for source in [sources] if _is_one_recording(sources) else sources:
-        if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
-            yield from list_audio(source) or [os.fspath(source)]
+        if isinstance(source, Unreadable):  # of a list that was made here before
+            yield source
+        elif isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+            found = find_audio(source)
+            yield from (Unreadable(path, problem) if problem else path for path, problem, _ in found)
+            if not found:
+                yield Unreadable(os.fspath(source), f"{os.fspath(source)} is a folder without audio files.")
         else:
             yield source
+
+
+class Unreadable(str):
+    """A path in a folder that was searched, and the `problem` that makes it an error instead of a recording."""
+
+    problem: str
+
+    def __new__(cls, path: str, problem: str) -> Unreadable:
+        unreadable = super().__new__(cls, path)
+        unreadable.problem = problem
+        return unreadable
 
 
 def _is_one_recording(sources: Any) -> bool:

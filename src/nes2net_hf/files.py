@@ -382,8 +382,12 @@ def walk_files(root: str | os.PathLike[str]) -> Iterator[Found]:
         for entry in sorted(entries, key=lambda entry: entry.name):
             try:
                 is_folder, is_file, is_link = entry.is_dir(), entry.is_file(), entry.is_symlink()
-            except OSError:  # a link to itself, or a disk that fails: opening it tells
-                is_folder, is_file, is_link = False, True, False
+            except OSError as caught:
+                if caught.errno == errno.ELOOP:  # a link to itself leads nowhere
+                    yield Found(entry.path)
+                else:
+                    yield Found(entry.path, f"{entry.path} cannot be looked up ({caught.strerror}).", is_folder=True)
+                continue
             if is_folder and not is_link:
                 folders.append(entry.path)
             elif is_folder:

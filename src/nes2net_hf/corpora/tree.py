@@ -9,25 +9,28 @@ from pathlib import Path, PurePath
 
 from ..audio import AUDIO_SUFFIXES
 from ..errors import CorpusError
+from ..files import walk_files
 
 
 class Tree:
-    """All files below `root`, by name; of several places, the first in sorted order."""
+    """All files below `root`, by name; of several places, the first in the walk's order."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise CorpusError(f"{root} is no folder: root must be the folder that the corpus was unpacked into.")
+        self.unreadable: list[str] = []
+        """A sentence for each folder that cannot be listed, and for each pipe or device that is named like audio."""
         self._audio: dict[str, list[str]] = defaultdict(list)
         self._others: dict[str, list[str]] = defaultdict(list)
-        for folder, folders, files in os.walk(self.root, followlinks=True):
-            folders.sort()
-            for name in sorted(files):
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() in AUDIO_SUFFIXES and not name.startswith("."):
-                    self._audio[stem].append(os.path.join(folder, name))
-                else:
-                    self._others[name].append(os.path.join(folder, name))
+        for path, problem, is_folder in walk_files(self.root):
+            name = os.path.basename(path)
+            stem, suffix = os.path.splitext(name)
+            is_audio = suffix.lower() in AUDIO_SUFFIXES and not name.startswith(".")
+            if problem is None:
+                (self._audio[stem] if is_audio else self._others[name]).append(path)
+            elif is_folder or is_audio:
+                self.unreadable.append(problem)
 
     def file(self, *names: str, needed: str) -> Path:
         """
@@ -38,7 +41,10 @@ class Tree:
         """
         path = self._first(names)
         if path is None:
-            raise CorpusError(f"{self.root} holds no {' and no '.join(names)} in any of its folders: {needed}.")
+            unread = f", and {self.unreadable[0].rstrip('.')}" if self.unreadable else ""
+            raise CorpusError(
+                f"{self.root} holds no {' and no '.join(names)} in any of its folders{unread}: {needed}."
+            )
         return path
 
     def has(self, *names: str) -> bool:
