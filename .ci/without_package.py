@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import soundfile
+import torch
 from transformers import pipeline
 
 samples = Path(sys.argv[1])
 assert importlib.util.find_spec("nes2net_hf") is None, "nes2net_hf is still installed"
 for folder, results in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
-    config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
     with_package = {}
     for line in Path(results).read_text(encoding="utf-8").splitlines():
         result = json.loads(line)
@@ -19,8 +19,9 @@ for folder, results in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
     classify = pipeline("audio-classification", model=folder, trust_remote_code=True)
     for path in sorted(samples.glob("*.flac")):
         waveform, rate = soundfile.read(path, dtype="float32")
-        logits = {row["label"]: row["score"] for row in classify(waveform, function_to_apply="none")}
-        score = logits["bonafide"] - (0.0 if config["score"] == "bonafide_logit" else logits["spoof"])
+        logits = {row["label"]: row["score"] for row in classify(waveform, function_to_apply="none", top_k=None)}
+        labels = classify.model.config.id2label
+        score = float(classify.model.score(torch.tensor([logits[labels[index]] for index in sorted(labels)])))
         difference = score - with_package[path.name]
         print(f"{folder}, {path.name}: {score:.6f}, difference to the package {difference:.1e}")
         assert rate == 16_000 and abs(difference) < 1e-4

@@ -8,7 +8,10 @@ transformers and the configuration beside it.
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
@@ -20,9 +23,9 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from transformers.utils import logging
+from transformers.utils import find_adapter_config_file, is_peft_available, logging
 
-from .configuration_nes2net import Nes2NetConfig
+from .configuration_nes2net import ID2LABEL, Nes2NetConfig, rows_by_label
 
 logger = logging.get_logger(__name__)
 
@@ -389,10 +392,39 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
                 nn.init.xavier_uniform_(weight)
 
     def score(self, logits: Tensor) -> Tensor:
-        """Logits (..., 2) → scores (...), higher = bona fide, as `config.score` defines them."""
-        if self.config.score == "bonafide_logit":
-            return logits[..., 1]
-        return logits[..., 1] - logits[..., 0]
+        """Logits (..., C) of the C labels → scores (...), higher = bona fide, as `config.score` defines them."""
+        spoof, bonafide = self.two_classes(logits).unbind(-1)
+        return bonafide if self.config.score == "bonafide_logit" else bonafide - spoof
+
+    def two_classes(self, logits: Tensor) -> Tensor:
+        """
+        Logits (..., C) of the C labels, in whatever order → (..., 2), of spoof and of bona fide. Their softmax are the
+        probabilities of any kind of spoof and of bona fide, their difference is the log-odds.
+        """
+        index = self.config.bonafide_index
+        spoof = torch.cat([logits[..., :index], logits[..., index + 1 :]], dim=-1)
+        spoof = spoof.squeeze(-1) if spoof.shape[-1] == 1 else spoof.logsumexp(-1)
+        return torch.stack([spoof, logits[..., index]], dim=-1)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """
+        As in transformers, with two differences. Where the labels that are asked for stand in another order than the
+        folder's own (as those of class folders, which sort alphabetically), the classifier's rows are put into their
+        order, so that each logit keeps its meaning. And a folder is refused that would bring in what lies elsewhere.
+
+        Raises:
+            ValueError: a value in the folder's files is impossible, it holds an adapter, or its index names files
+                outside of it.
+        """
+        place = {name: kwargs[name] for name in _PLACE if name in kwargs}
+        _check_files(pretrained_model_name_or_path, place)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        asked = kwargs.get("id2label") or kwargs.get("config")
+        if asked is not None and pretrained_model_name_or_path is not None:
+            stored, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **place)
+            _put_in_order(loaded[0] if isinstance(loaded, tuple) else loaded, stored.get("id2label") or ID2LABEL)
+        return loaded
 
     @classmethod
     def from_encoder_pretrained(
@@ -618,7 +650,7 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
 
 
 class Nes2NetForAudioClassification(Nes2NetPreTrainedModel):
-    """Nes2Net with its classifier: logits for 0 = spoof and 1 = bona fide."""
+    """Nes2Net with its classifier: logits for the labels of `config.id2label`, by default 0 = spoof, 1 = bona fide."""
 
     def __init__(self, config: Nes2NetConfig) -> None:
         super().__init__(config)
@@ -641,11 +673,11 @@ class Nes2NetForAudioClassification(Nes2NetPreTrainedModel):
         Args:
             input_values (B, S): waveforms as [`Nes2NetFeatureExtractor`] prepares them.
             attention_mask (B, S), *optional*: 1 for samples, 0 for padding behind them.
-            labels (B,), *optional*: 0 = spoof, 1 = bona fide, for the cross entropy weighted by `class_weights`.
+            labels (B,), *optional*: indices of `config.id2label`, for the cross entropy weighted by `class_weights`.
             output_attentions, output_hidden_states, return_dict, encoder_hidden_states: as in [`Nes2NetModel`].
 
         Returns:
-            `loss` where labels are given; `logits` (B, 2) in float32; `hidden_states`; `attentions`.
+            `loss` where labels are given; `logits` (B, C) in float32, of the C labels; `hidden_states`; `attentions`.
 
         Raises:
             ValueError: inputs of a wrong shape or too short, or a mask that is not right-padded.
@@ -658,7 +690,7 @@ class Nes2NetForAudioClassification(Nes2NetPreTrainedModel):
             return_dict=True,
             encoder_hidden_states=encoder_hidden_states,
         )
-        logits = _classify(self.classifier, output.pooler_output)
+        logits = _classify(self.classifier, output.pooler_output, self.config)
         loss = None
         if labels is not None:
             loss = F.cross_entropy(logits, labels.to(logits.device), weight=_class_weights(self.config, logits))
@@ -670,8 +702,8 @@ class Nes2NetForAudioClassification(Nes2NetPreTrainedModel):
 
 class Nes2NetForAudioFrameClassification(Nes2NetPreTrainedModel):
     """
-    Nes2Net without pooling: logits for 0 = spoof and 1 = bona fide of every frame of 20 ms, for speech that is spoofed
-    in parts (PartialSpoof, Zhang et al. 2022).
+    Nes2Net without pooling: logits for the labels of `config.id2label`, by default 0 = spoof and 1 = bona fide, of
+    every frame of 20 ms, for speech that is spoofed in parts (PartialSpoof, Zhang et al. 2022).
 
     Raises:
         ValueError: `pooling` is not `"mean"`: attentive statistics would have weights that nothing reads.
@@ -699,12 +731,12 @@ class Nes2NetForAudioFrameClassification(Nes2NetPreTrainedModel):
         Args:
             input_values (B, S): waveforms as [`Nes2NetFeatureExtractor`] prepares them.
             attention_mask (B, S), *optional*: 1 for samples, 0 for padding behind them.
-            labels (B, T), *optional*: of each frame, 0 = spoof, 1 = bona fide, -100 = not counted, for the cross
+            labels (B, T), *optional*: of each frame the index of `config.id2label`, -100 = not counted, for the cross
                 entropy weighted by `class_weights`; those beyond the encoder's frames are not counted either.
             output_attentions, output_hidden_states, return_dict, encoder_hidden_states: as in [`Nes2NetModel`].
 
         Returns:
-            `loss` where labels are given; `logits` (B, T, 2) in float32, those of padding without meaning;
+            `loss` where labels are given; `logits` (B, T, C) in float32, those of padding without meaning;
             `hidden_states`; `attentions`.
 
         Raises:
@@ -718,7 +750,7 @@ class Nes2NetForAudioFrameClassification(Nes2NetPreTrainedModel):
             return_dict=True,
             encoder_hidden_states=encoder_hidden_states,
         )
-        logits = _classify(self.classifier, output.last_hidden_state)
+        logits = _classify(self.classifier, output.last_hidden_state, self.config)
         loss = None
         if labels is not None:
             labels = labels[:, : logits.shape[1]].to(logits.device)
@@ -730,18 +762,68 @@ class Nes2NetForAudioFrameClassification(Nes2NetPreTrainedModel):
         return result if self.nes2net._wants_dict(return_dict) else result.to_tuple()
 
 
+_PLACE = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+
+
+def _check_files(name: Any, place: dict[str, Any]) -> None:
+    """Raises ValueError where a folder would bring in what is not in it."""
+    if name is None:
+        return
+    folder = os.path.join(name, place.get("subfolder") or "")
+    is_local = os.path.isdir(name)
+    if (is_local or is_peft_available()) and find_adapter_config_file(os.fspath(name), **place) is not None:
+        raise ValueError(
+            f"{folder} holds an adapter_config.json, so that the weights would be those of another model: merge the "
+            "adapter into a model folder, or load it by peft.PeftModel.from_pretrained."
+        )
+    for file in sorted(os.listdir(folder)) if is_local else ():  # the Hub's cache takes no such paths
+        if file.endswith(".index.json"):
+            _check_index(os.path.join(folder, file))
+
+
+def _check_index(path: str) -> None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            files = set(json.load(file)["weight_map"].values())
+        outside = [name for name in files if PurePosixPath(name).name != name or PureWindowsPath(name).name != name]
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        raise ValueError(f"{path} must map the weights' names to the files beside it in weight_map.") from None
+    if outside:
+        raise ValueError(f"{path}: weight_map must name files beside it, got {min(outside)[:100]!r}.")
+
+
+def _put_in_order(model: Any, stored: dict[Any, str]) -> None:
+    """Puts the rows of a loaded classifier into the order of the model's labels."""
+    classifier = getattr(model, "classifier", None)
+    if classifier is None or model.config.classifier_outputs != len(stored):  # one logit, or rows that are new
+        return
+    rows = rows_by_label(stored, model.config.id2label)
+    if rows == sorted(rows):
+        return
+    with torch.no_grad():
+        for parameter in classifier.parameters():
+            if parameter.is_meta:
+                raise ValueError("id2label must have the order of the folder's own where weights are offloaded.")
+            parameter.copy_(parameter[rows])
+
+
 def _class_weights(config: Any, logits: Tensor) -> Tensor | None:
-    weights = config.class_weights
-    return None if weights is None else torch.tensor(weights, dtype=logits.dtype, device=logits.device)
+    """Of each label (C,)."""
+    if config.class_weights is None:
+        return None
+    spoof, bonafide = config.class_weights
+    weights = [bonafide if label == config.bonafide_index else spoof for label in range(config.num_labels)]
+    return torch.tensor(weights, dtype=logits.dtype, device=logits.device)
 
 
-def _classify(classifier: nn.Linear, features: Tensor) -> Tensor:
-    """(..., D) → logits (..., 2), in float32 whatever the weights' precision or autocast say."""
+def _classify(classifier: nn.Linear, features: Tensor, config: Any) -> Tensor:
+    """(..., D) → logits (..., C), in float32 whatever the weights' precision or autocast say."""
     with torch.autocast(features.device.type, enabled=False):
         logits = F.linear(features.float(), classifier.weight.float(), classifier.bias.float())
-    if classifier.out_features == 1:
+    if config.classifier_outputs == 1:
         # A head of one logit x keeps it: softmax of (-x/2, +x/2) is its sigmoid, their difference is x.
-        logits = torch.cat([-logits / 2, logits / 2], dim=-1)
+        halves = [-logits / 2, logits / 2]
+        logits = torch.cat(halves if config.bonafide_index == 1 else halves[::-1], dim=-1)
     return logits
 
 

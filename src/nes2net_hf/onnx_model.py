@@ -40,7 +40,7 @@ class OnnxModel:
 
     def __call__(self, input_values: Tensor) -> SequenceClassifierOutput:
         """
-        `input_values` (B, S) of one length → `logits` (B, 2), or (B, T, 2) of a model of frames, in float32.
+        `input_values` (B, S) of one length → `logits` (B, C), or (B, T, C) of a model of frames, in float32.
 
         Raises:
             RuntimeError: onnxruntime cannot run the graph, as for want of memory.
@@ -49,7 +49,9 @@ class OnnxModel:
             [logits] = self._session.run(["logits"], {"input_values": input_values.numpy()})
         return SequenceClassifierOutput(logits=torch.from_numpy(logits))
 
-    score: Any = Nes2NetPreTrainedModel.score  # which asks for nothing but the configuration
+    # Which ask for nothing but the configuration.
+    score: Any = Nes2NetPreTrainedModel.score
+    two_classes: Any = Nes2NetPreTrainedModel.two_classes
 
 
 @contextmanager

@@ -44,14 +44,15 @@ _EMISSIONS = ("duration", "emissions", "energy_consumed", "country_name", "cpu_m
 _FROM_THE_FOLDER = """
 import json, sys
 sys.modules["nes2net_hf"] = None
-import numpy as np
+import numpy as np, torch
 from transformers import pipeline
-folder, samples, score = sys.argv[1:]
+folder, samples = sys.argv[1:]
 classify = pipeline("audio-classification", model=folder, trust_remote_code=True, device="cpu")
 scores = {}
 for name, waveform in np.load(samples, allow_pickle=False).items():
-    logits = {row["label"]: row["score"] for row in classify(waveform, function_to_apply="none")}
-    scores[name] = logits["bonafide"] - (0.0 if score == "bonafide_logit" else logits["spoof"])
+    logits = {row["label"]: row["score"] for row in classify(waveform, function_to_apply="none", top_k=None)}
+    ordered = torch.tensor([logits[label] for _, label in sorted(classify.model.config.id2label.items())])
+    scores[name] = float(classify.model.score(ordered))
 print(json.dumps(scores))
 """
 _FRAMES_FROM_THE_FOLDER = """
@@ -59,7 +60,7 @@ import json, sys
 sys.modules["nes2net_hf"] = None
 import numpy as np, torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioFrameClassification
-folder, samples, _ = sys.argv[1:]
+folder, samples = sys.argv[1:]
 extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
 model = AutoModelForAudioFrameClassification.from_pretrained(folder, trust_remote_code=True, dtype="auto")
 scores = {}
@@ -367,7 +368,7 @@ def _try(folder: Path, expected: dict[str, float]) -> Tried:
     with tempfile.TemporaryDirectory() as scratch:
         np.savez(Path(scratch, "samples.npz"), **{path.stem: waveform for path, waveform, _ in _samples()})  # type: ignore[arg-type]
         script = _FRAMES_FROM_THE_FOLDER if judges_frames(Nes2NetConfig(**config)) else _FROM_THE_FOLDER
-        command = [sys.executable, "-c", script, str(folder.resolve()), "samples.npz", config["score"]]
+        command = [sys.executable, "-c", script, str(folder.resolve()), "samples.npz"]
         modules = {"HF_MODULES_CACHE": str(Path(scratch, "modules")), "HF_HUB_OFFLINE": "1"}
         answer = subprocess.run(
             command, cwd=scratch, env=os.environ | modules, capture_output=True, text=True, check=False

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..configuration_nes2net import Nes2NetConfig
+from ..configuration_nes2net import ID2LABEL, Nes2NetConfig, rows_by_label
 from ..errors import ConversionError
 from .fairseq_xlsr import FAIRSEQ_XLSR
 from .keys import official_key, official_shape
@@ -48,6 +48,8 @@ def to_official(
         raise ConversionError(f"{folder} is no model folder: it has no config.json.")
     config = _config(folder)
     system = _system(config, folder)
+    if config.num_labels != len(ID2LABEL):
+        raise ConversionError(f"{folder} tells {config.num_labels} classes apart, the official systems two.")
     tensors = _weights(folder)
     official: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
@@ -55,6 +57,8 @@ def to_official(
             name = official_key(key, config, system.encoder_prefix)
         except KeyError:
             raise ConversionError(f"{folder}: its weight {key} has no place in the official system.") from None
+        if key.startswith("classifier.") and config.classifier_outputs > 1:
+            tensor = tensor[rows_by_label(config.id2label, ID2LABEL)]
         official[name] = tensor.reshape(official_shape(key, tuple(tensor.shape), config))
     report(f"system    {system.title}")
     if original is not None:

@@ -229,7 +229,7 @@ class Trainer:
             part = send_to_device(part, accelerator.device, non_blocking=True)
             labels = part.pop("labels")
             with accelerator.no_sync(self.model) if index < passes - 1 else nullcontext():
-                logits = self.model(**part).logits.float()
+                logits = accelerator.unwrap_model(self.model).two_classes(self.model(**part).logits.float())
                 # Gradients are averaged over processes afterwards.
                 loss = self.loss(logits, labels) * (accelerator.num_processes / weight)
                 accelerator.backward(loss)

@@ -18,7 +18,7 @@ class Loss(Protocol):
     """The mean over any utterances is the sum of their losses over the sum of their weights."""
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B, 2) in float32 and labels (B,) → the sum of the utterances' losses."""
+        """Logits (B, 2) of spoof and bona fide in float32, and labels (B,) of 0 and 1 → the sum of the losses."""
 
     def weight(self, labels: Tensor) -> Tensor:
         """Labels (B,) → the sum of the utterances' weights."""

@@ -52,7 +52,7 @@ def validate(
         with accelerator.autocast():
             logits = plain(**batch).logits
         logits = logits.float()
-        summed, weight = float(loss(logits, labels)), float(loss.weight(labels))
+        summed, weight = float(loss(plain.two_classes(logits), labels)), float(loss.weight(labels))
         counted = labels != IGNORED  # of frames, where utterances are of unequal lengths
         scores = plain.score(logits)[counted].cpu().numpy()
         judged.append((labels[counted].cpu().numpy(), scores, summed, weight))

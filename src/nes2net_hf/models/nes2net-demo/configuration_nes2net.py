@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
+from transformers.activations import ACT2FN
 
 LAYER_AGGREGATIONS = ("last", "weighted_sum", "squeeze_excitation", "attentive_merging")
 BACKEND_VARIANTS = ("nes2net", "nes2net_x")
@@ -13,6 +15,13 @@ POOLINGS = ("mean", "attentive_statistics")
 ACTIVATIONS = ("relu", "selu")
 SCORES = ("log_odds", "bonafide_logit")
 ID2LABEL = {0: "spoof", 1: "bonafide"}
+# Names of the class of bona fide speech, without capitals, spaces, hyphens and underscores.
+BONAFIDE_WORDS = ("bonafide", "genuine", "real", "human")
+# Attention that a file may choose: any other name can make transformers fetch a kernel from the Hub and run it.
+_ATTENTION = ("eager", "sdpa", "flex_attention")
+_QUANTISERS = ("bitsandbytes", "torchao")  # which run what is installed; others fetch kernels as well
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
+_LARGEST = 1_000_000  # of any size in a configuration
 
 # XLS-R 300M as it is fine-tuned in the published ASVspoof 2021 system: no masking, no dropout, no layerdrop.
 XLSR_300M: dict[str, Any] = {
@@ -65,18 +74,27 @@ class Nes2NetConfig(PretrainedConfig):
             `"mean"` or `"attentive_statistics"` over time.
         pooling_bottleneck (`int`, *optional*, defaults to 128):
             Bottleneck of the attentive statistics.
-        classifier_outputs (`int`, *optional*, defaults to 2):
-            2, or 1 for a head of one logit x; the model then returns the logits (-x/2, +x/2).
+        id2label (`dict[int, str]`, *optional*, defaults to `{0: "spoof", 1: "bonafide"}`):
+            Names of the classes in the order of the logits, two or more, in any order; keys may be text, as in JSON.
+            Exactly one name must mean bona fide (bonafide, genuine, real or human; capitals, spaces, hyphens and
+            underscores do not count): the others are kinds of spoof. What reads a logit asks `bonafide_index`.
+        label2id (`dict[str, int]`, *optional*):
+            The inverse of `id2label`.
+        classifier_outputs (`int`, *optional*, defaults to one for each label):
+            One for each label, or, of two labels, 1 for a head of one logit x; the model then returns the logits
+            +x/2 of bona fide and -x/2 of spoof.
         score (`str`, *optional*, defaults to `"log_odds"`):
-            What a score is: `"log_odds"` (logit 1 - logit 0) or `"bonafide_logit"` (logit 1 alone, as some published
-            systems score). Higher = bona fide.
+            What a score is: `"log_odds"`, log p(bona fide) - log p(any spoof), which is the logit of bona fide minus
+            that of spoof, or minus the log-sum-exp of those of several kinds of spoof; or `"bonafide_logit"`, that
+            logit alone, as some published systems score. Higher = bona fide.
         threshold (`float`, *optional*):
             Score from which a recording is called bona fide; unset means 0.
         calibration (`dict`, *optional*):
             What makes a score a log-likelihood ratio of bona fide over spoof (natural log): `scale`, `offset`, and of
             their fit the `prior` of spoof and the `provenance`.
         class_weights (`list[float]`, *optional*):
-            Weights of (spoof, bona fide) in the cross entropy, as (0.1, 0.9) in the published recipes.
+            Weights of (spoof, bona fide) in the cross entropy, as (0.1, 0.9) in the published recipes; in this order
+            whatever that of `id2label`, the first for every kind of spoof.
 
     Raises:
         ValueError: a field is impossible or contradicts another; the message names it.
@@ -98,21 +116,20 @@ class Nes2NetConfig(PretrainedConfig):
         hidden_act: str = "relu",
         pooling: str = "mean",
         pooling_bottleneck: int = 128,
-        classifier_outputs: int = 2,
+        classifier_outputs: int | None = None,
         score: str = "log_odds",
         threshold: float | None = None,
         calibration: dict[str, Any] | None = None,
         class_weights: list[float] | tuple[float, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        if encoder_config is None:
-            encoder_config = XLSR_300M
-        if isinstance(encoder_config, dict):
-            encoder_config = dict(encoder_config)
-            if "model_type" not in encoder_config:
-                raise ValueError("encoder_config must name its model_type, e.g. 'wav2vec2' or 'wavlm'.")
-            encoder_config = AutoConfig.for_model(**encoder_config)
-        self.encoder_config = encoder_config
+        _check_names(type(self), kwargs)
+        id2label = _with_integers(kwargs.get("id2label") or ID2LABEL)
+        label2id = kwargs.get("label2id")
+        _check_labels(id2label, label2id)
+        kwargs["id2label"] = id2label
+        kwargs["label2id"] = {label: index for index, label in id2label.items()}
+        self.encoder_config = _as_encoder_config(XLSR_300M if encoder_config is None else encoder_config)
         self.layer_aggregation = layer_aggregation
         self.backend_variant = backend_variant
         self.outer_scale = outer_scale
@@ -123,17 +140,78 @@ class Nes2NetConfig(PretrainedConfig):
         self.hidden_act = hidden_act
         self.pooling = pooling
         self.pooling_bottleneck = pooling_bottleneck
-        self.classifier_outputs = classifier_outputs
+        self.classifier_outputs = len(id2label) if classifier_outputs is None else classifier_outputs
         self.score = score
         self.threshold = threshold
         self.calibration = calibration
         self.class_weights = list(class_weights) if isinstance(class_weights, (list, tuple)) else class_weights
-        kwargs.setdefault("id2label", ID2LABEL)
-        kwargs.setdefault("label2id", {label: index for index, label in ID2LABEL.items()})
         # Saving adds the config and the saved class; the bare model is named here, so that AutoModel finds it as well.
         kwargs.setdefault("auto_map", {"AutoModel": "modeling_nes2net.Nes2NetModel"})
-        super().__init__(**kwargs)
+        _check_dtype("dtype", kwargs)
+        try:
+            super().__init__(**kwargs)
+        except Exception as error:  # a value of a wrong type is no ValueError of transformers
+            raise ValueError(_in_one_line(error)) from None
         self.check()
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        if key == "id2label":
+            value = _with_integers(value)
+        elif key == "label2id" and isinstance(value, Mapping):
+            value = {label: _as_integer(index) for label, index in value.items()}
+        super().__setattr__(key, value)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """
+        What every way of loading comes down to, as in transformers.
+
+        Labels that are given in `kwargs` take the place of the file's before anything else is set, so that the rest
+        can be held against them. They mean that the model is trained anew: its threshold and its calibration, which
+        were fitted to the scores of the old weights, are dropped.
+
+        Raises:
+            ValueError: a value in the file is impossible, or asks for code or files from elsewhere.
+        """
+        config_dict = dict(_as_fields(config_dict))
+        try:
+            _check_places(config_dict)
+            labels = kwargs.pop("id2label", None)
+            if labels is not None:
+                config_dict |= {"id2label": labels, "label2id": kwargs.pop("label2id", None)}
+                config_dict |= {"threshold": None, "calibration": None}
+                if isinstance(labels, Mapping) and (
+                    len(labels) != 2 or config_dict.get("classifier_outputs") not in (1, None)
+                ):
+                    config_dict["classifier_outputs"] = len(labels)
+            loaded = super().from_dict(config_dict, **kwargs)
+            (loaded[0] if isinstance(loaded, tuple) else loaded).check()
+        except RecursionError:
+            raise ValueError("config.json is nested too deeply.") from None
+        except Exception as error:
+            raise ValueError(f"config.json: {_in_one_line(error)}") from None
+        return loaded
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: Any) -> dict[str, Any]:
+        try:
+            return _as_fields(super()._dict_from_json_file(json_file))
+        except RecursionError:
+            raise ValueError("config.json is nested too deeply.") from None
+        except ValueError as error:  # of JSON, of UTF-8, of an integer of thousands of digits, or ours
+            reason = _in_one_line(error)
+            if not reason.startswith("config.json"):
+                reason = f"config.json is no JSON: {reason}"
+            raise ValueError(reason) from None
+
+    @classmethod
+    def from_json_file(cls, json_file: Any) -> Any:
+        return cls.from_dict(cls._dict_from_json_file(json_file))
+
+    @property
+    def bonafide_index(self) -> int:
+        """Which logit is that of bona fide speech; the others are those of spoof."""
+        return next(index for index, label in self.id2label.items() if is_bonafide(label))
 
     @property
     def hidden_size(self) -> int:
@@ -153,12 +231,14 @@ class Nes2NetConfig(PretrainedConfig):
     def check(self) -> None:
         """Raises ValueError naming the first field that is impossible or contradicts another."""
         encoder = self.encoder_config
+        _check_labels(self.id2label, self.label2id)
         missing = [name for name in ("hidden_size", "conv_kernel", "conv_stride") if not hasattr(encoder, name)]
         if missing:
             raise ValueError(
                 f"encoder_config of type {getattr(encoder, 'model_type', type(encoder).__name__)!r} has no "
                 f"{' and no '.join(missing)}: the encoder must read waveforms, as wav2vec2, wavlm or hubert do."
             )
+        _check_encoder(encoder)
         choices: tuple[Any, ...]
         for name, choices in (
             ("layer_aggregation", LAYER_AGGREGATIONS),
@@ -166,7 +246,6 @@ class Nes2NetConfig(PretrainedConfig):
             ("hidden_act", ACTIVATIONS),
             ("pooling", POOLINGS),
             ("score", SCORES),
-            ("classifier_outputs", (1, 2)),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {getattr(self, name)!r}.")
@@ -178,9 +257,7 @@ class Nes2NetConfig(PretrainedConfig):
             ("se_reduction", 1),
             ("pooling_bottleneck", 1),
         ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
+            _check_integer(name, getattr(self, name), least)
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, so that a frame has its own centre, got {self.kernel_size}.")
         if self.hidden_size % self.outer_scale:
@@ -199,8 +276,12 @@ class Nes2NetConfig(PretrainedConfig):
                 f"encoder_config.layerdrop must be 0 with layer_aggregation={self.layer_aggregation!r}: a dropped "
                 f"layer is missing from the hidden states, got {encoder.layerdrop}."
             )
-        if self.id2label != ID2LABEL:
-            raise ValueError(f"id2label must be {ID2LABEL}, got {self.id2label}.")
+        allowed = (1, 2) if len(self.id2label) == 2 else (len(self.id2label),)
+        if type(self.classifier_outputs) is not int or self.classifier_outputs not in allowed:
+            raise ValueError(
+                f"classifier_outputs must be {' or '.join(map(str, allowed))} with {len(self.id2label)} labels in "
+                f"id2label, got {_short(self.classifier_outputs)}."
+            )
         if self.threshold is not None and not _is_finite(self.threshold):
             raise ValueError(f"threshold must be a finite number or None, got {self.threshold!r}.")
         if self.calibration is not None:
@@ -224,8 +305,176 @@ class Nes2NetConfig(PretrainedConfig):
             raise ValueError(f"calibration.prior must lie between 0 and 1, got {calibration['prior']!r}.")
 
 
+def is_bonafide(label: str) -> bool:
+    """Whether a class's name means bona fide speech; any other means a kind of spoof."""
+    return re.sub(r"[\s_-]", "", label.lower()) in BONAFIDE_WORDS
+
+
+def rows_by_label(stored: Mapping[Any, str], wanted: Mapping[int, str]) -> list[int]:
+    """
+    For each of the `wanted` labels, the row of a classifier with the `stored` labels, as many of them, that has its
+    name, or that of bona fide; rows of other names follow in their order.
+    """
+    names = {_plain(label): int(index) for index, label in stored.items()}
+    rows = [names.pop(_plain(wanted[index]), None) for index in range(len(wanted))]
+    others = iter(sorted(names.values()))
+    return [next(others) if row is None else row for row in rows]
+
+
+def _plain(label: str) -> str:
+    return "bonafide" if is_bonafide(label) else re.sub(r"[\s_-]", "", label.lower())
+
+
+def _as_fields(config: Any) -> dict[str, Any]:
+    if not isinstance(config, dict):
+        raise ValueError(f"config.json must hold an object of fields, got {_short(config)}.")
+    return config
+
+
+def _as_encoder_config(fields: Any) -> Any:
+    if isinstance(fields, PretrainedConfig):
+        return fields
+    if not isinstance(fields, dict) or not isinstance(fields.get("model_type"), str):
+        raise ValueError("encoder_config must name its model_type, e.g. 'wav2vec2' or 'wavlm'.")
+    _check_dtype("encoder_config.dtype", fields)
+    try:
+        return AutoConfig.for_model(**fields)
+    except Exception as error:  # each kind of encoder checks in its own way
+        raise ValueError(f"encoder_config: {_in_one_line(error)}") from None
+
+
+def _check_names(kind: type, fields: Mapping[str, Any]) -> None:
+    """A field of which nothing is known becomes an attribute: it must not hide what the class itself does."""
+    for name in fields:
+        own = getattr(kind, name, None)
+        if callable(own) or (isinstance(own, property) and own.fset is None):
+            raise ValueError(f"{name} is no setting: remove it.")
+
+
+def _check_dtype(name: str, fields: Mapping[str, Any]) -> None:
+    dtype = fields.get("dtype", fields.get("torch_dtype"))
+    if isinstance(dtype, str) and dtype not in _DTYPES:
+        raise ValueError(f"{name} must be one of {', '.join(_DTYPES)}, got {_short(dtype)}.")
+
+
+def _check_places(fields: Mapping[str, Any], where: str = "") -> None:
+    """Of a file: nothing in it may make transformers ask the Hub, or read a file of its choice."""
+    for key, value in fields.items():
+        name = f"{where}{key}"
+        if key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+            for one in value.values() if isinstance(value, dict) else (value,):
+                if one is not None and one not in _ATTENTION:
+                    raise ValueError(
+                        f"{name} must be one of {', '.join(_ATTENTION)}, got {_short(one)}: give any other as the "
+                        "argument attn_implementation of from_pretrained."
+                    )
+        elif key == "transformers_weights" and value is not None:
+            raise ValueError(f"{name} is not allowed, for the weights are those of model.safetensors: remove it.")
+        elif key == "quantization_config" and not (
+            isinstance(value, dict) and value.get("quant_method") in _QUANTISERS
+        ):
+            raise ValueError(f"{name}.quant_method must be one of {', '.join(_QUANTISERS)}, got {_short(value)}.")
+        elif isinstance(value, dict):
+            _check_places(value, f"{name}.")
+
+
+def _check_labels(id2label: Any, label2id: Any) -> None:
+    if (
+        not isinstance(id2label, Mapping)
+        or len(id2label) < 2
+        or sorted(map(str, id2label)) != sorted(map(str, range(len(id2label))))
+        or not all(isinstance(label, str) and label.strip() for label in id2label.values())
+        or len(set(id2label.values())) < len(id2label)
+    ):
+        raise ValueError(f"id2label must give 0, 1 and so on, two or more, a name each, got {_short(id2label)}.")
+    found = [label for label in id2label.values() if is_bonafide(label)]
+    if len(found) != 1:
+        raise ValueError(
+            f"id2label must have exactly one class of bona fide speech, named {', '.join(BONAFIDE_WORDS[:-1])} or "
+            f"{BONAFIDE_WORDS[-1]}, got {_short(', '.join(id2label.values()))}."
+        )
+    if label2id is None:
+        return
+    if not isinstance(label2id, Mapping) or {_as_integer(index): label for label, index in label2id.items()} != dict(
+        id2label
+    ):
+        raise ValueError(f"label2id must be the inverse of id2label {_short(dict(id2label))}, got {_short(label2id)}.")
+
+
+def _with_integers(id2label: Any) -> Any:
+    """Keys are text in JSON, and in transformers' example script."""
+    return {_as_integer(key): label for key, label in id2label.items()} if isinstance(id2label, Mapping) else id2label
+
+
+def _as_integer(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}", value) else value
+
+
+def _check_encoder(encoder: Any) -> None:
+    """What transformers takes in silence, and what would fail only in the midst of a recording."""
+    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    groups = ("num_conv_pos_embeddings", "num_conv_pos_embedding_groups", "conv_pos_kernel_size")
+    for name in (*sizes, *groups):
+        if hasattr(encoder, name):
+            _check_integer(f"encoder_config.{name}", getattr(encoder, name), 1)
+    for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
+        if encoder.hidden_size % getattr(encoder, name, 1):
+            raise ValueError(
+                f"encoder_config.{name} must divide its hidden_size {encoder.hidden_size}, "
+                f"got {getattr(encoder, name)}."
+            )
+    lengths = {}
+    for name in ("conv_dim", "conv_kernel", "conv_stride"):
+        values = getattr(encoder, name, None)
+        if not isinstance(values, (list, tuple)) or not values:
+            raise ValueError(f"encoder_config.{name} must be a list of integers, got {_short(values)}.")
+        for value in values:
+            _check_integer(f"encoder_config.{name}", value, 1)
+        lengths[name] = len(values)
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            "encoder_config.conv_dim, conv_kernel and conv_stride must be of one length, got "
+            f"{', '.join(map(str, lengths.values()))}."
+        )
+    for name in ("hidden_act", "feat_extract_activation"):
+        value = getattr(encoder, name, "gelu")
+        if isinstance(value, str) and value not in ACT2FN:
+            raise ValueError(f"encoder_config.{name} is no activation that transformers has: {_short(value)}.")
+    if getattr(encoder, "feat_extract_norm", "layer") not in ("layer", "group"):
+        raise ValueError(
+            f"encoder_config.feat_extract_norm must be layer or group, got {_short(encoder.feat_extract_norm)}."
+        )
+    for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop"):
+        value = getattr(encoder, name, 0.0)
+        if value is not None and not (_is_finite(value) and 0 <= value <= 1):
+            raise ValueError(f"encoder_config.{name} must lie between 0 and 1, got {_short(value)}.")
+    if not (_is_finite(getattr(encoder, "layer_norm_eps", 1e-5)) and getattr(encoder, "layer_norm_eps", 1e-5) > 0):
+        raise ValueError(f"encoder_config.layer_norm_eps must be positive, got {_short(encoder.layer_norm_eps)}.")
+
+
+def _check_integer(name: str, value: Any, least: int) -> None:
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {_short(value)}.")
+    if value > _LARGEST:
+        raise ValueError(f"{name} must be at most {_LARGEST}, got {_short(value)}.")
+
+
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e300
+
+
+def _short(value: Any) -> str:
+    """What a message shows of a value from a file."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested without end, or an integer of thousands of digits
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _in_one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, ValueError) or len(text) <= 300 else f"{text[:297]}..."
 
 
 Nes2NetConfig.register_for_auto_class()
