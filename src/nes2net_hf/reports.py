@@ -1,26 +1,66 @@
 """
 Writing results as they come: JSON Lines, CSV, or a table for people; and taking up a run that was interrupted.
 
-CSV has the columns of `Result.to_dict`; `windows` and `spoofed` are JSON there, `warnings` are joined by "; ".
+CSV has the columns of `Result.to_dict`; `windows` and `spoofed` are JSON there, `warnings` are joined by "; ", and a
+name that a spreadsheet would compute has an apostrophe before it (`spreadsheets`).
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
+import re
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.text import Text
 
 from .detection import Result
 from .errors import OutputError
+from .files import atomic_file
+from .spreadsheets import as_cell, csv_row, csv_rows, from_cell
 
 COLUMNS = tuple(field.name for field in fields(Result))
+_NEEDED = {"file", "channel", "score", "threshold", "model", "error"}  # of every version
+_NAMES = ("file", "model", "warnings", "error")  # columns that begin with a name, or may
+
+
+class Sink(Protocol):
+    """What rows are written to."""
+
+    def write(self, text: str, /) -> Any: ...
+
+    def flush(self) -> Any: ...
+
+
+class RowFile:
+    """A file that grows by whole rows: one that a full disk cuts off is taken back. Names that are not valid Unicode
+    keep their bytes."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - it is closed by `__exit__`
+
+    def write(self, text: str) -> None:
+        start, rest = os.fstat(self._file.fileno()).st_size, _bytes(text)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            with suppress(OSError):  # a device
+                self._file.truncate(start)
+            raise
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def __enter__(self) -> RowFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
 
 
 class Writer(Protocol):
@@ -31,7 +71,7 @@ class Writer(Protocol):
 class JsonLinesWriter:
     """One JSON object a line."""
 
-    def __init__(self, file: IO[str], fresh: bool = True) -> None:
+    def __init__(self, file: Sink, fresh: bool = True) -> None:
         self._file = file
 
     def write(self, result: Result) -> None:
@@ -40,20 +80,19 @@ class JsonLinesWriter:
 
 
 class CsvWriter:
-    """One row a result, under a header."""
+    """One row a result, under a header. A text file must be opened with `newline=""`, `errors="surrogateescape"`."""
 
-    def __init__(self, file: IO[str], fresh: bool = True) -> None:
-        self._file, self._rows = file, csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    def __init__(self, file: Sink, fresh: bool = True) -> None:
+        self._file = file
         if fresh:
-            self._rows.writeheader()
+            file.write(csv_row(list(COLUMNS)))
             file.flush()
 
     def write(self, result: Result) -> None:
         row = result.to_dict()
         spoofed = None if row["spoofed"] is None else _json(row["spoofed"])
-        self._rows.writerow(
-            row | {"windows": _json(row["windows"]), "spoofed": spoofed, "warnings": "; ".join(row["warnings"])}
-        )
+        row |= {"windows": _json(row["windows"]), "spoofed": spoofed, "warnings": "; ".join(row["warnings"])}
+        self._file.write(_csv(row))
         self._file.flush()
 
 
@@ -113,20 +152,17 @@ def finished_files(path: Path, form: str, model: str, threshold: float | None, c
     if channels == "each" and rows:
         again.add(rows[-1]["file"])
     kept = [row for row in rows if row["file"] not in again]
-
-    buffer = io.StringIO()
     if form == "csv":
-        writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(kept)
+        new = csv_row(list(COLUMNS)) + "".join(map(_csv, kept))
     else:
-        buffer.writelines(_json(row) + "\n" for row in kept)
-    if buffer.getvalue() != text:
-        # Beside it and then in its place: nothing is lost if we are interrupted here.
-        beside = path.with_name(path.name + ".part")
-        beside.write_bytes(buffer.getvalue().encode("utf-8", errors="surrogateescape"))
-        os.replace(beside, path)
-    return {row["file"] for row in kept}
+        new = "".join(_json(row) + "\n" for row in kept)
+    if new != text:
+        with atomic_file(path, "wb") as file:  # nothing is lost if we are interrupted here
+            file.write(_bytes(new))
+    done = {row["file"] for row in kept}
+    if form == "csv":  # version 0.1.0 wrote bytes of names that are not UTF-8 as `\udcff`
+        done |= {re.sub(r"\\(udc[89a-f][0-9a-f])", lambda code: chr(int(code[1][1:], 16)), name) for name in done}
+    return done
 
 
 def _read_json_lines(path: Path, text: str) -> list[dict[str, Any]]:
@@ -137,18 +173,31 @@ def _read_json_lines(path: Path, text: str) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             row = None
-        if not isinstance(row, dict) or not set(COLUMNS) <= row.keys():
+        if not isinstance(row, dict) or not row.keys() >= _NEEDED:
             raise OutputError(f"{path}, line {number}, is no result of nes2net detect: write to another file.")
         rows.append(row)
     return rows
 
 
 def _read_csv(path: Path, text: str) -> list[dict[str, Any]]:
-    rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
-    if text.strip() and tuple(rows.fieldnames or ()) != COLUMNS:
+    header, *rows = csv_rows(text) or [[]]
+    if text.strip() and not _NEEDED <= set(header) <= set(COLUMNS):
         raise OutputError(f"{path} has not the columns of nes2net detect: write to another file.")
-    # A row cut off inside a quoted field lacks its last columns.
-    return [row for row in rows if None not in row.values()]
+    empty = dict.fromkeys(COLUMNS, "")  # those that an earlier version had not
+    found = [empty | dict(zip(header, row)) for row in rows if len(row) == len(header)]
+    return [row | {name: from_cell(row[name]) for name in _NAMES} for row in found]
+
+
+def _csv(row: dict[str, Any]) -> str:
+    row = row | {name: as_cell(row[name] or "") for name in _NAMES}
+    return csv_row(["" if row[name] is None else str(row[name]) for name in COLUMNS])
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # what no file system of bytes gives
+        return text.encode("utf-8", "backslashreplace")
 
 
 def _json(value: Any) -> str:
