@@ -90,3 +90,71 @@ def test_a_wrong_rate_is_an_error() -> None:
 def test_impossible_settings_are_errors(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Nes2NetFeatureExtractor(**settings)
+
+
+# What transformers' own extractors take of a call ------------------------------------------------------------------
+
+
+def lengths(extractor: Nes2NetFeatureExtractor, *samples: int, **asked: object) -> list[tuple[int, int]]:
+    """Of waveforms of so many samples, the samples of each row and those that are its own."""
+    features = extractor([noise(count) for count in samples], sampling_rate=RATE, **asked)
+    own = [int(mask.sum()) for mask in features.get("attention_mask", [])] or [-1] * len(samples)
+    return [(len(row), count) for row, count in zip(features["input_values"], own, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked", "expected"),
+    [
+        ("first", {}, [(64_600, 64_600)] * 2),
+        ("first", {"max_length": 16_000}, [(16_000, 16_000)] * 2),
+        ("first", {"padding": "max_length"}, [(64_600, 64_600), (64_600, 9_000)]),
+        ("first", {"padding": "max_length", "max_length": 16_000}, [(16_000, 16_000), (16_000, 9_000)]),
+        ("first", {"padding": True, "truncation": False}, [(70_000, 70_000), (70_000, 9_000)]),
+        ("first", {"padding": "longest", "max_length": 16_000}, [(16_000, 16_000), (16_000, 9_000)]),
+        ("first", {"padding": False}, [(64_600, 64_600), (9_000, 9_000)]),
+        ("first", {"padding": "do_not_pad", "truncation": False}, [(70_000, 70_000), (9_000, 9_000)]),
+        ("first", {"truncation": False}, [(70_000, 70_000), (70_000, 64_600)]),
+        ("first", {"return_attention_mask": False}, [(64_600, -1)] * 2),
+        ("whole", {}, [(70_000, 70_000), (70_000, 9_000)]),
+        ("whole", {"truncation": True}, [(64_600, 64_600), (64_600, 9_000)]),
+        ("whole", {"truncation": True, "max_length": 8_000}, [(8_000, 8_000)] * 2),
+        ("whole", {"padding": "max_length", "max_length": 80_000}, [(80_000, 70_000), (80_000, 9_000)]),
+        ("whole", {"padding": True, "pad_to_multiple_of": 16_000}, [(80_000, 70_000), (80_000, 9_000)]),
+        ("whole", {"padding": False, "return_attention_mask": False}, [(70_000, -1), (9_000, -1)]),
+    ],
+)
+def test_a_call_says_how_long_and_how_filled_up(policy: str, asked: dict, expected: list) -> None:
+    assert lengths(Nes2NetFeatureExtractor(length_policy=policy), 70_000, 9_000, **asked) == expected
+
+
+def test_zeros_fill_up_behind_what_is_normalised_by_itself() -> None:
+    extractor = Nes2NetFeatureExtractor(do_normalize=True)
+    values = extractor(3 * noise(9_000) + 1, sampling_rate=RATE, padding="max_length", return_tensors="np")
+    assert values["input_values"].shape == (1, 64_600) and not values["input_values"][0, 9_000:].any()
+    assert values["input_values"][0, :9_000].mean() == pytest.approx(0, abs=1e-4)
+    assert values["input_values"][0, :9_000].std() == pytest.approx(1, abs=1e-3)
+
+
+def test_whether_there_is_a_mask_is_kept_with_the_settings(tmp_path: Path) -> None:
+    Nes2NetFeatureExtractor().save_pretrained(tmp_path)
+    without = AutoFeatureExtractor.from_pretrained(tmp_path, return_attention_mask=False)
+    assert list(without(noise(9_000), sampling_rate=RATE)) == ["input_values"]
+    asked = without(noise(9_000), sampling_rate=RATE, return_attention_mask=True)
+    assert list(asked) == ["input_values", "attention_mask"]
+    without.save_pretrained(tmp_path)
+    assert AutoFeatureExtractor.from_pretrained(tmp_path).return_attention_mask is False
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ({"windows": 3}, TypeError, "takes no windows: it takes sampling_rate"),
+        ({"max_length": 399}, ValueError, "max_length must be at least 400"),
+        ({"max_length": "long"}, ValueError, "max_length must be at least 400 .* got 'long'"),
+        ({"max_length": 10**12}, ValueError, "max_length must be .* at most 9600000 samples"),
+        ({"padding": "left"}, ValueError, "left is not a valid PaddingStrategy"),
+    ],
+)
+def test_a_call_that_cannot_be_followed_is_an_error(asked: dict, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        Nes2NetFeatureExtractor()(noise(9_000), sampling_rate=RATE, **asked)

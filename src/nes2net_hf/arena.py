@@ -104,7 +104,9 @@ class Nes2NetArena(_AntiSpoofingModel):
         if not len(audios) or len(audios) != len(srs):
             raise AudioError(f"audios and srs must be of one length and not empty, got {len(audios)} and {len(srs)}.")
         waveforms = [_read(index, audio, rate) for index, (audio, rate) in enumerate(zip(audios, srs))]
-        inputs = self._extractor(waveforms, sampling_rate=SAMPLING_RATE, return_tensors="pt")
+        inputs = self._extractor(
+            waveforms, sampling_rate=SAMPLING_RATE, return_tensors="pt", return_attention_mask=True
+        )
         with torch.inference_mode():
             logits = self._network(**inputs.to(self._network.device)).logits
             return self._network.score(logits).tolist()

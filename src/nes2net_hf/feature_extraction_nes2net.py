@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, SequenceFeatureExtractor
-from transformers.utils import logging
+from transformers.utils import PaddingStrategy, logging
 
 logger = logging.get_logger(__name__)
 
 LENGTH_POLICIES = ("first", "whole")
+_RATE = 16_000  # of every speech encoder that Nes2Net can be built on
+_LONGEST_WINDOW = 600 * _RATE
 
 
 class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
@@ -20,9 +22,9 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
 
     Args:
         sampling_rate (`int`, *optional*, defaults to 16000):
-            Hz of the waveforms.
+            Hz of the waveforms, which the encoders read at 16 kHz alone.
         window_length (`int`, *optional*, defaults to 64600):
-            Samples of one window; 64,600 is 4.04 s at 16 kHz.
+            Samples of one window, at most ten minutes; 64,600 is 4.04 s.
         length_policy (`str`, *optional*, defaults to `"first"`):
             `"first"` takes the first `window_length` samples and repeats shorter waveforms until they fill it;
             `"whole"` keeps the utterance as it is, and pads a batch with zeros behind the attention mask.
@@ -32,6 +34,8 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
             Added to the variance; 1e-5 as in the layer norm of the published CtrSVDD systems.
         min_samples (`int`, *optional*, defaults to 400):
             Shortest waveform accepted: 400 samples are 25 ms at 16 kHz, one frame of the encoder.
+        return_attention_mask (`bool`, *optional*, defaults to `True`):
+            Whether a call that does not say returns the mask.
 
     Raises:
         ValueError: a setting is impossible.
@@ -42,7 +46,7 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
     def __init__(
         self,
         feature_size: int = 1,
-        sampling_rate: int = 16_000,
+        sampling_rate: int = _RATE,
         padding_value: float = 0.0,
         window_length: int = 64_600,
         length_policy: str = "first",
@@ -51,14 +55,28 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
         min_samples: int = 400,
         **kwargs: Any,
     ) -> None:
+        for name in kwargs:
+            if callable(getattr(type(self), name, None)):
+                raise ValueError(f"{name} is no setting: remove it.")
         if length_policy not in LENGTH_POLICIES:
             raise ValueError(f"length_policy must be one of {', '.join(LENGTH_POLICIES)}, got {length_policy!r}.")
-        if min_samples < 1:
-            raise ValueError(f"min_samples must be at least 1, got {min_samples}.")
-        if window_length < min_samples:
-            raise ValueError(f"window_length must be at least {min_samples} samples, got {window_length}.")
-        if normalize_eps <= 0:
-            raise ValueError(f"normalize_eps must be positive, got {normalize_eps}.")
+        for name, value, only in (
+            ("sampling_rate", sampling_rate, _RATE),
+            ("feature_size", feature_size, 1),
+            ("padding_value", padding_value, 0),
+            ("padding_side", kwargs.get("padding_side", "right"), "right"),
+            ("model_input_names", kwargs.get("model_input_names", self.model_input_names), self.model_input_names),
+        ):
+            if value != only or isinstance(value, bool):
+                raise ValueError(f"{name} must be {only!r}, got {_short(value)}.")
+        _check_integer("min_samples", min_samples, 1)
+        _check_integer("window_length", window_length, min_samples)
+        return_attention_mask = kwargs.get("return_attention_mask", True)
+        for name, value in (("do_normalize", do_normalize), ("return_attention_mask", return_attention_mask)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false, got {_short(value)}.")
+        if isinstance(normalize_eps, bool) or not isinstance(normalize_eps, (int, float)) or not 0 < normalize_eps < 1:
+            raise ValueError(f"normalize_eps must be positive and below 1, got {_short(normalize_eps)}.")
         self.window_length = window_length
         self.length_policy = length_policy
         self.do_normalize = do_normalize
@@ -66,25 +84,65 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
         self.min_samples = min_samples
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
 
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """What every way of loading comes down to; raises ValueError where a value in the file is impossible."""
+        if not isinstance(feature_extractor_dict, dict):
+            raise ValueError(
+                f"preprocessor_config.json must hold an object of fields, got {_short(feature_extractor_dict)}."
+            )
+        try:
+            return super().from_dict(feature_extractor_dict, **kwargs)
+        except Exception as error:
+            raise ValueError(f"preprocessor_config.json: {' '.join(str(error).split())}") from None
+
+    @classmethod
+    def get_feature_extractor_dict(cls, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().get_feature_extractor_dict(*args, **kwargs)
+        except RecursionError:
+            raise ValueError("preprocessor_config.json is nested too deeply.") from None
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"preprocessor_config.json is no JSON: {' '.join(str(error).split())}") from None
+
     def __call__(
         self,
         raw_speech: np.ndarray | Sequence[float] | Sequence[np.ndarray] | Sequence[Sequence[float]],
         sampling_rate: int | None = None,
         return_tensors: str | None = None,
-        **kwargs: Any,
+        *,
+        padding: bool | str | PaddingStrategy | None = None,
+        max_length: int | None = None,
+        truncation: bool | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        **unknown: Any,
     ) -> BatchFeature:
         """
         Args:
             raw_speech: one waveform (S,) of floats in [-1, 1], or a list of B of them, of any lengths.
             sampling_rate: Hz at which they were sampled; pass it, so that a wrong rate is an error.
             return_tensors: `"pt"` or `"np"`.
+            padding: `"max_length"` fills up with zeros to `max_length`, `True` or `"longest"` to the longest of the
+                batch, `False` or `"do_not_pad"` not at all; if None, what `length_policy` says: repetition, or zeros.
+            max_length: samples of a window, in place of `window_length`.
+            truncation: whether what is longer than `max_length` is cut; if None, what `length_policy` says.
+            pad_to_multiple_of: fills up with zeros to a multiple of so many samples.
+            return_attention_mask: the extractor's own setting if None.
 
         Returns:
             `input_values` (B, S) float32 and `attention_mask` (B, S) with 1 for samples and 0 for padding.
 
         Raises:
-            ValueError: a wrong rate, or a waveform that is not mono, not float, not finite, empty or too short.
+            ValueError: a wrong rate, a waveform that is not mono, not float, not finite, empty or too short, or an
+                impossible length.
+            TypeError: an argument that is not one of these.
         """
+        if unknown:
+            raise TypeError(
+                f"Nes2NetFeatureExtractor takes no {', '.join(unknown)}: it takes sampling_rate, return_tensors, "
+                "padding, max_length, truncation, pad_to_multiple_of and return_attention_mask."
+            )
         if sampling_rate is None:
             logger.warning_once(
                 f"sampling_rate was not given: the audio is taken to be at {self.sampling_rate} Hz. "
@@ -95,16 +153,23 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
                 f"sampling_rate must be {self.sampling_rate} Hz, got {sampling_rate}: resample the audio first "
                 "(nes2net_hf.detect does it by itself)."
             )
-        waveforms = [self._prepare(waveform, name) for name, waveform in _as_batch(raw_speech)]
+        length = self.window_length if max_length is None else max_length
+        _check_integer("max_length", length, self.min_samples)
+        is_window = self.length_policy == "first"
+        cut = length if truncation or (truncation is None and is_window) else None
+        repeat = length if padding is None and is_window else None
+        waveforms = [self._prepare(waveform, name, cut, repeat) for name, waveform in _as_batch(raw_speech)]
         return self.pad(
             BatchFeature({"input_values": waveforms}),
-            padding="longest",
-            return_attention_mask=True,
+            padding="longest" if padding is None else padding,
+            max_length=length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            return_attention_mask=return_attention_mask,
             return_tensors=return_tensors,
         )
 
-    def _prepare(self, waveform: np.ndarray, name: str) -> np.ndarray:
-        """(S,) any length → (S',) float32 of the policy's length, normalised where asked."""
+    def _prepare(self, waveform: np.ndarray, name: str, cut: int | None, repeat: int | None) -> np.ndarray:
+        """(S,) → (S',) float32: of `cut` samples at most, repeated to `repeat` at least; normalised where asked."""
         if waveform.ndim != 1:
             raise ValueError(
                 f"{name} must be one mono waveform (samples,), got shape {tuple(waveform.shape)}: "
@@ -124,9 +189,10 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
         waveform = waveform.astype(np.float32)
         if not np.isfinite(waveform).all():
             raise ValueError(f"{name} holds NaN or infinite samples.")
-        if self.length_policy == "first":
+        waveform = waveform[:cut]
+        if repeat is not None and waveform.size < repeat:
             # np.resize repeats the waveform from its start as often as needed, as the published systems pad.
-            waveform = np.resize(waveform[: self.window_length], self.window_length)
+            waveform = np.resize(waveform, repeat)
         if self.do_normalize:
             centred = waveform - waveform.mean(dtype=np.float64).astype(np.float32)
             waveform = centred / np.sqrt(centred.var(dtype=np.float64) + self.normalize_eps).astype(np.float32)
@@ -138,6 +204,20 @@ def _as_batch(raw_speech: Any) -> list[tuple[str, np.ndarray]]:
     if isinstance(raw_speech, (list, tuple)) and len(raw_speech) and not np.isscalar(raw_speech[0]):
         return [(f"raw_speech[{index}]", np.asarray(waveform)) for index, waveform in enumerate(raw_speech)]
     return [("raw_speech", np.asarray(raw_speech))]
+
+
+def _check_integer(name: str, value: Any, least: int) -> None:
+    if type(value) is not int or not least <= value <= _LONGEST_WINDOW:
+        raise ValueError(
+            f"{name} must be at least {least} and at most {_LONGEST_WINDOW} samples, got {_short(value)}."
+        )
+
+
+def _short(value: Any) -> str:
+    try:
+        return repr(value)[:100]
+    except (RecursionError, ValueError):
+        return f"a {type(value).__name__} too large to show"
 
 
 Nes2NetFeatureExtractor.register_for_auto_class()

@@ -158,7 +158,9 @@ class RobustnessRun:
         if not waveforms:
             return {}, left_out
         rate = self.extractor.sampling_rate
-        inputs = self.extractor(list(waveforms.values()), sampling_rate=rate, return_tensors="pt").to(self.device)
+        inputs = self.extractor(
+            list(waveforms.values()), sampling_rate=rate, return_tensors="pt", return_attention_mask=True
+        ).to(self.device)
         with torch.inference_mode():
             judged = self.network.score(self.network(**inputs).logits)
         scores = (judged.amin(dim=-1) if self._judges_frames else judged).tolist()

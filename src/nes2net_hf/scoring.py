@@ -216,7 +216,8 @@ class _Utterances(Dataset):
                 batch["items"].append(_Item(row, name, waveform.size / SAMPLING_RATE, len(its_windows)))
                 windows += its_windows
         if windows:
-            batch |= self.extractor(windows, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
+            rate = self.extractor.sampling_rate
+            batch |= self.extractor(windows, sampling_rate=rate, return_tensors="pt", return_attention_mask=True)
         return batch
 
     def _windows(self, waveform: np.ndarray) -> list[np.ndarray]:
