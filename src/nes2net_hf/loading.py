@@ -6,13 +6,17 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from safetensors import SafetensorError, safe_open
+from transformers.utils import FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_NAME
 
 from .configuration_nes2net import Nes2NetConfig
 from .errors import ModelError
@@ -55,7 +59,8 @@ def load_model(
         dtype: `"float32"`, `"bfloat16"` or `"float16"`.
 
     Raises:
-        ModelError: it does not exist, cannot be reached, is no Nes2Net model, or lacks weights.
+        ModelError: it does not exist, cannot be reached, is no Nes2Net model, holds an impossible value, or other
+            weights than its configuration asks for.
     """
     if dtype not in DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
@@ -66,16 +71,16 @@ def load_model(
     loaded: Any
     with _in_a_sentence(name, revision):
         place = _place_of_nes2net(name, revision)
-        config = Nes2NetConfig.from_pretrained(**place)
-        extractor = Nes2NetFeatureExtractor.from_pretrained(**place)
+        config, extractor = _settings(name, place)
         kind = Nes2NetForAudioFrameClassification if judges_frames(config) else Nes2NetForAudioClassification
+        _check_stored(name, kind, config)
         loaded = kind.from_pretrained(**place, dtype=torch.float32, output_loading_info=True)
     network, report = loaded
-    missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
-    if missing:
-        raise ModelError(
-            f"model {name} lacks {len(missing)} of its weights ({sorted(missing)[0]} ...): train or convert it first."
-        )
+    mismatched = [key for key, *_ in report["mismatched_keys"]]
+    _check_weights(name, report["missing_keys"], report["unexpected_keys"], mismatched)
+    # What a configuration says of outputs is for its own scripts: all of ours reads the logits.
+    network.config.return_dict = True
+    network.config.output_attentions = network.config.output_hidden_states = False
     return network.to(device=device, dtype=getattr(torch, dtype)).eval(), extractor
 
 
@@ -103,10 +108,11 @@ def load_onnx_model(
         if not (folder / GRAPH).is_file():
             raise ModelError(f"model {name} holds no {GRAPH} for --backend onnx: make one with nes2net export.")
         try:
-            network = OnnxModel(folder, Nes2NetConfig.from_pretrained(**place))
+            config, extractor = _settings(name, place)
+            network = OnnxModel(folder, config)
         except ImportError:
             raise ModelError("--backend onnx needs onnxruntime: pip install 'nes2net_hf[onnx]'.") from None
-        return network, Nes2NetFeatureExtractor.from_pretrained(**place)
+        return network, extractor
 
 
 def judges_frames(config: Nes2NetConfig) -> bool:
@@ -127,15 +133,72 @@ def _place_of_nes2net(name: str, revision: str | None) -> dict[str, Any]:
     return place
 
 
+def _settings(name: str, place: dict[str, Any]) -> tuple[Nes2NetConfig, Nes2NetFeatureExtractor]:
+    """Configuration and feature extractor, each possible by itself, and together."""
+    config = Nes2NetConfig.from_pretrained(**place)
+    extractor = Nes2NetFeatureExtractor.from_pretrained(**place)
+    whole = extractor.length_policy == "whole"
+    for field in ("window_length", "min_samples") if whole else ("window_length",):
+        if getattr(extractor, field) < config.min_samples:
+            raise ModelError(
+                f"model {name}: preprocessor_config.json: {field} must be at least {config.min_samples} samples, of "
+                f"which the encoder of config.json makes a frame, got {getattr(extractor, field)}."
+            )
+    return config, extractor
+
+
+def _check_stored(name: str, kind: Any, config: Nes2NetConfig) -> None:
+    """
+    Holds what a folder's weights say of themselves against the configuration: before memory is taken for what it asks.
+    """
+    folder = Path(name)
+    if not os.path.isdir(name):
+        return
+    whole = folder / SAFE_WEIGHTS_NAME
+    files = [whole] if whole.is_file() else sorted(folder.glob("model-*-of-*.safetensors"))
+    if not files:
+        return
+    stored: dict[str, tuple[int, ...]] = {}
+    for path in files:
+        try:
+            with safe_open(path, "pt") as file:
+                stored |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no dict
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path} is damaged ({error}): copy or download it again.") from None
+    with torch.device("meta"):
+        wanted = {key: tuple(tensor.shape) for key, tensor in kind(config).state_dict().items()}
+    mismatched = [key for key in stored.keys() & wanted.keys() if stored[key] != wanted[key]]
+    _check_weights(name, wanted.keys() - stored.keys(), stored.keys() - wanted.keys(), mismatched)
+
+
+def _check_weights(name: str, missing: Iterable[str], unexpected: Iterable[str], mismatched: Iterable[str]) -> None:
+    """Raises ModelError where weights are not those that the configuration asks for, by the names of each."""
+    for names, problem in (
+        (mismatched, "has another shape in {count} of its weights than its config.json asks for ({first} ...): let "
+         "config.json be what they were trained with"),
+        (missing, "lacks {count} of its weights ({first} ...): train or convert it first"),
+        (unexpected, "holds {count} weights that its config.json has no place for ({first} ...): let config.json be "
+         "what they were trained with"),
+    ):  # fmt: skip
+        # The first are written in two ways, the second is of no use but in training.
+        found = sorted(key for key in names if not re.search(r"\.(weight_[gv]|original[01]|masked_spec_embed)$", key))
+        if found:
+            raise ModelError(f"model {name} {problem.format(count=len(found), first=found[0])}.")
+
+
 def _check_place(name: str) -> None:
-    path = Path(name)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"model folder {name} holds no config.json: it is no Nes2Net model.")
-    elif path.exists():
+    if os.path.isdir(name):
+        for file, of_what in (("config.json", "it is no Nes2Net model"), (FEATURE_EXTRACTOR_NAME, "copy it there")):
+            if not os.path.isfile(os.path.join(name, file)):
+                raise ModelError(f"model folder {name} holds no {file}: {of_what}.")
+    elif os.path.exists(name):
         raise ModelError(f"model {name} is a file: give a folder in the Hugging Face layout, or a Hub id.")
-    elif not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
-        raise ModelError(f"model folder {name} does not exist.")
+    else:
+        try:
+            validate_repo_id(name)
+        except HFValidationError:
+            shown = name if len(name) <= 200 else f"{name[:100]}... (of {len(name):,} characters)"
+            raise ModelError(f"model folder {shown} does not exist.") from None
 
 
 @contextmanager
@@ -151,9 +214,11 @@ def _in_a_sentence(name: str, revision: str | None) -> Iterator[None]:
 
 def _reason(error: BaseException, name: str) -> str:
     """What a chain of exceptions comes down to."""
-    reason = None if Path(name).is_dir() else hub_reason(error)
+    reason = None if os.path.isdir(name) else hub_reason(error)
     if reason is not None:
         return f"could not be loaded: {reason}"
+    if str(error).startswith(("config.json", FEATURE_EXTRACTOR_NAME)):  # ours, and one sentence
+        return f"could not be loaded: {str(error).rstrip('.')}"
     first: Any = re.split(r"(?<=\w)[.:]?\s*\n|\.\s", str(error).strip())[0]
     return f"could not be loaded: {first.rstrip('.') or type(error).__name__}"
 

@@ -124,7 +124,7 @@ class Nes2NetConfig(PretrainedConfig):
         **kwargs: Any,
     ) -> None:
         _check_names(type(self), kwargs)
-        id2label = _with_integers(kwargs.get("id2label") or ID2LABEL)
+        id2label = _with_integers(ID2LABEL if kwargs.get("id2label") is None else kwargs["id2label"])
         label2id = kwargs.get("label2id")
         _check_labels(id2label, label2id)
         kwargs["id2label"] = id2label
@@ -235,7 +235,7 @@ class Nes2NetConfig(PretrainedConfig):
         missing = [name for name in ("hidden_size", "conv_kernel", "conv_stride") if not hasattr(encoder, name)]
         if missing:
             raise ValueError(
-                f"encoder_config of type {getattr(encoder, 'model_type', type(encoder).__name__)!r} has no "
+                f"encoder_config of type {_short(getattr(encoder, 'model_type', type(encoder).__name__))} has no "
                 f"{' and no '.join(missing)}: the encoder must read waveforms, as wav2vec2, wavlm or hubert do."
             )
         _check_encoder(encoder)
@@ -248,7 +248,9 @@ class Nes2NetConfig(PretrainedConfig):
             ("score", SCORES),
         ):
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {getattr(self, name)!r}.")
+                raise ValueError(
+                    f"{name} must be one of {', '.join(map(str, choices))}, got {_short(getattr(self, name))}."
+                )
         for name, least in (
             ("outer_scale", 2),
             ("inner_scale", 2),
@@ -258,6 +260,7 @@ class Nes2NetConfig(PretrainedConfig):
             ("pooling_bottleneck", 1),
         ):
             _check_integer(name, getattr(self, name), least)
+        _check_integer("dilation", self.dilation, 1, most=1000)
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, so that a frame has its own centre, got {self.kernel_size}.")
         if self.hidden_size % self.outer_scale:
@@ -269,6 +272,8 @@ class Nes2NetConfig(PretrainedConfig):
                 f"inner_scale must divide hidden_size / outer_scale = {self.hidden_size // self.outer_scale}, "
                 f"got {self.inner_scale}."
             )
+        if not all(isinstance(name, str) for name in _as_list(self.architectures)):
+            raise ValueError(f"architectures must be a list of names, got {_short(self.architectures)}.")
         if getattr(encoder, "add_adapter", False):
             raise ValueError("encoder_config.add_adapter must be False: Nes2Net reads the encoder's own frames.")
         if self.layer_aggregation != "last" and getattr(encoder, "layerdrop", None):
@@ -283,26 +288,32 @@ class Nes2NetConfig(PretrainedConfig):
                 f"id2label, got {_short(self.classifier_outputs)}."
             )
         if self.threshold is not None and not _is_finite(self.threshold):
-            raise ValueError(f"threshold must be a finite number or None, got {self.threshold!r}.")
+            raise ValueError(f"threshold must be a finite number or None, got {_short(self.threshold)}.")
         if self.calibration is not None:
             self._check_calibration(self.calibration)
         weights = self.class_weights
         if weights is not None and not (
             isinstance(weights, list) and len(weights) == 2 and all(_is_finite(w) and w > 0 for w in weights)
         ):
-            raise ValueError(f"class_weights must be two positive numbers (spoof, bona fide), got {weights!r}.")
+            raise ValueError(f"class_weights must be two positive numbers (spoof, bona fide), got {_short(weights)}.")
 
     def _check_calibration(self, calibration: Any) -> None:
         fields = {"scale", "offset", "prior"}
-        if not isinstance(calibration, dict) or not fields <= calibration.keys() <= fields | {"provenance"}:
-            raise ValueError(f"calibration must have scale, offset, prior and maybe provenance, got {calibration!r}.")
+        if (
+            not isinstance(calibration, dict)
+            or not fields <= calibration.keys() <= fields | {"provenance"}
+            or not isinstance(calibration.get("provenance", {}), (dict, type(None)))
+        ):
+            raise ValueError(
+                f"calibration must have scale, offset, prior and maybe provenance, got {_short(calibration)}."
+            )
         if not _is_finite(calibration["scale"]) or calibration["scale"] <= 0 or not _is_finite(calibration["offset"]):
             raise ValueError(
-                f"calibration must have a positive scale and a finite offset, got {calibration['scale']!r} and "
-                f"{calibration['offset']!r}."
+                f"calibration must have a positive scale and a finite offset, got {_short(calibration['scale'])} and "
+                f"{_short(calibration['offset'])}."
             )
         if not _is_finite(calibration["prior"]) or not 0 < calibration["prior"] < 1:
-            raise ValueError(f"calibration.prior must lie between 0 and 1, got {calibration['prior']!r}.")
+            raise ValueError(f"calibration.prior must lie between 0 and 1, got {_short(calibration['prior'])}.")
 
 
 def is_bonafide(label: str) -> bool:
@@ -325,6 +336,11 @@ def _plain(label: str) -> str:
     return "bonafide" if is_bonafide(label) else re.sub(r"[\s_-]", "", label.lower())
 
 
+def _as_list(value: Any) -> Any:
+    """A list as it is, nothing as none; anything else as a list of something that is no name."""
+    return value if isinstance(value, (list, tuple)) else [] if value is None else [None]
+
+
 def _as_fields(config: Any) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"config.json must hold an object of fields, got {_short(config)}.")
@@ -335,7 +351,9 @@ def _as_encoder_config(fields: Any) -> Any:
     if isinstance(fields, PretrainedConfig):
         return fields
     if not isinstance(fields, dict) or not isinstance(fields.get("model_type"), str):
-        raise ValueError("encoder_config must name its model_type, e.g. 'wav2vec2' or 'wavlm'.")
+        raise ValueError("encoder_config must name its model_type, such as 'wav2vec2' or 'wavlm'.")
+    if fields["model_type"] == Nes2NetConfig.model_type:
+        raise ValueError("encoder_config.model_type must be that of a speech encoder, not of another Nes2Net.")
     _check_dtype("encoder_config.dtype", fields)
     try:
         return AutoConfig.for_model(**fields)
@@ -353,7 +371,7 @@ def _check_names(kind: type, fields: Mapping[str, Any]) -> None:
 
 def _check_dtype(name: str, fields: Mapping[str, Any]) -> None:
     dtype = fields.get("dtype", fields.get("torch_dtype"))
-    if isinstance(dtype, str) and dtype not in _DTYPES:
+    if dtype is not None and str(dtype).removeprefix("torch.") not in _DTYPES:
         raise ValueError(f"{name} must be one of {', '.join(_DTYPES)}, got {_short(dtype)}.")
 
 
@@ -395,9 +413,8 @@ def _check_labels(id2label: Any, label2id: Any) -> None:
         )
     if label2id is None:
         return
-    if not isinstance(label2id, Mapping) or {_as_integer(index): label for label, index in label2id.items()} != dict(
-        id2label
-    ):
+    inverse = {label: index for index, label in id2label.items()}
+    if not isinstance(label2id, Mapping) or {key: _as_integer(value) for key, value in label2id.items()} != inverse:
         raise ValueError(f"label2id must be the inverse of id2label {_short(dict(id2label))}, got {_short(label2id)}.")
 
 
@@ -414,6 +431,7 @@ def _check_encoder(encoder: Any) -> None:
     """What transformers takes in silence, and what would fail only in the midst of a recording."""
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     groups = ("num_conv_pos_embeddings", "num_conv_pos_embedding_groups", "conv_pos_kernel_size")
+    _check_integer("encoder_config.num_hidden_layers", getattr(encoder, "num_hidden_layers", 1), 1, most=200)
     for name in (*sizes, *groups):
         if hasattr(encoder, name):
             _check_integer(f"encoder_config.{name}", getattr(encoder, name), 1)
@@ -444,7 +462,8 @@ def _check_encoder(encoder: Any) -> None:
         raise ValueError(
             f"encoder_config.feat_extract_norm must be layer or group, got {_short(encoder.feat_extract_norm)}."
         )
-    for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop"):
+    chances = ("layerdrop", "mask_time_prob", "mask_feature_prob")
+    for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", *chances):
         value = getattr(encoder, name, 0.0)
         if value is not None and not (_is_finite(value) and 0 <= value <= 1):
             raise ValueError(f"encoder_config.{name} must lie between 0 and 1, got {_short(value)}.")
@@ -452,11 +471,11 @@ def _check_encoder(encoder: Any) -> None:
         raise ValueError(f"encoder_config.layer_norm_eps must be positive, got {_short(encoder.layer_norm_eps)}.")
 
 
-def _check_integer(name: str, value: Any, least: int) -> None:
+def _check_integer(name: str, value: Any, least: int, most: int = _LARGEST) -> None:
     if type(value) is not int or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}, got {_short(value)}.")
-    if value > _LARGEST:
-        raise ValueError(f"{name} must be at most {_LARGEST}, got {_short(value)}.")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {_short(value)}.")
 
 
 def _is_finite(value: Any) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, SequenceFeatureExtractor
-from transformers.utils import PaddingStrategy, logging
+from transformers.utils import FEATURE_EXTRACTOR_NAME, PaddingStrategy, logging
 
 logger = logging.get_logger(__name__)
 
@@ -63,11 +64,11 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
         for name, value, only in (
             ("sampling_rate", sampling_rate, _RATE),
             ("feature_size", feature_size, 1),
-            ("padding_value", padding_value, 0),
+            ("padding_value", float(padding_value) if type(padding_value) is int else padding_value, 0.0),
             ("padding_side", kwargs.get("padding_side", "right"), "right"),
             ("model_input_names", kwargs.get("model_input_names", self.model_input_names), self.model_input_names),
         ):
-            if value != only or isinstance(value, bool):
+            if type(value) is not type(only) or value != only:
                 raise ValueError(f"{name} must be {only!r}, got {_short(value)}.")
         _check_integer("min_samples", min_samples, 1)
         _check_integer("window_length", window_length, min_samples)
@@ -93,16 +94,21 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
             )
         try:
             return super().from_dict(feature_extractor_dict, **kwargs)
+        except RecursionError:
+            raise ValueError("preprocessor_config.json is nested too deeply.") from None
         except Exception as error:
             raise ValueError(f"preprocessor_config.json: {' '.join(str(error).split())}") from None
 
     @classmethod
-    def get_feature_extractor_dict(cls, *args: Any, **kwargs: Any) -> Any:
+    def get_feature_extractor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
         try:
-            return super().get_feature_extractor_dict(*args, **kwargs)
+            return super().get_feature_extractor_dict(pretrained_model_name_or_path, **kwargs)
         except RecursionError:
             raise ValueError("preprocessor_config.json is nested too deeply.") from None
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, OSError, TypeError, ValueError) as error:
+            file = os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or "", FEATURE_EXTRACTOR_NAME)
+            if isinstance(error, OSError) and not os.path.isfile(file):
+                raise
             raise ValueError(f"preprocessor_config.json is no JSON: {' '.join(str(error).split())}") from None
 
     def __call__(
