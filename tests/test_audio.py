@@ -144,7 +144,7 @@ def test_standard_input_and_pipes_are_read(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_integer_arrays_are_scaled_to_full_scale() -> None:
-    quarter = np.full(1600, 0.25, np.float32)
+    quarter = np.where(np.arange(1600) % 2, 0.25, -0.25).astype(np.float32)
     for dtype, full_scale in ((np.int16, 2**15), (np.int32, 2**31)):
         np.testing.assert_array_equal(read_audio(((quarter * full_scale).astype(dtype), 16_000)), quarter)
     np.testing.assert_array_equal(read_audio((quarter.astype(np.float64), 16_000)), quarter)

@@ -25,19 +25,21 @@ from typing import IO, Any
 import numpy as np
 import soxr
 
-from .decoders import ArrayDecoder, AudioError, Decoder, open_decoder
+from .decoders import BLOCK_SAMPLES, ArrayDecoder, Decoder, open_decoder
+from .errors import AudioError
 from .files import Found, walk_files
 
 SAMPLING_RATE = 16_000  # Hz, of everything that leaves this module
-MIN_RATE, MAX_RATE = 8_000, 192_000  # Hz, of what comes in
 MIN_DURATION = 0.025  # s, one frame of the encoder
-SILENCE = 1e-3  # linear peak, -60 dBFS: what never rises above it holds no sound
+SILENCE = np.float32(1e-3)  # linear, -60 dBFS; see `holds_sound`
+FULL_SCALE = 0.999  # samples from here on were cut off, where they cannot be larger
 CHANNELS = ("mix", "each")
 
 # What is looked for in a folder; a file named outright is opened whatever its suffix.
 AUDIO_SUFFIXES = frozenset(
     ".wav .flac .ogg .oga .opus .mp3 .m4a .m4b .aac .mp4 .m4v .mov .webm .mkv .mka .3gp .amr .wma .avi "  # noqa: SIM905
-    ".aif .aiff .aifc .au .caf .w64 .rf64".split()
+    ".aif .aiff .aifc .au .snd .caf .w64 .rf64 .bwf .mp2 .mpga .flv .f4v .ts .mts .m2ts .mpg .mpeg .vob .3g2 .wmv "
+    ".asf .ogv .spx .awb .sph .nist .voc .wv .ape .tta .ac3 .eac3 .dts .mxf .nut .rm .ra".split()
 )
 BLOCK_SECONDS = 4.0
 
@@ -53,6 +55,10 @@ class AudioInfo:
     channels: int
     duration: float | None
     """Seconds the file declares; None where it declares nothing."""
+    tracks: int
+    """How many audio tracks the file has."""
+    track: int
+    """The one that is read, counted from 0."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,15 @@ class AudioSummary:
     """Share of the original samples at full scale, 0…1."""
     cancelling: bool
     """Whether the channels nearly cancel each other in the mix (opposite phase)."""
+    silent: np.ndarray
+    """Whether there is no sound at all, (C,) bool."""
+    warnings: tuple[str, ...]
+    """What is to be known of the reading: more audio than declared, several recordings in one file."""
 
 
-def open_audio(source: Any, sampling_rate: int | None = None) -> AudioStream:
+def open_audio(
+    source: Any, sampling_rate: int | None = None, *, track: int | None = None, max_duration: float | None = None
+) -> AudioStream:
     """
     Opens a recording.
 
@@ -80,26 +92,45 @@ def open_audio(source: Any, sampling_rate: int | None = None) -> AudioStream:
             (C, S) of floats in [-1, 1], int16 or int32, a pair (array, sampling_rate), or a dict with `array` (or
             `raw`) and `sampling_rate`. The content of a file decides, not its name.
         sampling_rate: Hz of an array that comes without; files know theirs.
+        track: of a file with several audio tracks (films, screen recordings), counted from 0; None is the one that
+            the file marks as its default, else the first.
+        max_duration: seconds; reading a longer recording ends with an error once that much has been decoded, whatever
+            its header declares.
 
     Raises:
-        AudioError: it is missing, a folder, empty, not audio, damaged, or outside 8 to 192 kHz.
+        AudioError: it is missing, a folder, empty, not audio, damaged, outside 8 to 192 kHz, of more than 64 channels,
+            or has no such track.
     """
+
+    def of_array(array: Any, rate: int | None) -> AudioStream:
+        return AudioStream("<array>", ArrayDecoder(array, rate, track), max_duration=max_duration)
+
+    def of_file(name: str, file: IO[bytes], owned: bool) -> AudioStream:
+        return _open_file(name, file, owned, track, max_duration)
+
     if isinstance(source, Mapping):
-        array = source.get("array", source.get("raw"))
-        return AudioStream("<array>", ArrayDecoder(array, source.get("sampling_rate", sampling_rate)))
+        return of_array(source.get("array", source.get("raw")), source.get("sampling_rate", sampling_rate))
     if isinstance(source, tuple) and len(source) == 2:
-        return AudioStream("<array>", ArrayDecoder(*source))
+        return of_array(*source)
     if isinstance(source, (str, os.PathLike)):
-        name = os.fspath(source)
-        return _open_file(name, sys.stdin.buffer if name == "-" else _open_path(name), owned=name != "-")
+        name = os.fsdecode(source)
+        return of_file(name, sys.stdin.buffer if name == "-" else _open_path(name), owned=name != "-")
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _open_file("<bytes>", io.BytesIO(source), owned=True)
+        return of_file("<bytes>", io.BytesIO(source), owned=True)
     if hasattr(source, "read"):
         name = source.name if isinstance(getattr(source, "name", None), str) else "<file>"
         if isinstance(source, io.TextIOBase):
             raise AudioError(f"{name} is open as text: open it in binary mode ('rb').")
-        return _open_file(name, source, owned=False)
-    return AudioStream("<array>", ArrayDecoder(source, sampling_rate))
+        return of_file(name, source, owned=False)
+    return of_array(source, sampling_rate)
+
+
+def holds_sound(samples: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """
+    Whether samples rise above -60 dBFS: half the way from their lowest to their highest, so that a constant offset,
+    as muted channels have, is no sound.
+    """
+    return (samples.max(axis=axis) - samples.min(axis=axis)) / 2 > SILENCE
 
 
 def list_audio(folder: str | os.PathLike[str]) -> list[str]:
@@ -117,14 +148,16 @@ def _is_named_audio(path: str) -> bool:
     return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES and not name.startswith(".")
 
 
-def read_audio(source: Any, sampling_rate: int | None = None, channels: str = "mix") -> np.ndarray:
+def read_audio(
+    source: Any, sampling_rate: int | None = None, channels: str = "mix", track: int | None = None
+) -> np.ndarray:
     """
     Reads a whole recording into memory: (S,) float32 at 16 kHz for `channels="mix"`, (C, S) for `"each"`.
 
     Raises:
         AudioError: as `open_audio` and `AudioStream.blocks`.
     """
-    with open_audio(source, sampling_rate) as audio:
+    with open_audio(source, sampling_rate, track=track) as audio:
         samples = np.concatenate(list(audio.blocks(channels)), axis=1)
     return samples[0] if channels == "mix" else samples
 
@@ -170,17 +203,19 @@ class AudioStream:
         summary: what was seen, once `blocks` has come to its end.
     """
 
-    def __init__(self, name: str, decoder: Decoder, file: IO[bytes] | None = None) -> None:
-        self._decoder = decoder
-        self._file = file
-        self.info = AudioInfo(name, decoder.sampling_rate, decoder.channels, decoder.duration)
+    def __init__(
+        self,
+        name: str,
+        decoder: Decoder,
+        file: IO[bytes] | None = None,
+        owned: bool = False,
+        max_duration: float | None = None,
+    ) -> None:
+        self._decoder, self._file, self._owned, self._max_duration = decoder, file, owned, max_duration
+        self.info = AudioInfo(
+            name, decoder.sampling_rate, decoder.channels, decoder.duration, decoder.tracks, decoder.track
+        )
         self.summary: AudioSummary | None = None
-        if not MIN_RATE <= decoder.sampling_rate <= MAX_RATE:
-            self.close()
-            raise AudioError(
-                f"{name} is sampled at {decoder.sampling_rate} Hz, outside the {MIN_RATE} to {MAX_RATE} Hz that can "
-                "be judged."
-            )
 
     def __enter__(self) -> AudioStream:
         return self
@@ -192,34 +227,46 @@ class AudioStream:
 
     def close(self) -> None:
         self._decoder.close()
-        if self._file is not None:
+        if self._file is not None and self._owned:
             self._file.close()
+
+    def on_track(self, track: int) -> AudioStream:
+        """
+        Another audio track of the same file, to be read instead; it is valid while this stream is open.
+
+        Raises:
+            AudioError: there is no such track, or it cannot be decoded.
+        """
+        assert self._file is not None
+        decoder = open_decoder(self.info.name, self._file, track)
+        return AudioStream(self.info.name, decoder, self._file, max_duration=self._max_duration)
 
     def blocks(self, channels: str = "mix") -> Iterator[np.ndarray]:
         """
         Yields float32 blocks (C, S) at 16 kHz of about four seconds; C is 1 for `"mix"`, the mean of the channels.
 
         Raises:
-            AudioError: while reading, at NaN or infinite samples or damage; at the end, if the recording was
-                truncated, too short, or silent in all channels.
+            AudioError: while reading, at NaN or infinite samples, damage, or more than `max_duration`; at the end, if
+                the recording was truncated, too short, or silent in all channels.
         """
         if channels not in CHANNELS:
             raise ValueError(f"channels must be one of {', '.join(CHANNELS)}, got {channels!r}.")
-        info, meter = self.info, _Meter(self.info, mixed=channels == "mix")
+        info, meter = self.info, _Meter(self.info, self._decoder.is_float, mixed=channels == "mix")
         resample = _resampler(info.sampling_rate, len(meter.peak))
-        for block in _even(self._decoder.blocks(), meter.frame * round(BLOCK_SECONDS / MIN_DURATION)):
+        # Whole frames of the meter, about four seconds of them, fewer of many channels.
+        frames = min(round(BLOCK_SECONDS / MIN_DURATION), BLOCK_SAMPLES // (meter.frame * info.channels))
+        for block in _even(self._decoder.blocks(), meter.frame * max(frames, 1)):
             highest = _refuse_impossible(block, info, meter.samples)
             block = meter.see(block, highest)
+            if self._max_duration is not None and meter.samples > self._max_duration * info.sampling_rate:
+                raise AudioError(
+                    f"{info.name} is longer than the {self._max_duration / 60:.3g} minutes that are allowed here: cut "
+                    "it into shorter files."
+                )
             yield meter.give(resample(block, False))
         yield meter.give(resample(np.zeros((0, len(meter.peak)), np.float32), True))
 
-        self.summary = meter.summary()
-        declared = self._decoder.missing(self.summary.duration)
-        if declared is not None:
-            raise AudioError(
-                f"{info.name} is truncated: {self.summary.duration:.1f} of {declared:.1f} s could be read; "
-                "copy or download it again."
-            )
+        self.summary = meter.summary(tuple(self._decoder.warnings))
         if not meter.samples:
             raise AudioError(f"{info.name} is empty: it holds no audio samples.")
         if self.summary.duration < MIN_DURATION:
@@ -227,7 +274,7 @@ class AudioStream:
                 f"{info.name} is too short: {1000 * self.summary.duration:.1f} ms, at least "
                 f"{1000 * MIN_DURATION:.0f} ms are needed."
             )
-        if self.summary.peak.max() <= SILENCE:
+        if self.summary.silent.all():
             if self.summary.cancelling:
                 raise AudioError(
                     f"{info.name} is silent once mixed, for its channels cancel each other (opposite phase): "
@@ -239,20 +286,23 @@ class AudioStream:
 class _Meter:
     """Mixes blocks and keeps count of what the summary tells of them."""
 
-    def __init__(self, info: AudioInfo, mixed: bool) -> None:
+    def __init__(self, info: AudioInfo, is_float: bool, mixed: bool) -> None:
         given_out = 1 if mixed else info.channels
+        self.is_float, self.highest = is_float, 0.0
         self.rate, self.mixes = info.sampling_rate, mixed and info.channels > 1
         self.frame = round(MIN_DURATION * info.sampling_rate)
         self.samples = 0
         self.peak, self.sound = np.zeros(given_out), np.zeros(given_out)
+        self.lowest, self.uppermost = np.full(given_out, np.inf, np.float32), np.full(given_out, -np.inf, np.float32)
         self.clipped = np.zeros(info.channels)
         self.power = self.mixed_power = 0.0
 
     def see(self, block: np.ndarray, highest: float) -> np.ndarray:
         """(S, C) at the original rate, and its largest magnitude → (S, 1) mixed, or as it is."""
         self.samples += len(block)
-        if highest >= 0.999:
-            self.clipped += (np.abs(block) >= 0.999).sum(axis=0)
+        self.highest = max(self.highest, highest)
+        if highest >= FULL_SCALE:
+            self.clipped += (np.abs(block) >= FULL_SCALE).sum(axis=0)
         if self.mixes:
             self.power += float(np.square(block).sum()) / block.shape[1]
             block = block.mean(axis=1, keepdims=True)
@@ -260,20 +310,24 @@ class _Meter:
         # All blocks but the last are whole frames.
         whole = len(block) - len(block) % self.frame
         frames = block[:whole].reshape(-1, self.frame, block.shape[1])
-        self.sound += MIN_DURATION * (_largest(frames, axis=1) > SILENCE).sum(axis=0)
+        self.sound += MIN_DURATION * holds_sound(frames, axis=1).sum(axis=0)
         if whole < len(block):
-            self.sound += MIN_DURATION * (_largest(block[whole:], axis=0) > SILENCE)
+            self.sound += MIN_DURATION * holds_sound(block[whole:], axis=0)
         return block
 
     def give(self, block: np.ndarray) -> np.ndarray:
         """(S, C) at 16 kHz → (C, S)."""
         if len(block):
-            self.peak = np.maximum(self.peak, _largest(block, axis=0))
+            self.lowest = np.minimum(self.lowest, block.min(axis=0))
+            self.uppermost = np.maximum(self.uppermost, block.max(axis=0))
+            self.peak = np.maximum(self.uppermost, -self.lowest)
         return np.ascontiguousarray(block.T)
 
-    def summary(self) -> AudioSummary:
+    def summary(self, warnings: tuple[str, ...]) -> AudioSummary:
         duration = self.samples / self.rate
-        clipped = self.clipped / max(self.samples, 1)
+        # Floats above full scale were not cut off there.
+        unlimited = self.is_float and self.highest > 1
+        clipped = np.zeros(len(self.clipped)) if unlimited else self.clipped / max(self.samples, 1)
         return AudioSummary(
             duration=duration,
             peak=self.peak,
@@ -281,6 +335,9 @@ class _Meter:
             clipped=clipped if len(clipped) == len(self.peak) else clipped.max(keepdims=True),
             # 20 dB below the channels: what is left is their difference, not the speech.
             cancelling=self.mixed_power < 0.01 * self.power,
+            # At its own rate, where no resampling rings at the edges of an offset; and at ours, as it is judged.
+            silent=(self.sound == 0) | ~holds_sound(np.stack([self.lowest, self.uppermost]), axis=0),
+            warnings=warnings,
         )
 
 
@@ -350,11 +407,11 @@ def _spool(stream: IO[bytes]) -> IO[bytes]:
     return file
 
 
-def _open_file(name: str, file: IO[bytes], owned: bool) -> AudioStream:
+def _open_file(name: str, file: IO[bytes], owned: bool, track: int | None, max_duration: float | None) -> AudioStream:
     if not file.seekable():  # standard input, a pipe: also behind a path
         file, owned = _spool(file), True
     try:
-        return AudioStream(name, open_decoder(name, file), file if owned else None)
+        return AudioStream(name, open_decoder(name, file, track), file, owned, max_duration)
     except BaseException:
         if owned:
             file.close()
