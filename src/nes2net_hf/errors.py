@@ -5,10 +5,40 @@ to fix it; the command line prints it and exits with the error's `exit_code`:
     1  the work failed: data, a score file, a disk, a memory;
     2  the request cannot be carried out: an option, a model, a corpus, a recipe or an output.
 
-Imports nothing, so that every module can import it.
+Imports nothing of the package, so that every module can import it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_OPTIONS = {"columns": "--column", "label_map": "--label"}  # arguments whose options have another name
+_offered: ContextVar[tuple[str, ...] | None] = ContextVar("offered", default=None)
+
+
+@contextmanager
+def offering(*arguments: str) -> Iterator[None]:
+    """Within it, or in a function that it decorates, a command runs that has options for these arguments."""
+    token = _offered.set(arguments)
+    try:
+        yield
+    finally:
+        _offered.reset(token)
+
+
+def option(argument: str, key: str | None = None, value: str = "…") -> str:
+    """
+    How a message spells an argument, and an entry of it, to whoever gave it: as the option of the command that runs,
+    and in Python by its own name.
+    """
+    offered = _offered.get()
+    if offered is not None and argument in offered:
+        name = _OPTIONS.get(argument, f"--{argument.replace('_', '-')}")
+        return name if key is None else f"{name} {key}={value}"
+    name = argument if key is None else f"{argument}={{{key!r}: {value!r}}}"
+    return name if offered is None else f"{name} in Python"
 
 
 class Nes2NetError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -11,11 +12,13 @@ from typing import Any
 
 import soundfile
 
-from ..audio import AudioError, open_audio
+from ..audio import open_audio
+from ..errors import AudioError, CorpusError
+from .any_dataset import iter_rows
 from .corpus import Condition, Corpus, Row
 from .labels import LABEL_NAMES
-from .loading import OWN_DATA, check_own_split, check_split, find_corpus, refuse_maps
-from .own_data import read_own_data
+from .loading import ANY_DATASET, OWN_DATA, check_own_split, check_split, dataset_splits, find_corpus, refuse_maps
+from .own_data import UnreadableError, read_own_data
 from .tree import Tree
 
 _NAMED = 5  # files or lines of a kind that a report names
@@ -41,10 +44,14 @@ class PartitionCheck:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is missing, unreadable, wrong or doubled, and the counts are the published ones."""
+        """Whether there are rows, none is missing, unreadable, wrong or doubled, and the counts are as published."""
         problems = (self.missing, self.unreadable, self.wrong_lines, self.doubled_lines)
         counts = [(self.lines, self.published), *self.conditions.values()]
-        return not any(problems) and all(published in (None, count) for count, published in counts)
+        return self.lines > 0 and not any(problems) and all(published in (None, count) for count, published in counts)
+
+    def add_error(self, error: CorpusError) -> None:
+        """Takes a row, or a folder, that cannot be read."""
+        (self.unreadable if isinstance(error, UnreadableError) else self.wrong_lines).append(str(error))
 
 
 def check_corpus(
@@ -57,25 +64,31 @@ def check_corpus(
     label_map: Mapping[Any, str] | None = None,
 ) -> Iterator[PartitionCheck]:
     """
-    Checks a benchmark partition by partition, or your own data.
+    Checks a benchmark partition by partition, a dataset split by split, or your own data.
 
     Args:
-        name: of a benchmark, or `"own-data"`.
-        root: where its archives were unpacked; manifest or folder of your own data.
-        split: one partition of a benchmark; all whose protocol is there if None.
+        name: as of `load_corpus`.
+        root: as of `load_corpus`; of a benchmark, where its archives were unpacked.
+        split: one partition of a benchmark, or split of a dataset; all that are there if None.
         full: decode every file instead of reading its header.
         progress: told of each file looked at.
         columns: ours → the data's own, as of `load_corpus`.
         label_map: the data's own labels → `"spoof"` and `"bonafide"`.
 
     Raises:
-        CorpusError: the corpus is not known, or has no protocol below `root`.
+        CorpusError: the corpus is not known, has no protocol below `root`, or cannot be loaded.
     """
     if name == OWN_DATA:
         check_own_split(split)
         check = PartitionCheck("all", published=None)
-        rows = read_own_data(Path(root), columns, label_map, lambda error: check.wrong_lines.append(str(error)))
-        yield _checked(check, rows, _own_file, {}, full, progress)
+        rows = read_own_data(Path(root), columns, label_map, check.add_error)
+        yield _checked(check, rows, _source, {}, full, progress)
+        return
+    if name == ANY_DATASET:
+        for part, dataset in dataset_splits(root, split).items():
+            check = PartitionCheck(part, published=None)
+            rows = iter_rows(dataset, root, columns, label_map, check.add_error)
+            yield _checked(check, rows, _source, {}, full, progress)
         return
     corpus = find_corpus(name)
     refuse_maps(name, columns, label_map)
@@ -86,16 +99,19 @@ def check_corpus(
         yield _check_partition(corpus, tree, partition, full, progress)
 
 
-def _own_file(row: Row) -> list[str]:
-    path = row["audio"]["path"]
-    return [path] if os.path.isfile(path) else []
+def _source(row: Row) -> list[Any]:
+    """The one place of a row's audio, its bytes or an existing path."""
+    audio = row["audio"] or {}
+    if audio.get("bytes") is not None:
+        return [audio["bytes"]]
+    return [audio["path"]] if audio.get("path") and os.path.isfile(audio["path"]) else []
 
 
 def _check_partition(
     corpus: Corpus, tree: Tree, partition: str, full: bool, progress: Callable[[int], None]
 ) -> PartitionCheck:
-    check = PartitionCheck(partition, corpus.counts.get(partition))
-    rows = corpus.read(tree, partition, lambda error: check.wrong_lines.append(str(error)))
+    check = PartitionCheck(partition, corpus.counts.get(partition), unreadable=list(tree.unreadable))
+    rows = corpus.read(tree, partition, check.add_error)
 
     def files(row: Row) -> list[str]:
         return tree.audio(row["utterance_id"], corpus.folders[partition])
@@ -105,49 +121,49 @@ def _check_partition(
 
 def _checked(
     check: PartitionCheck,
-    all_rows: Iterator[Row],
-    files: Callable[[Row], list[str]],
+    rows: Iterator[Row],
+    sources: Callable[[Row], list[Any]],
     conditions: Mapping[str, Condition],
     full: bool,
     progress: Callable[[int], None],
 ) -> PartitionCheck:
-    rows: dict[str, Row] = {}
-    for row in all_rows:
+    seen: set[str] = set()
+    belonging: Counter[str] = Counter()
+    for row in rows:
         utterance = row["utterance_id"]
-        if utterance in rows:
+        if utterance in seen:
             check.doubled_lines.append(utterance)
             continue
-        rows[utterance] = row
+        seen.add(utterance)
         check.labels[LABEL_NAMES[row["label"]]] += 1
         if row["label"] == LABEL_NAMES.index("spoof"):
             check.attacks[row["attack"] or "not said"] += 1
-    check.lines = len(rows) + len(check.doubled_lines) + len(check.wrong_lines)
-    for condition, part in conditions.items():
-        check.conditions[condition] = (sum(map(part.belongs, rows.values())), part.count)
-    for utterance, row in rows.items():
-        paths = files(row)
-        if not paths:
+        belonging.update(condition for condition, part in conditions.items() if part.belongs(row))
+        found = sources(row)
+        if not found:
             check.missing.append(utterance)
             continue
         check.found += 1
-        if len(paths) > 1:
-            check.doubled_files.append(f"{utterance} ({len(paths)} files: {', '.join(paths[:2])})")
+        if len(found) > 1:
+            check.doubled_files.append(f"{utterance} ({len(found)} files: {', '.join(found[:2])})")
         try:
-            check.seconds += _duration(paths[0], full)
+            check.seconds += _duration(found[0], full)
         except AudioError as error:
-            check.unreadable.append(str(error))
+            check.unreadable.append(str(error).replace("<bytes>", f"utterance {utterance}", 1))
         progress(1)
+    check.lines = len(seen) + len(check.doubled_lines) + len(check.wrong_lines)
+    check.conditions = {name: (belonging[name], part.count) for name, part in conditions.items()}
     return check
 
 
-def _duration(path: str, full: bool) -> float:
+def _duration(source: Any, full: bool) -> float:
     """Seconds of audio: what the header says, or what can be decoded."""
     if not full:
         try:
-            return soundfile.info(path).duration
+            return soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else source).duration
         except soundfile.SoundFileError:
             pass  # no format of soundfile's, or damaged: reading it tells which
-    with open_audio(path) as audio:
+    with open_audio(source) as audio:
         for _ in audio.blocks("mix"):
             pass
         assert audio.summary is not None
@@ -156,7 +172,7 @@ def _duration(path: str, full: bool) -> float:
 
 def report_check(corpus: str, check: PartitionCheck) -> Iterator[str]:
     """Lines for a person."""
-    verdict = "whole" if check.is_whole else "not as published"
+    verdict = "whole" if check.is_whole else "not as published" if check.lines else "no rows: there is nothing in it"
     published = "" if check.published is None else f" ({check.published:,} published)"
     yield f"{corpus} {check.partition}: {verdict}"
     yield f"  protocol     {check.lines:,} lines{published}: " + ", ".join(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError
+from .labels import is_header
 from .protocol import read_lines
 from .tree import Tree
 
@@ -76,7 +77,9 @@ class Corpus:
         self, path: Path, partition: str, on_error: Callable[[CorpusError], None] | None = None
     ) -> Iterator[Row]:
         """The rows of one protocol file, without what other files say of them; raises as `read`."""
-        for where, fields in read_lines(path, self.delimiter):
+        for number, (where, fields) in enumerate(read_lines(path, self.delimiter)):
+            if number == 0 and is_header(fields):  # as people add one, and hand it on
+                continue
             try:
                 if len(fields) < len(self.columns):
                     raise CorpusError(

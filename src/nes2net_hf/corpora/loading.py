@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Audio, Dataset, IterableDataset, load_dataset
+from datasets import Dataset, IterableDataset, load_dataset
 from datasets.table import InMemoryTable
 
-from ..audio import SAMPLING_RATE
-from ..errors import CorpusError
-from ..hub import why
+from ..errors import CorpusError, option
+from ..tables import find_column
 from . import asvspoof5, asvspoof2019_la, asvspoof2021_df, asvspoof2021_la, ctrsvdd, in_the_wild, partialspoof
+from .any_dataset import AnyDataset, in_our_columns, open_dataset, open_splits
 from .corpus import Corpus, Row
 from .labels import LABEL_NAMES, map_label
 from .own_data import read_own_data
@@ -52,12 +52,14 @@ def load_corpus(
     Args:
         name: one of `NAMES`: a benchmark, `"own-data"` (a manifest, or a folder per class) or `"dataset"` (any audio
             dataset of the `datasets` library).
-        split: partition (`train`, `dev`, `eval`; `test` of CtrSVDD); of a `"dataset"` its split.
-        root: where the archives were unpacked; manifest or folder of `"own-data"`; Hub id or path of a `"dataset"`;
+        split: partition (`train`, `dev`, `eval`; `test` of CtrSVDD); of a `"dataset"` its split, if it has several.
+        root: where the archives were unpacked; manifest or folder of `"own-data"`; Hub id or path of a `"dataset"`
+            (what `datasets.load_dataset` takes, a folder of `save_to_disk`, or a Parquet file);
             or, of any of them, the folder or URL (`hf://datasets/org/name`, `s3://…`) of its shards.
         condition: one that the organisers score by itself: `progress`, `eval`, `hidden_track` of ASVspoof 2021,
             `with-acesinger` and `without-acesinger` of CtrSVDD.
-        where: column → the value, or the values, that a row must have, e.g. `{"source": ["vcc2018", "vcc2020"]}`.
+        where: column → the value, or the values, that a row must have, e.g. `{"source": ["vcc2018", "vcc2020"]}`;
+            columns in any letter case.
         allow_missing: leave out utterances whose audio is missing instead of raising.
         streaming: an `IterableDataset`.
         columns: ours → the data's own, of `"own-data"` and `"dataset"`.
@@ -72,8 +74,8 @@ def load_corpus(
         dataset = load_dataset("parquet", data_files=shards, split="train", streaming=streaming)
         return _filter(dataset, RowFilter(name, condition, where))
     if name == ANY_DATASET:
-        dataset = _any_dataset(os.fspath(root), split, columns or {}, label_map, streaming, options)
-        return _filter(dataset, RowFilter(name, condition, where))
+        dataset = open_dataset(os.fspath(root), split, streaming, options)
+        return _filter(in_our_columns(dataset, root, columns, label_map), RowFilter(name, condition, where))
     _refuse_options(options)
     belongs = RowFilter(name, condition, where)
     tables: list[pa.Table] = []
@@ -95,10 +97,10 @@ def load_corpus(
         raise CorpusError(
             f"{root}: the audio of {len(missing)} of {len(missing) + found} utterances is missing ("
             f"{', '.join(missing[:_NAMED])}{', …' if len(missing) > _NAMED else ''}): unpack it there, or pass "
-            "allow_missing."
+            f"{option('allow_missing')}."
         )
     if not found:
-        raise CorpusError(f"{root}: no utterance of {name} is left: look at split, condition and where.")
+        raise CorpusError(_nothing_left(root, name, bool(missing or not belongs.keeps_all)))
     dataset = Dataset(InMemoryTable(pa.concat_tables([*tables, to_table(held)])))
     return dataset.to_iterable_dataset() if streaming else dataset
 
@@ -116,6 +118,10 @@ class TableRows:
 
     def __getitem__(self, index: int) -> Row:
         return self._dataset[int(index)]
+
+    def utterances(self) -> list[str]:
+        """The ids of all rows."""
+        return list(self._dataset["utterance_id"])
 
     def sizes(self) -> np.ndarray | None:
         """Of all rows (N,), the sizes of their files."""
@@ -148,7 +154,7 @@ def open_rows(
         keep = RowFilter(name, condition, where) if condition or where else None
         rows = ShardedRows(shards, columns_read, keep, groups_in_memory)
         if not len(rows):
-            raise CorpusError(f"{root}: no utterance of {name} is left: look at split, condition and where.")
+            raise CorpusError(_nothing_left(root, name, keep is not None))
         return rows
     dataset = load_corpus(name, split, root=root, **options)
     assert isinstance(dataset, Dataset)
@@ -174,11 +180,38 @@ def _shards(name: str, split: str | None, root: str | os.PathLike[str]) -> list[
     return there[split]
 
 
+def _label_index(value: Any) -> Any:
+    """A label in words as the number that rows have."""
+    remedy = "take one of these words"
+    return LABEL_NAMES.index(map_label(value, option("where"), None, remedy)) if isinstance(value, str) else value
+
+
+def _nothing_left(root: str | os.PathLike[str], name: str, chosen: bool) -> str:
+    why = f"look at {option('split')}, {option('condition')} and {option('where')}" if chosen else "it holds no rows"
+    return f"{root}: no utterance of {name} is left: {why}."
+
+
 def _filter(dataset: Dataset | IterableDataset, belongs: RowFilter) -> Dataset | IterableDataset:
     if belongs.keeps_all:
         return dataset
     said = [column for column in FEATURES if column != "audio"]  # reading audio to choose by labels would take hours
     return dataset.filter(lambda *values: belongs(dict(zip(said, values))), input_columns=said)
+
+
+def dataset_splits(root: str | os.PathLike[str], split: str | None = None) -> dict[str, AnyDataset]:
+    """
+    The splits of a `"dataset"`, or the one asked for, in its own columns; also where they are shards.
+
+    Raises:
+        CorpusError: it cannot be loaded, or has no such split.
+    """
+    if not is_url(root):
+        return open_splits(os.fspath(root), split, False, {})
+    parts = list(find_shards(root)) if split is None else [split]
+    return {
+        part: load_dataset("parquet", data_files=_shards(ANY_DATASET, part, root), split="train")
+        for part in parts or ["train"]  # of none, for the error that says so
+    }
 
 
 def _refuse_options(options: Mapping[str, Any]) -> None:
@@ -209,7 +242,7 @@ def _rows(
     if name == OWN_DATA:
         check_own_split(split)
         for row in read_own_data(root, columns, label_map):
-            if not Path(row["audio"]["path"]).is_file():
+            if not os.path.isfile(row["audio"]["path"]):
                 row["audio"] = None
             yield row
         return
@@ -236,20 +269,25 @@ def check_split(corpus: Corpus, split: str | None) -> str:
     if split is None and len(corpus.protocols) == 1:
         return next(iter(corpus.protocols))
     if split is None or split not in corpus.protocols:
-        raise CorpusError(f"split must be one of {', '.join(corpus.protocols)} of {corpus.title}, got {split!r}.")
+        raise CorpusError(
+            f"{option('split')} must be one of {', '.join(corpus.protocols)} of {corpus.title}, got {split!r}."
+        )
     return split
 
 
 def check_own_split(split: str | None) -> None:
     """Your own data have no splits, unless they are shards."""
     if split is not None:
-        raise CorpusError("split: your own data has none; choose rows by where={'partition': …}.")
+        raise CorpusError(f"{option('split')}: your own data has none; choose rows by {option('where', 'partition')}.")
 
 
 def refuse_maps(name: str, columns: Mapping[str, str] | None, label_map: Mapping[Any, str] | None) -> None:
     """A benchmark has its own columns and labels."""
     if columns or label_map:
-        raise CorpusError(f"columns and label_map are for {OWN_DATA!r} and {ANY_DATASET!r}: {name} has its own.")
+        raise CorpusError(
+            f"{option('columns')} and {option('label_map')} are for {OWN_DATA!r} and {ANY_DATASET!r}: {name} has its "
+            "own."
+        )
 
 
 class RowFilter:
@@ -259,76 +297,24 @@ class RowFilter:
         conditions = CORPORA[name].conditions if name in CORPORA else {}
         if condition is not None and condition not in conditions:
             raise CorpusError(
-                f"condition must be one of {', '.join(conditions)} of {name}, got {condition!r}."
+                f"{option('condition')} must be one of {', '.join(conditions)} of {name}, got {condition!r}."
                 if conditions
-                else f"condition: {name} has none, got {condition!r}."
+                else f"{option('condition')}: {name} has none, got {condition!r}."
             )
         self._condition = conditions[condition] if condition is not None else None
         self._wanted: dict[str, set[Any]] = {}
-        for column, value in (where or {}).items():
-            if column not in (*TEXT_COLUMNS, "label", "utterance_id"):
-                raise CorpusError(f"where: there is no column {column!r}; there are {', '.join(TEXT_COLUMNS)}, label.")
+        known = (*TEXT_COLUMNS, "label", "utterance_id")
+        for asked, value in (where or {}).items():
+            column = find_column(known, [asked], option("where"), CorpusError)
+            if column is None:
+                raise CorpusError(f"{option('where')}: there is no column {asked!r}; there are {', '.join(known)}.")
             values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
             if column == "label":
-                values = [LABEL_NAMES.index(value) if value in LABEL_NAMES else value for value in values]
-            self._wanted[column] = set(values)
+                values = [_label_index(value) for value in values]
+            self._wanted.setdefault(column, set()).update(values)
         self.keeps_all = self._condition is None and not self._wanted
 
     def __call__(self, row: Row) -> bool:
         if self._condition is not None and not self._condition.belongs(row):
             return False
         return all(row[column] in values for column, values in self._wanted.items())
-
-
-def _any_dataset(
-    path: str,
-    split: str | None,
-    columns: Mapping[str, str],
-    label_map: Mapping[Any, str] | None,
-    streaming: bool,
-    options: dict[str, Any],
-) -> Dataset | IterableDataset:
-    """A dataset of the Hub or the disk in our columns: labels mapped by name, audio not decoded."""
-    if split is None:
-        raise CorpusError("split: name the split of the dataset, e.g. train.")
-    try:
-        dataset = load_dataset(path, split=split, streaming=streaming, **options)
-    except Exception as error:
-        raise CorpusError(f"dataset {path} could not be loaded: {why(error)}.") from None
-    features = dataset.features
-    if features is None:
-        raise CorpusError(f"dataset {path} does not say its columns: give a dataset with features.")
-    audio, label = columns.get("audio", "audio"), columns.get("label", "label")
-    for ours, theirs in {"audio": audio, "label": label, **columns}.items():
-        if ours not in FEATURES or ours == "segment_labels":
-            raise CorpusError(f"columns: there is no column {ours!r} of ours.")
-        if theirs not in features:
-            raise CorpusError(
-                f"dataset {path} has no column {theirs!r} for {ours} (it has {', '.join(features)}): "
-                "name it in columns."
-            )
-    if not isinstance(features[audio], Audio):
-        raise CorpusError(f"dataset {path}: its column {audio!r} is no audio but {features[audio]}.")
-    names = getattr(features[label], "names", None)
-    dataset = dataset.cast_column(audio, Audio(sampling_rate=SAMPLING_RATE, decode=False))
-
-    def to_ours(row: Row, index: int) -> Row:
-        value = row[label]
-        value = names[value] if names is not None and isinstance(value, int) and value >= 0 else value
-        place = f"dataset {path}, column {label!r}, row {index}"
-        known = {ours: row.get(columns.get(ours, ours)) for ours in TEXT_COLUMNS}
-        utterance = row.get(columns.get("utterance_id", "utterance_id"))
-        return {
-            "utterance_id": str(index if utterance is None else utterance),
-            "audio": row[audio],
-            "label": LABEL_NAMES.index(map_label(value, place, label_map)),
-            **{column: None if value is None else str(value) for column, value in known.items()},
-            "segment_labels": None,
-        }
-
-    def tables(theirs: pa.Table, indices: list[int]) -> pa.Table:
-        return to_table([to_ours(row, index) for row, index in zip(theirs.to_pylist(), indices, strict=True)])
-
-    # A function of tables replaces all columns: none has to be removed.
-    mapped = dataset.with_format("arrow").map(tables, batched=True, with_indices=True, features=FEATURES)
-    return mapped.with_format(None)

@@ -1,121 +1,206 @@
-"""Your own data: a manifest (CSV, TSV, JSON Lines) with a path and a label in each line, or a folder per class."""
+"""Your own data: a manifest (CSV, TSV, JSON, JSON Lines) with a path and a label in a row, or a folder per class."""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
-from ..audio import list_audio
-from ..errors import CorpusError
+from ..audio import find_audio
+from ..errors import CorpusError, option
+from ..tables import FILES, LABELS, find_column, read_table, read_text, row_of, split_lines
 from .corpus import Row
 from .labels import map_label
 from .schema import TEXT_COLUMNS, make_row
 
-_PATHS = ("path", "file", "file_name", "filename", "audio")
-_LABELS = ("label", "key", "class", "target")
+OURS = ("audio", "label", "utterance_id", *TEXT_COLUMNS)
+_USUAL = {"audio": FILES, "label": LABELS}
+_NO_MANIFEST = 'holds no rows of a manifest: make it an array of objects, [{"path": …, "label": …}, …].'
+
+Report = Callable[[CorpusError], None]
+
+
+class UnreadableError(CorpusError):
+    """A folder, or what is named like audio, cannot be read."""
 
 
 def read_own_data(
     root: Path,
     columns: Mapping[str, str] | None = None,
     label_map: Mapping[Any, str] | None = None,
-    on_error: Callable[[CorpusError], None] | None = None,
+    on_error: Report | None = None,
 ) -> Iterator[Row]:
     """
     Rows with their `audio` path.
 
     Args:
-        root: a manifest, whose paths are relative to its folder; or a folder that has one folder for each class.
-        columns: ours → the manifest's, e.g. `{"audio": "wav", "label": "is_fake"}`; known by usual names if absent.
+        root: a manifest, whose paths are relative to its folder; or a folder that has one folder for each class. A
+            manifest is a table with a header, or JSON: an array of objects, an object in each line, or an object of
+            columns.
+        columns: ours → the manifest's, e.g. `{"audio": "wav", "label": "is_fake"}`, in any letter case; known by usual
+            names if absent.
         label_map: the data's labels → `"spoof"` and `"bonafide"`, where they are not known by name.
-        on_error: told of each line that cannot be read, which is then left out; if None, the first is raised.
+        on_error: told of each row or folder that cannot be read, which is left out; if None, the first is raised.
 
     Raises:
         CorpusError: there is nothing to read, a column is absent, a label unknown, or an utterance named twice.
     """
+    if on_error is None:
+
+        def on_error(error: CorpusError) -> None:
+            raise error
+
     if root.is_dir():
-        yield from _read_folders(root, label_map)
+        yield from _read_folders(root, label_map, on_error)
     elif root.is_file():
-        yield from _read_manifest(root, dict(columns or {}), label_map, on_error)
+        yield from _read_manifest(root, our_columns(columns), label_map, on_error)
     else:
         raise CorpusError(f"{root} does not exist: name a manifest, or a folder with a folder for each class.")
 
 
-def _read_folders(root: Path, label_map: Mapping[Any, str] | None) -> Iterator[Row]:
-    folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+def our_columns(columns: Mapping[str, str] | None) -> dict[str, str]:
+    """Columns of ours → the data's own; raises CorpusError where there is none of that name of ours."""
+    found: dict[str, str] = {}
+    for ours, theirs in (columns or {}).items():
+        name = find_column(OURS, [ours], option("columns"), CorpusError)
+        if name is None:
+            raise CorpusError(f"{option('columns')}: we have no column {ours!r}; there are {', '.join(OURS)}.")
+        found[name] = theirs
+    return found
+
+
+def match_columns(names: Iterable[str], columns: Mapping[str, str], source: str) -> dict[str, str]:
+    """
+    Columns of ours → those among the data's `names`, as `columns` says, or by usual names.
+
+    Raises:
+        CorpusError: one that is needed, or that `columns` names, is absent, or two are spelt alike.
+    """
+    names = list(names)
+    found: dict[str, str] = {}
+    for ours in OURS:
+        usual = _USUAL.get(ours, (ours,))
+        theirs = find_column(names, [columns[ours]] if ours in columns else usual, source, CorpusError)
+        if theirs is not None:
+            found[ours] = theirs
+        elif ours in columns:
+            raise CorpusError(f"{source} has no column {columns[ours]!r} for {ours} (it has {', '.join(names)}).")
+        elif ours in _USUAL:
+            raise CorpusError(
+                f"{source}: none of its columns ({', '.join(names)}) is the {ours}: name it by "
+                f"{option('columns', ours)}."
+            )
+    return found
+
+
+def _read_folders(root: Path, label_map: Mapping[Any, str] | None, on_error: Report) -> Iterator[Row]:
+    files: dict[str, list[Path]] = {}
+    for path, problem, _ in find_audio(root):
+        if problem is not None:
+            on_error(UnreadableError(problem))
+        else:
+            files.setdefault(PurePath(path).relative_to(root).parts[0], []).append(Path(path))
+    folders = sorted(name for name in os.listdir(root) if (root / name).is_dir() and not name.startswith("."))
     if not folders:
-        raise CorpusError(f"{root} holds no folders: put each class into one of its own, e.g. bonafide and spoof.")
+        on_error(CorpusError(f"{root} holds no folders: put each class into one of its own, e.g. bonafide and spoof."))
     for folder in folders:
-        label = map_label(folder.name, f"folder {folder}", label_map)
-        for path in map(Path, list_audio(folder)):
-            yield _with_audio(make_row(str(path.relative_to(root).with_suffix("")), label), path)
+        try:
+            label = map_label(folder, f"folder {root / folder}", label_map)
+        except CorpusError as error:
+            on_error(error)
+            continue
+        for file in files.get(folder, []):
+            yield _with_audio(make_row(str(file.relative_to(root).with_suffix("")), label), file)
 
 
 def _read_manifest(
-    path: Path,
-    columns: dict[str, str],
-    label_map: Mapping[Any, str] | None,
-    on_error: Callable[[CorpusError], None] | None,
+    path: Path, columns: dict[str, str], label_map: Mapping[Any, str] | None, on_error: Report
 ) -> Iterator[Row]:
-    for where, line in _lines(path):
+    text = read_text(path, CorpusError)
+    manifest = _from_json(path, text) if text.lstrip()[:1] in ("[", "{") else _from_table(path, text)
+    if not manifest.names:
+        return
+    known = match_columns(manifest.names, columns, str(path))
+    for where, content in manifest.rows:
         try:
-            row = _read_line(path, where, line, columns, label_map)
+            row = _row(path, where, manifest.fields(where, content), known, label_map)
         except CorpusError as error:
-            if on_error is None:
-                raise
             on_error(error)
             continue
         yield row
 
 
-def _read_line(
-    path: Path, where: str, line: dict[str, Any], columns: dict[str, str], label_map: Mapping[Any, str] | None
+def _row(
+    path: Path, where: str, fields: dict[str, Any], known: Mapping[str, str], label_map: Mapping[Any, str] | None
 ) -> Row:
-    audio, label = _column(line, columns, "audio", _PATHS, where), _column(line, columns, "label", _LABELS, where)
-    if not line[audio]:
-        raise CorpusError(f"{where}: column {audio!r} is empty.")
-    name = columns.get("utterance_id", "utterance_id")
-    known = {ours: line.get(columns.get(ours, ours)) for ours in TEXT_COLUMNS}
-    utterance = str(line.get(name) or Path(str(line[audio])).with_suffix(""))
-    row = make_row(utterance, map_label(line[label], where, label_map), **known)
-    return _with_audio(row, path.parent / str(line[audio]))
+    said = {ours: fields.get(theirs) for ours, theirs in known.items()}
+    audio, label, utterance = said.pop("audio"), said.pop("label"), said.pop("utterance_id", None)
+    if audio is None or audio == "":
+        raise CorpusError(f"{where}: column {known['audio']!r} is empty.")
+    if not isinstance(audio, str) or not PurePath(audio).name:
+        raise CorpusError(f"{where}: column {known['audio']!r} holds {audio!r}, and no path of a file.")
+    if "\\" in audio and not os.path.isfile(path.parent / audio):  # written on Windows
+        audio = audio.replace("\\", "/")
+    name = str(PurePath(audio).with_suffix("")) if utterance in (None, "") else str(utterance)
+    return _with_audio(make_row(name, map_label(label, where, label_map), **said), path.parent / audio)
 
 
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+class _Manifest(NamedTuple):
+    names: list[str]
+    """Of its columns; none where it is empty."""
+    rows: Iterable[tuple[str, Any]]
+    """Where each stands, for messages, and what is there."""
+    fields: Callable[[str, Any], dict[str, Any]]
+    """Both → the row by its columns' names; raises CorpusError where it is none."""
+
+
+def _from_table(path: Path, text: str) -> _Manifest:
+    table = read_table(path, text, CorpusError)
+    names = [name for name in table.names if name]
+    return _Manifest(names, table.rows, lambda where, fields: row_of(table, where, fields, CorpusError))
+
+
+def _from_json(path: Path, text: str) -> _Manifest:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise CorpusError(f"{path} is not a text file in UTF-8.") from None
-    if path.suffix.lower() in {".jsonl", ".ndjson"}:
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line.strip():
-                try:
-                    fields = json.loads(line)
-                except ValueError:
-                    fields = None
-                if not isinstance(fields, dict):
-                    raise CorpusError(f"{path}, line {number}: no JSON object.")
-                yield f"{path}, line {number}", fields
-        return
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    for number, row in enumerate(csv.DictReader(text.splitlines(), delimiter=delimiter), start=2):
-        yield f"{path}, line {number}", {key.strip(): (value or "").strip() for key, value in row.items() if key}
+        rows = [(f"{path}, row {number}", row) for number, row in enumerate(_objects(path, json.loads(text)), start=1)]
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, CorpusError):
+            raise
+        if text.lstrip().startswith("["):
+            raise CorpusError(f"{path} is no JSON ({error}): save it again.") from None
+        lines = [(number, line) for number, line in enumerate(split_lines(text), start=1) if line.strip()]
+        rows = [(f"{path}, line {number}", _object(line)) for number, line in lines]
+    names = list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row))
+    if rows and not names:
+        raise CorpusError(f"{path} {_NO_MANIFEST}")
+    return _Manifest(names, rows, _fields)
 
 
-def _column(line: Mapping[str, Any], columns: Mapping[str, str], ours: str, usual: tuple[str, ...], where: str) -> str:
-    if ours in columns:
-        if columns[ours] not in line:
-            raise CorpusError(f"{where}: there is no column {columns[ours]!r} (it has {', '.join(line)}).")
-        return columns[ours]
-    for name in usual:
-        if name in line:
-            return name
-    raise CorpusError(
-        f"{where}: none of its columns ({', '.join(line)}) is the {ours}: name it, as columns={{'{ours}': …}}."
-    )
+def _objects(path: Path, content: Any) -> list[Any]:
+    """The rows of an array of them, of an object of columns, or of one row alone."""
+    if isinstance(content, list):
+        return content
+    columns = list(content.values())
+    if not any(isinstance(column, (list, dict)) for column in columns):
+        return [content]
+    if all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+        return [dict(zip(content, row, strict=True)) for row in zip(*columns, strict=True)]
+    raise CorpusError(f"{path} {_NO_MANIFEST}")
+
+
+def _object(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _fields(where: str, content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise CorpusError(f"{where}: no JSON object.")
+    return content
 
 
 def _with_audio(row: Row, path: Path) -> Row:

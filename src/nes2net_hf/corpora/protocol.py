@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import CorpusError
+from ..tables import read_text, split_lines
 
 
 def read_lines(path: Path, delimiter: str | None = None) -> Iterator[tuple[str, list[str]]]:
@@ -22,13 +23,8 @@ def read_lines(path: Path, delimiter: str | None = None) -> Iterator[tuple[str, 
     Raises:
         CorpusError: the file cannot be read, or is no text in UTF-8.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise CorpusError(f"{path} is not a text file in UTF-8.") from None
-    except OSError as error:
-        raise CorpusError(f"{path} cannot be read ({error.strerror}).") from None
-    lines = text.splitlines()
+    text = read_text(path, CorpusError)
+    lines = split_lines(text)
     rows = csv.reader(lines, delimiter=delimiter) if delimiter else (line.split() for line in lines)
     for number, fields in enumerate(rows, start=1):
         if fields and not (delimiter and number == 1):

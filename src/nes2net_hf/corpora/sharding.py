@@ -27,7 +27,7 @@ from ..hub import why
 from .arena_form import ARENA_FEATURES, SPLIT, check_utterance_ids, eval_yaml, to_arena
 from .corpus import Row
 from .labels import LABEL_NAMES
-from .loading import CORPORA, OWN_DATA, load_corpus
+from .loading import ANY_DATASET, CORPORA, OWN_DATA, dataset_splits, load_corpus
 from .schema import FEATURES, TEXT_COLUMNS
 from .shards import find_shards, shard_name
 from .tree import Tree
@@ -202,6 +202,9 @@ def _splits(
                 yield part, of_partition(part)
     elif name == OWN_DATA and split and not find_shards(root):
         yield split, of_partition(split)
+    elif name == ANY_DATASET and split is None and not find_shards(root):
+        for part in dataset_splits(root):
+            yield part, partial(load, part)
     else:
         yield split or "train", partial(load, split)
 

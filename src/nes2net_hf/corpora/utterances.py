@@ -6,7 +6,8 @@ import os
 
 import numpy as np
 
-from ..audio import AudioError, read_audio
+from ..audio import read_audio
+from ..errors import AudioError
 from .corpus import Row
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EvaluationError
+from ..errors import EvaluationError, option
 from ..metrics import (
     ASVSPOOF5_ASV,
     ASVSPOOF5_COSTS,
@@ -36,7 +36,7 @@ from ..metrics import (
 )
 from .asv import KINDS, AsvScores, asv_of_table
 from .keys import Keys
-from .score_files import ScoreFile, numbers
+from .score_files import ScoreFile, find_trials, numbers
 
 # What a breakdown is made of, in its order; each speaker by itself would have too few trials.
 _FACTORS = (
@@ -141,15 +141,16 @@ def match(file: ScoreFile, keys: Keys | None) -> Trials:
         rows = np.arange(len(keys))
     else:
         if file.ids is None:
-            raise EvaluationError(f"{file.path} has labels and no utterances: leave --keys out, or add utterance_id.")
-        place = {name: row for row, name in enumerate(file.ids)}
-        missing = [name for name in keys.ids if name not in place]
-        if missing:
+            raise EvaluationError(
+                f"{file.path} has labels and no utterances: leave {option('keys')} out, or add utterance_id."
+            )
+        rows = find_trials(file.ids, keys.ids, file.path)
+        missing = keys.ids[rows < 0]
+        if missing.size:
             raise EvaluationError(
                 f"{file.path}: {len(missing)} of {len(keys)} trials of {keys.source} have no score "
                 f"({_some(missing)}): score them, or choose the condition or split that was scored."
             )
-        rows = np.fromiter((place[name] for name in keys.ids), np.int64, len(keys))
     for label, name in ((1, "bona fide"), (0, "spoofed")):
         if not (keys.labels == label).any():
             raise EvaluationError(f"{keys.source} has no {name} trials there: error rates need both classes.")
@@ -177,9 +178,11 @@ def strangers(file: ScoreFile, keys: Keys) -> list[str]:
     """A warning where scores are of no trial that the keys know, of any condition."""
     if file.ids is None:
         return []
-    known = set(keys.ids)
-    unknown = [name for name in file.ids if name not in known]
-    if not unknown:
+    is_known = np.zeros(len(file.ids), bool)
+    rows = find_trials(file.ids, keys.ids, file.path)
+    is_known[rows[rows >= 0]] = True
+    unknown = file.ids[~is_known]
+    if not unknown.size:
         return []
     return [f"{len(unknown)} scores in {file.path} are of no trial in {keys.source} ({_some(unknown)}): left out"]
 
@@ -325,7 +328,7 @@ def _segments(trials: Trials) -> dict[str, float]:
 
 def _own_keys(file: ScoreFile) -> Keys:
     if file.kinds is None:
-        raise EvaluationError(f"{file.path} does not say what its trials are: give --keys.")
+        raise EvaluationError(f"{file.path} does not say what its trials are: give {option('keys')}.")
     ids = file.ids if file.ids is not None else np.arange(file.scores.size).astype(str).astype(object)
     return Keys(str(file.path), ids, (file.kinds != "spoof").astype(np.int8), {})
 
@@ -337,5 +340,5 @@ def _buckets(seconds: np.ndarray) -> np.ndarray:
     return np.array(names, dtype=object)[np.searchsorted(_DURATIONS, seconds, side="right")]
 
 
-def _some(names: Sequence[str]) -> str:
+def _some(names: np.ndarray) -> str:
     return ", ".join(map(str, names[:_NAMED])) + (", …" if len(names) > _NAMED else "")

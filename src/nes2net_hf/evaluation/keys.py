@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,15 +10,27 @@ from typing import Any
 
 import numpy as np
 
-from ..corpora.labels import map_label
+from ..corpora.labels import is_header, map_label
 from ..corpora.loading import CORPORA, check_split, find_corpus, load_corpus
 from ..corpora.schema import RESOLUTIONS_MS, TEXT_COLUMNS
 from ..corpora.tree import Tree
-from ..errors import CorpusError, EvaluationError
-from .score_files import FILES, first_double, read_text, utterance_name
+from ..errors import CorpusError, EvaluationError, option
+from ..tables import (
+    FILES,
+    IDS,
+    LABELS,
+    Table,
+    find_column,
+    read_table,
+    read_text,
+    row_of,
+    separator_of,
+    split_fields,
+    split_lines,
+)
+from .score_files import first_double
 
-_IDS = ("utterance_id", "utterance", "utt_id")
-_LABELS = ("label", "key")
+_FIX = "fix it"  # of a label: there is no map of labels here
 
 
 @dataclass(frozen=True)
@@ -58,8 +69,8 @@ def read_keys(path: Path, benchmark: str | None = None, split: str | None = None
     """
     Args:
         path: with a `benchmark`, its protocol file, or a folder that it lies in; without, a file whose lines are
-            `utterance_id label`, or a table with a header (CSV, or TSV by its suffix) of which further columns such as
-            `speaker_id`, `attack`, `codec` break the figures down.
+            `utterance_id label`, or a table with a header, of which further columns such as `speaker_id`, `attack`,
+            `codec` break the figures down. Lines may have a header too; its names may be in any letter case.
         benchmark: one of `CORPORA`, e.g. `"asvspoof2021-la"`.
         split: the partition, where the benchmark has several and the file's name does not tell.
 
@@ -70,10 +81,10 @@ def read_keys(path: Path, benchmark: str | None = None, split: str | None = None
         if benchmark is not None:
             return _read_protocol(path, benchmark, split)
         if split is not None:
-            raise EvaluationError("--split is of a --benchmark.")
+            raise EvaluationError(f"{option('split')} is of a {option('benchmark')}.")
         return _read_table(path)
     except CorpusError as error:
-        raise EvaluationError(str(error).split(": mend it, or")[0].rstrip(".") + ".") from None
+        raise EvaluationError(str(error)) from None
 
 
 def keys_of_corpus(name: str, split: str | None = None, *, root: str, **options: Any) -> Keys:
@@ -99,47 +110,49 @@ def _read_protocol(path: Path, benchmark: str, split: str | None) -> Keys:
     if split is None and len(corpus.protocols) > 1:
         named = [part for part, names in corpus.protocols.items() if path.name in {Path(name).name for name in names}]
         if not named:
-            raise EvaluationError(f"{path}: say by --split which of {', '.join(corpus.protocols)} it is.")
+            raise EvaluationError(f"{path}: say by {option('split')} which of {', '.join(corpus.protocols)} it is.")
         split = named[0]
     return _collect(str(path), benchmark, corpus.read_file(path, check_split(corpus, split)))
 
 
 def _read_table(path: Path) -> Keys:
-    lines = read_text(path).splitlines()
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else "," if lines and "," in lines[0] else None
-    if delimiter is None:
-        return _collect(str(path), None, _pairs(path, lines))
-    return _collect(str(path), None, _table_rows(path, csv.DictReader(lines, delimiter=delimiter)))
+    text = read_text(path, EvaluationError)
+    lines = split_lines(text)
+    first = next((line for line in lines if line.strip()), "")
+    if separator_of(first) in (",", ";") or is_header(split_fields(first)):
+        return _collect(str(path), None, _table_rows(path, read_table(path, text, EvaluationError)))
+    return _collect(str(path), None, _pairs(path, lines))
 
 
 def _pairs(path: Path, lines: list[str]) -> Iterable[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
-        fields = line.split()
-        if not fields or (number == 1 and fields[0].lower() in _IDS):
+        fields = split_fields(line)
+        if not fields:
             continue
         if len(fields) != 2:
             raise EvaluationError(
                 f"{path}, line {number}: {len(fields)} fields; keys are lines `utterance_id label`, a table with a "
-                "header, or the protocol of a --benchmark."
+                f"header, or the protocol of a {option('benchmark')}."
             )
-        label = map_label(fields[1], f"{path}, line {number}")
+        label = map_label(fields[1], f"{path}, line {number}", remedy=_FIX)
         yield {"utterance_id": fields[0], "label": int(label == "bonafide")}
 
 
-def _table_rows(path: Path, rows: csv.DictReader) -> Iterable[dict[str, Any]]:
-    names = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
-    utterance = next((name for name in (*_IDS, *FILES) if name in names), None)
-    label = next((names[name] for name in _LABELS if name in names), None)
+def _table_rows(path: Path, table: Table) -> Iterable[dict[str, Any]]:
+    names = [name for name in table.names if name]
+    utterance, label = (find_column(names, wanted, path, EvaluationError) for wanted in ((*IDS, *FILES), LABELS))
+    if utterance is None and label is not None and len(names) == 2:
+        utterance = names[1 - names.index(label)]
     if utterance is None or label is None:
         raise EvaluationError(f"{path} has the columns {', '.join(names)}: it needs `utterance_id` and `label`.")
-    for number, row in enumerate(rows, start=2):
-        kind = map_label((row[label] or "").strip(), f"{path}, line {number}")
-        said = {column: (row[names[column]] or "").strip() for column in TEXT_COLUMNS if column in names}
-        known = {column: value for column, value in said.items() if value != "-"}
-        name = utterance_name(utterance, row[names[utterance]] or "")
-        if not name:
-            raise EvaluationError(f"{path}, line {number}: {utterance} is empty.")
-        yield {"utterance_id": name, "label": int(kind == "bonafide"), **known}
+    columns = {ours: find_column(names, [ours], path, EvaluationError) for ours in TEXT_COLUMNS}
+    for where, fields in table.rows:
+        row = row_of(table, where, fields, EvaluationError)
+        kind = map_label(row[label], where, remedy=_FIX)
+        said = {ours: row[theirs] for ours, theirs in columns.items() if theirs is not None and row[theirs] != "-"}
+        if not row[utterance]:
+            raise EvaluationError(f"{where}: {utterance} is empty.")
+        yield {"utterance_id": row[utterance], "label": int(kind == "bonafide"), **said}
 
 
 def _collect(source: str, benchmark: str | None, rows: Iterable[dict[str, Any]]) -> Keys:

@@ -5,9 +5,9 @@ take it, CSV with a header, and Parquet.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +17,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..audio import AUDIO_SUFFIXES
+from ..corpora.labels import known_label
 from ..errors import EvaluationError
+from ..tables import (
+    FILES,
+    IDS,
+    find_column,
+    plain,
+    read_table,
+    read_text,
+    row_of,
+    separator_of,
+    split_fields,
+    split_lines,
+)
 
-FILES = ("path", "file", "file_name", "filename", "audio")  # columns of files, which name utterances
-_SUFFIXES = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "aac", "wma", "mp4")
-_IDS = ("utterance_id", "utterance", "utt_id", "trial", *FILES)
-_SCORES = ("score", "cm_score", "cm-score")
-_LABELS = ("label", "key")
+_SCORES = ("score", "cm_score")
 _SASV = "sasv_label"  # of ASVspoof 5
+_LABELS = ("label", "key", "cm_label", _SASV)
 _SASV_KINDS = {0: "spoof", 1: "target", 2: "nontarget"}
 KINDS = ("bonafide", "spoof", "target", "nontarget")  # the last two are bona fide, in tandem with ASV
 
@@ -49,8 +60,9 @@ def read_scores(path: Path) -> ScoreFile:
     """
     Text has the utterance first and the score last in a line of two fields, or of the four of ASVspoof 2019
     (`utterance attack key score`); a first line whose last field is no number is a header. A table (`.csv`,
-    `.parquet`, or text with commas) has the columns `score` (or `cm_score`) and `utterance_id` (or `filename`, …), or
-    labels beside the scores: `label` in words, or `sasv_label` of ASVspoof 5 (0 spoof, 1 target, 2 non-target).
+    `.parquet`, or text whose first line names a column `score`) has the columns `score` (or `cm_score`) and
+    `utterance_id` (or `filename`, …), or labels beside the scores: `label` in words, or `sasv_label` of ASVspoof 5
+    (0 spoof, 1 target, 2 non-target). Names of columns may be in any letter case.
 
     Raises:
         EvaluationError: the file cannot be read, a score is no finite number, or an utterance is there twice.
@@ -58,11 +70,19 @@ def read_scores(path: Path) -> ScoreFile:
     if path.suffix.lower() == ".parquet":
         columns, scored = _read_parquet(path)
         return _from_table(path, columns, scored)
-    text = read_text(path)
-    first = text.split("\n", 1)[0]
-    if path.suffix.lower() == ".csv" or "," in first:
-        return _from_table(path, _read_csv(path, text))
-    return _from_lines(path, text.splitlines())
+    text = read_text(path, EvaluationError)
+    lines = split_lines(text)
+    first = next((line for line in lines if line.strip()), "")
+    is_table = separator_of(first) in (",", ";") or any(plain(field) in _SCORES for field in split_fields(first))
+    if is_table or path.suffix.lower() == ".csv":
+        table = read_table(path, text, EvaluationError)
+        rows = [row_of(table, where, fields, EvaluationError) for where, fields in table.rows]
+        return _from_table(path, [(name, _column(row[name] for row in rows)) for name in table.names if name])
+    return _from_lines(path, lines)
+
+
+def _column(values: Iterable[Any]) -> np.ndarray:
+    return np.array(list(values), dtype=object)
 
 
 def _from_lines(path: Path, lines: list[str]) -> ScoreFile:
@@ -70,7 +90,7 @@ def _from_lines(path: Path, lines: list[str]) -> ScoreFile:
     values: list[float] = []
     headed = False
     for number, line in enumerate(lines, start=1):
-        fields = line.split()
+        fields = split_fields(line)
         if not fields:
             continue
         if len(fields) not in (2, 4):
@@ -89,60 +109,48 @@ def _from_lines(path: Path, lines: list[str]) -> ScoreFile:
     return _checked(ScoreFile(path, np.array(values), np.array(names, dtype=object)))
 
 
-def _read_parquet(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+_Columns = list[tuple[str, np.ndarray]]
+
+
+def _read_parquet(path: Path) -> tuple[_Columns, dict[str, Any]]:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise EvaluationError(f"{path} cannot be read as Parquet ({' '.join(str(error).split())[:100]}).") from None
     scored = (table.schema.metadata or {}).get(b"scored")
-    return {name: table[name].to_numpy() for name in table.column_names}, json.loads(scored) if scored else {}
+    columns = [(name, table.column(i).to_numpy()) for i, name in enumerate(table.column_names)]
+    return columns, json.loads(scored) if scored else {}
 
 
-def _read_csv(path: Path, text: str) -> dict[str, np.ndarray]:
-    rows = csv.reader(io.StringIO(text))
-    header = [name.strip().lower() for name in next(rows, [])]
-    lines = [row for row in rows if row]
-    for number, row in enumerate(lines, start=2):
-        if len(row) != len(header):
-            raise EvaluationError(f"{path}, line {number}: {len(row)} fields instead of {len(header)}.")
-    return {name: np.array(column, dtype=object) for name, column in zip(header, zip(*lines), strict=False)}
-
-
-def _from_table(path: Path, columns: dict[str, Any], scored: Mapping[str, Any] | None = None) -> ScoreFile:
-    score, name, label = (_first(columns, names) for names in (_SCORES, _IDS, (*_LABELS, _SASV)))
+def _from_table(path: Path, columns: _Columns, scored: Mapping[str, Any] | None = None) -> ScoreFile:
+    names = [name for name, _ in columns]
+    score, name, label = (
+        find_column(names, wanted, path, EvaluationError) for wanted in (_SCORES, (*IDS, *FILES), _LABELS)
+    )
     if score is None or (name is None and label is None):
         raise EvaluationError(
-            f"{path} has the columns {', '.join(columns) or 'of an empty file'}: it needs `score`, and `utterance_id` "
+            f"{path} has the columns {', '.join(names) or 'of an empty file'}: it needs `score`, and `utterance_id` "
             "or `label`."
         )
-    values = numbers(path, score, columns[score])
-    rest = {key: value for key, value in columns.items() if key not in (score, name, label)}
-    ids = None if name is None else np.array([utterance_name(name, value) for value in columns[name]], dtype=object)
-    kinds = None if label is None else _kinds(path, label, columns[label])
-    return _checked(ScoreFile(path, values, ids, kinds, rest, scored or {}))
+    values = dict(columns)
+    rest = {plain(key): value for key, value in columns if key not in (score, name, label)}
+    ids = None if name is None else _column(str(value).strip() for value in values[name])
+    kinds = None if label is None else _kinds(path, label, values[label])
+    return _checked(ScoreFile(path, numbers(path, score, values[score]), ids, kinds, rest, scored or {}))
 
 
 def _kinds(path: Path, name: str, column: np.ndarray) -> np.ndarray:
-    if name == _SASV:
+    is_sasv = plain(name) == _SASV
+    if is_sasv:
         kinds = [_SASV_KINDS.get(value) for value in numbers(path, name, column)]
     else:
         words = [str(value).strip().lower().replace("-", "") for value in column]
-        kinds = [word if word in KINDS else None for word in words]
+        kinds = [word if word in KINDS else known_label(word) for word in words]
     for row, kind in enumerate(kinds):
         if kind is None:
-            known = ", ".join(KINDS) if name != _SASV else ", ".join(f"{k} ({v})" for k, v in _SASV_KINDS.items())
+            known = ", ".join(KINDS) if not is_sasv else ", ".join(f"{k} ({v})" for k, v in _SASV_KINDS.items())
             raise EvaluationError(f"{path}, row {row + 1}: {name} {column[row]!r} is none of {known}.")
     return np.array(kinds, dtype=object)
-
-
-def read_text(path: Path) -> str:
-    """The text of a file; raises EvaluationError where it is none, or cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise EvaluationError(f"{path} is not a text file in UTF-8.") from None
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be read ({error.strerror}).") from None
 
 
 def first_double(names: Iterable[str]) -> str | None:
@@ -155,11 +163,43 @@ def first_double(names: Iterable[str]) -> str | None:
     return None
 
 
-def utterance_name(column: str, value: Any) -> str:
-    """What names an utterance, as text; of a column of files without the suffix of audio."""
-    text = str(value).strip()
-    stem, dot, suffix = text.rpartition(".")
-    return stem if column in FILES and dot and suffix.lower() in _SUFFIXES else text
+def find_trials(ids: np.ndarray, wanted: np.ndarray, path: Path) -> np.ndarray:
+    """
+    Of each trial that is wanted (N,), its row among the `ids` of a score file, -1 where it has none.
+
+    A name and the same one with the suffix of an audio file are one trial, on whichever side the suffix stands, unless
+    both are listed.
+
+    Raises:
+        EvaluationError: a trial may be one of several rows, or a row one of several trials.
+    """
+    place = {name: row for row, name in enumerate(ids)}
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in ids:
+        alike[_bare(name)].append(name)
+    known = set(wanted)
+    rows = np.full(len(wanted), -1, np.int64)
+    taken: dict[str, str] = {}
+    for number, trial in enumerate(wanted):
+        bare = _bare(trial)
+        maybe = [name for name in alike.get(bare, []) if name not in known]
+        if trial in place:  # others are this one too only if one of them has no suffix
+            maybe = [trial, *(name for name in maybe if bare in (trial, name))]
+        if len(maybe) > 1:
+            raise EvaluationError(f"{path}: {' and '.join(maybe[:2])} may both be trial {trial}: leave one out.")
+        if not maybe:
+            continue
+        [name] = maybe
+        if name in taken:
+            raise EvaluationError(f"{path}: {name} may be trial {taken[name]} or trial {trial}: give both by suffix.")
+        taken[name], rows[number] = trial, place[name]
+    return rows
+
+
+def _bare(name: str) -> str:
+    """A name without the suffix of an audio file."""
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in AUDIO_SUFFIXES else name
 
 
 def numbers(path: Path, name: str, column: np.ndarray) -> np.ndarray:

@@ -1,0 +1,160 @@
+"""Any audio dataset of the `datasets` library, of the Hub or the disk, in our columns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+from datasets import Audio, Dataset, DatasetDict, IterableDataset, Value, load_dataset, load_from_disk
+
+from ..audio import SAMPLING_RATE
+from ..errors import CorpusError, option
+from ..hub import why
+from .corpus import Row
+from .labels import LABEL_NAMES, map_label
+from .own_data import match_columns, our_columns
+from .schema import FEATURES, TEXT_COLUMNS, to_table
+
+_ROWS_AT_ONCE = 16  # with their audio, where they are looked at one by one
+AnyDataset: TypeAlias = Dataset | IterableDataset
+
+
+def open_dataset(root: str, split: str | None, streaming: bool, options: Mapping[str, Any]) -> AnyDataset:
+    """
+    A split of a dataset, the only one if None, as it is.
+
+    Raises:
+        CorpusError: it cannot be loaded, or has several splits and none is named.
+    """
+    splits = open_splits(root, split, streaming, options)
+    if len(splits) > 1:
+        raise CorpusError(f"{option('split')}: dataset {root} has {', '.join(splits)}: name one of them.")
+    [dataset] = splits.values()
+    return dataset
+
+
+def open_splits(root: str, split: str | None, streaming: bool, options: Mapping[str, Any]) -> dict[str, AnyDataset]:
+    """
+    The splits of a dataset, or the one that is asked for.
+
+    Args:
+        root: Hub id; folder of audio, Parquet or anything else that `datasets.load_dataset` knows; folder of
+            `save_to_disk`; or one Parquet file.
+        options: of `load_dataset`, e.g. `revision`.
+
+    Raises:
+        CorpusError: it cannot be loaded, or has no such split.
+    """
+    path = Path(root)
+    if (path.is_absolute() or root.startswith(".")) and not path.exists():
+        raise CorpusError(f"dataset {root} does not exist.")
+    try:
+        if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+            return _saved(root, split, streaming, options)
+        if path.is_file() and path.suffix.lower() == ".parquet":
+            loaded = load_dataset("parquet", data_files=root, split=split, streaming=streaming, **options)
+        else:
+            loaded = load_dataset(root, split=split, streaming=streaming, **options)
+    except CorpusError:
+        raise
+    except Exception as error:  # whatever the library and its file formats raise
+        raise CorpusError(f"dataset {root} could not be loaded: {why(error)}.") from None
+    return {str(split): loaded} if split is not None else dict(loaded)
+
+
+def _saved(root: str, split: str | None, streaming: bool, options: Mapping[str, Any]) -> dict[str, AnyDataset]:
+    if options:
+        raise CorpusError(f"{', '.join(options)}: dataset {root} was saved by save_to_disk, which takes no options.")
+    saved = load_from_disk(root)
+    splits = dict(saved) if isinstance(saved, DatasetDict) else {str(saved.split or "train"): saved}
+    if split is not None:
+        if split not in splits:
+            raise CorpusError(f"{option('split')}: dataset {root} has {', '.join(splits)}, got {split!r}.")
+        splits = {split: splits[split]}
+    return {name: each.to_iterable_dataset() if streaming else each for name, each in splits.items()}
+
+
+def in_our_columns(
+    dataset: AnyDataset,
+    root: str | os.PathLike[str],
+    columns: Mapping[str, str] | None,
+    label_map: Mapping[Any, str] | None,
+) -> AnyDataset:
+    """
+    The dataset with the columns of `FEATURES`: labels mapped by name, audio not decoded.
+
+    Raises:
+        CorpusError: a column is not there, now, or a label is not known, when its row is read.
+    """
+    dataset, to_ours = _prepared(dataset, root, columns, label_map)
+
+    def tables(theirs: pa.Table, indices: list[int]) -> pa.Table:
+        return to_table([to_ours(row, index) for row, index in zip(theirs.to_pylist(), indices, strict=True)])
+
+    # A function of tables replaces all columns: none has to be removed.
+    mapped = dataset.with_format("arrow").map(tables, batched=True, with_indices=True, features=FEATURES)
+    return mapped.with_format(None)
+
+
+def iter_rows(
+    dataset: AnyDataset,
+    root: str | os.PathLike[str],
+    columns: Mapping[str, str] | None,
+    label_map: Mapping[Any, str] | None,
+    on_error: Callable[[CorpusError], None],
+) -> Iterator[Row]:
+    """The rows of `in_our_columns` one by one; `on_error` is told of each that cannot be read, which is left out."""
+    dataset, to_ours = _prepared(dataset, root, columns, label_map)
+    index = 0
+    for theirs in dataset.with_format("arrow").iter(_ROWS_AT_ONCE):
+        for row in theirs.to_pylist():
+            try:
+                yield to_ours(row, index)
+            except CorpusError as error:
+                on_error(error)
+            index += 1
+
+
+def _prepared(
+    dataset: AnyDataset,
+    root: str | os.PathLike[str],
+    columns: Mapping[str, str] | None,
+    label_map: Mapping[Any, str] | None,
+) -> tuple[AnyDataset, Callable[[Row, int], Row]]:
+    features = dataset.features
+    if features is None:
+        raise CorpusError(f"dataset {root} does not say its columns: give a dataset with features.")
+    known = match_columns(features, our_columns(columns), f"dataset {root}")
+    audio, label = known["audio"], known["label"]
+    if not _is_audio(features[audio]):
+        raise CorpusError(f"dataset {root}: its column {audio!r} is no audio but {features[audio]}.")
+    dataset = dataset.cast_column(audio, Audio(sampling_rate=SAMPLING_RATE, decode=False))
+
+    def named(ours: str, row: Row) -> Any:
+        """A value of a row, by its name where it is that of a class."""
+        if ours not in known:
+            return None
+        value, names = row[known[ours]], getattr(features[known[ours]], "names", None)
+        return names[value] if names is not None and isinstance(value, int) and value >= 0 else value
+
+    def to_ours(row: Row, index: int) -> Row:
+        utterance = named("utterance_id", row)
+        texts = {column: named(column, row) for column in TEXT_COLUMNS}
+        place = f"dataset {root}, column {label!r}, row {index}"
+        return {
+            "utterance_id": str(index if utterance is None else utterance),
+            "audio": row[audio],
+            "label": LABEL_NAMES.index(map_label(named("label", row), place, label_map)),
+            **{column: None if value is None else str(value) for column, value in texts.items()},
+            "segment_labels": None,
+        }
+
+    return dataset, to_ours
+
+
+def _is_audio(feature: Any) -> bool:
+    """Whether a column holds recordings: as such, or as Parquet of others has them, in a struct of the same form."""
+    return isinstance(feature, Audio) or feature == {"bytes": Value("binary"), "path": Value("string")}
