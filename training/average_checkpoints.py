@@ -7,7 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from nes2net_hf.training import BrokenDataError, RecipeError, load_recipe
+from nes2net_hf.commands.common import ending
+from nes2net_hf.training import RecipeError, load_recipe
 from nes2net_hf.training.averaging import average_models, kept_epochs, recalibrate_batch_norm
 
 
@@ -28,7 +29,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     run = options.places[0]
-    try:
+    with ending(error_word="error") as end:
         if options.best or options.last:
             folders = kept_epochs(run, options.best or options.last, best=bool(options.best))
         else:
@@ -40,13 +41,7 @@ def main() -> int:
         if options.recalibrate_bn:
             recalibrate_batch_norm(options.out, load_recipe(run / "recipe.yaml"), options.recalibrate_bn)
             print(f"batch norms measured over {options.recalibrate_bn} batches")
-        return 0
-    except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (BrokenDataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return end.code
 
 
 if __name__ == "__main__":

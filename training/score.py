@@ -7,10 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from nes2net_hf.corpora import CorpusError
-from nes2net_hf.loading import DTYPES, ModelError
+from nes2net_hf.commands.common import ending
+from nes2net_hf.loading import DTYPES
 from nes2net_hf.scoring import score_corpus
-from nes2net_hf.training import BrokenDataError
 
 
 def main() -> int:
@@ -28,23 +27,11 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=0, help="that read, for each process")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     options = vars(parser.parse_args())
-    try:
+    with ending("stopped; what is scored is kept, and the same command goes on.", error_word="error") as end:
         scored = score_corpus(options.pop("model"), options.pop("out"), **options)
-    except (CorpusError, ModelError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenDataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: scores cannot be written ({error.strerror}: {error.filename}).", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; what is scored is kept, and the same command goes on.", file=sys.stderr)
-        return 130
-    rate = scored.fresh / scored.seconds
-    print(f"{scored.utterances} utterances, {scored.fresh} of them now: {rate:.1f} utterances/s")
-    return 0
+        rate = scored.fresh / scored.seconds
+        print(f"{scored.utterances} utterances, {scored.fresh} of them now: {rate:.1f} utterances/s")
+    return end.code
 
 
 if __name__ == "__main__":

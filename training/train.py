@@ -5,7 +5,8 @@ import logging
 import signal
 import sys
 
-from nes2net_hf.training import BrokenDataError, RecipeError, TrainingFailed, TrainingStopped, load_recipe, train
+from nes2net_hf.commands.common import ending
+from nes2net_hf.training import TrainingStopped, load_recipe, train
 
 
 def main() -> int:
@@ -16,19 +17,14 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.root=/data/asvspoof2019 epochs=2")
     options = parser.parse_intermixed_args()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    try:
-        recipe = load_recipe(options.config, options.overrides)
-        print(f"best model: {train(recipe, options.resume, options.push_to_hub)}")
-    except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (TrainingFailed, BrokenDataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except TrainingStopped as stopped:
-        print(stopped, file=sys.stderr)
-        return 130 if stopped.signal_number == signal.SIGINT else 0
-    return 0
+    with ending(error_word="error") as end:
+        try:
+            recipe = load_recipe(options.config, options.overrides)
+            print(f"best model: {train(recipe, options.resume, options.push_to_hub)}")
+        except TrainingStopped as stopped:
+            print(stopped, file=sys.stderr)
+            end.code = 130 if stopped.signal_number == signal.SIGINT else 0
+    return end.code
 
 
 if __name__ == "__main__":

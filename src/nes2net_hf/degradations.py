@@ -8,6 +8,7 @@ Noises and rooms are generated, always the same ones, and written as audio files
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import soxr
 from .audio import SAMPLING_RATE
 from .augmentation import Chain, Codec, Noise, Room, Speed
 from .augmentation.chain import Augmentation
+from .files import atomic_file
 
 SEED = 0
 CLEAN = "clean"
@@ -185,6 +187,8 @@ def _write_rooms(folder: Path, rt60: float) -> str:
 def _write(folder: Path, sounds: list[np.ndarray]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     for number, sound in enumerate(sounds, start=1):
-        with open(folder / f"{number}.wav", "wb") as file:
-            soundfile.write(file, sound, SAMPLING_RATE, format="WAV", subtype="FLOAT")
+        content = io.BytesIO()  # libsndfile does not say why it cannot write a file
+        soundfile.write(content, sound, SAMPLING_RATE, format="WAV", subtype="FLOAT")
+        with atomic_file(folder / f"{number}.wav", "wb") as file:
+            file.write(content.getbuffer())
     return str(folder)

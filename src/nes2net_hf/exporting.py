@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from .audio import SAMPLING_RATE, read_audio
 from .configuration_nes2net import Nes2NetConfig
-from .errors import ExportError
+from .errors import ExportError, OutputError
+from .files import atomic_folder
 from .loading import judges_frames, load_model
 from .onnx_model import GRAPH, OnnxModel, holds_only_a_graph
 
@@ -72,18 +73,16 @@ def export(
 
     Raises:
         ModelError: the model cannot be loaded.
+        OutputError, DiskError: `out` exists or cannot be written.
         ExportError: it cannot be exported, or the graph's scores are not PyTorch's; then nothing is written.
     """
     target = Path(out)
     _check_target(target, force)
-    network: Any
-    network, extractor = load_model(model, revision, torch.device("cpu"), "float32")
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.absolute().parent) as place:
-            fresh, whole = Path(place, "fresh"), Path(place, "float32")
-            folder = whole if int8 else fresh
-            for each in (fresh, whole):
-                each.mkdir()
+    with atomic_folder(target) as fresh:
+        network: Any
+        network, extractor = load_model(model, revision, torch.device("cpu"), "float32")
+        with tempfile.TemporaryDirectory(dir=fresh) as whole:
+            folder = Path(whole) if int8 else fresh
             opset = _write_graph(network, extractor.window_length, folder)
             inputs = list(_speech(network.config, extractor))
             axes = "(batch, frames, 2)" if judges_frames(network.config) else "(batch, 2)"
@@ -99,34 +98,29 @@ def export(
             report(f"checked   on speech of {lengths} samples, alone and in batches of {len(SPEECH)}:")
             report(f"          scores and logits of onnxruntime at most {exported.difference:.1e} from PyTorch's")
             if int8:
-                _quantise(whole, fresh)
+                _quantise(folder, fresh)
                 exported.size = _size(fresh)
                 exported.int8_difference = _largest_difference(network, fresh, inputs)
                 report(
                     f"int8      linear layers, {exported.size / 1e6:.1f} MB; scores and logits on the same speech at "
                     f"most {exported.int8_difference:.1e} from PyTorch's"
                 )
-            network.config.save_pretrained(fresh)
-            extractor.save_pretrained(fresh)
-            if target.exists():
-                target.rename(Path(place, "old"))
-            fresh.rename(target)
-    except OSError as error:
-        raise ExportError(f"{out} cannot be written ({error.strerror or error}).") from None
+        network.config.save_pretrained(fresh)
+        extractor.save_pretrained(fresh)
     report(f"written   {out}")
     return exported
 
 
 def _check_target(out: Path, force: bool) -> None:
     if out.exists() and not out.is_dir():
-        raise ExportError(f"{out} is a file: name a folder to write.")
+        raise OutputError(f"{out} is a file: name a folder to write.")
     if out.is_dir() and any(out.iterdir()):
         if not force:
-            raise ExportError(f"{out} exists: choose another folder, or replace it with --force.")
+            raise OutputError(f"{out} exists: choose another folder, or replace it with --force.")
         if not holds_only_a_graph(out):
-            raise ExportError(f"{out} holds no earlier export alone: --force replaces nothing else.")
+            raise OutputError(f"{out} holds no earlier export alone: --force replaces nothing else.")
     if not out.absolute().parent.is_dir():
-        raise ExportError(f"{out.parent} does not exist: make the folder first.")
+        raise OutputError(f"{out.parent} does not exist: make the folder first.")
 
 
 class _Graph(nn.Module):
@@ -189,6 +183,8 @@ def _quantise(source: Path, out: Path) -> None:
                 weight_type=QuantType.QInt8,
                 use_external_data_format=_size(source) > 4 * ONE_FILE,
             )
+        except OSError:
+            raise
         except Exception as error:
             raise ExportError(f"onnxruntime cannot quantise the graph ({_first_line(error)}).") from None
 

@@ -99,6 +99,29 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
+def atomic_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """
+    Several files of a folder, all of them or none: yields a hidden folder inside, whose files move up at the end. What
+    else is in the folder stays.
+
+    Raises:
+        OutputError: the files cannot be written there, or another process works there (see `claim`).
+        DiskError: the disk is full or failed.
+    """
+    with claim(folder, "workplace"), explained(folder):
+        place = Path(os.path.realpath(folder))
+        part = place / ".part"
+        _remove(part)
+        try:
+            part.mkdir()
+            yield part
+            for file in part.iterdir():
+                os.replace(file, place / file.name)
+        finally:
+            _remove(part)
+
+
+@contextmanager
 def claim(path: str | os.PathLike[str], kind: Literal["file", "folder", "workplace"] = "file") -> Iterator[None]:
     """
     The right of this process alone to write an output, checked before the work starts: its place must be there and

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .audio import SAMPLING_RATE, open_audio
+from .files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,8 @@ def plot_scores(results: Sequence[Result], source: Any, path: str | os.PathLike[
     panels[-1].set_xlim(0, results[0].duration)
     panels[-1].set_xlabel("time")
     panels[-1].xaxis.set_major_formatter(lambda seconds, _: _clock(seconds))
-    figure.savefig(path, format="png")
+    with atomic_file(path, "wb") as file:
+        figure.savefig(file, format="png")
 
 
 def plot_spectrograms(before: np.ndarray, after: np.ndarray, path: str | os.PathLike[str]) -> None:
@@ -65,7 +67,8 @@ def plot_spectrograms(before: np.ndarray, after: np.ndarray, path: str | os.Path
         panel.set_ylabel("Hz", color=INK, fontsize=9)
     panels[-1].set_xlabel("seconds")
     figure.colorbar(image, ax=panels, label="dB")
-    figure.savefig(path, format="png")
+    with atomic_file(path, "wb") as file:
+        figure.savefig(file, format="png")
 
 
 def envelope(blocks: Iterable[np.ndarray], bins: int = 3000) -> tuple[np.ndarray, np.ndarray, float]:
@@ -201,7 +204,8 @@ def plot_curves(metrics: Path, path: Path) -> None:
     losses.set_ylabel("loss")
     rates.set_ylabel("EER, %")
     rates.set_xlabel("epoch")
-    figure.savefig(path, format="png")
+    with atomic_file(path, "wb") as file:
+        figure.savefig(file, format="png")
 
 
 def plot_robustness(rows: Sequence[Measured], path: str | os.PathLike[str], title: str) -> None:
@@ -241,7 +245,8 @@ def plot_robustness(rows: Sequence[Measured], path: str | os.PathLike[str], titl
             panel.set_ylim(0, 1.12 * highest)
             panel.tick_params(axis="y", length=0)
         panels[0].set_ylabel("EER, %", color=INK, fontsize=9)
-    figure.savefig(path, format="png")
+    with atomic_file(path, "wb") as file:
+        figure.savefig(file, format="png")
 
 
 def _in_two_lines(groups: list[tuple[str, list[Measured]]]) -> list[list[tuple[str, list[Measured]]]]:

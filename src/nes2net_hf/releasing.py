@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from huggingface_hub import HfApi
 
 from . import __version__
 from .configuration_nes2net import Nes2NetConfig
-from .files import sha256_of
+from .errors import ModelError, OutputError
+from .files import atomic_folder, explained, sha256_of
 from .hub import why
 from .loading import fingerprint, judges_frames, load_model
 from .release_card import Evaluation, ReleaseError, write_card
@@ -110,30 +112,22 @@ class Tried:
     differences: dict[str, float]
 
 
-def write_release(release: Release, folder: Path) -> Tried:
+def write_release(release: Release, folder: Path, force: bool = False) -> Tried:
     """
     Writes the folder and tries it. A folder that fails is not left behind.
 
     Args:
-        folder: must not exist.
+        folder: must not exist, unless `force` says to replace it when the new one is whole.
 
     Raises:
         ReleaseError: something is missing, cannot be read, may not be sent, or scores otherwise than its source.
         ModelError: the source cannot be loaded.
+        OutputError, DiskError: the folder exists, or cannot be written.
     """
-    _refuse_what_exists(folder)
-    fresh = folder.with_name(folder.name + ".part")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    try:
+    with _written(folder, force) as fresh:
         expected = _gather(release, fresh)
         check_contents(fresh)
-        tried = _try(fresh, expected)
-        fresh.rename(folder)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    return tried
+        return _try(fresh, expected)
 
 
 def checksums(folder: Path) -> dict[str, tuple[int, str]]:
@@ -141,20 +135,25 @@ def checksums(folder: Path) -> dict[str, tuple[int, str]]:
     return {path.relative_to(folder).as_posix(): (path.stat().st_size, sha256_of(path)) for path in _files(folder)}
 
 
-def write_release_space(repo_id: str, folder: Path) -> None:
+def write_release_space(repo_id: str, folder: Path, force: bool = False) -> None:
     """
     Writes a Space that serves the page of `nes2net demo` for the released model.
 
     Raises:
-        ReleaseError: the folder exists.
+        OutputError, DiskError: the folder exists and `force` is not, or it cannot be written.
     """
-    _refuse_what_exists(folder)
-    write_space(folder, repo_id)
+    with _written(folder, force) as fresh:
+        write_space(fresh, repo_id)
 
 
-def _refuse_what_exists(folder: Path) -> None:
-    if folder.exists():
-        raise ReleaseError(f"{folder} exists: remove it, name another --out, or replace it with --force.")
+@contextmanager
+def _written(folder: Path, force: bool) -> Iterator[Path]:
+    if folder.exists() and not force:
+        raise OutputError(f"{folder} exists: remove it, name another --out, or replace it with --force.")
+    with explained(folder):
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as fresh:
+        yield fresh
 
 
 def push(folder: Path, repo_id: str, public: bool, *, space: bool = False) -> str:
@@ -214,14 +213,14 @@ def model_folder(source: Path) -> tuple[Path, Path | None]:
     The model's folder, and that of the run it comes from, if there is one.
 
     Raises:
-        ReleaseError: it is neither.
+        ModelError: it is neither.
     """
     if (source / "config.json").is_file():
         run = next((place for place in (source, source.parent) if (place / "recipe.yaml").is_file()), None)
         return source, run
     if (source / "best" / "config.json").is_file():
         return source / "best", source
-    raise ReleaseError(
+    raise ModelError(
         f"{source} is no run (it has no best/config.json) and no model's folder (no config.json): name one of these."
     )
 

@@ -26,12 +26,13 @@ import numpy as np
 import torch
 
 from . import __version__
-from .audio import SILENCE, AudioError
+from .audio import AudioError, holds_sound
 from .corpora.labels import LABEL_NAMES
 from .corpora.loading import open_rows
 from .corpora.utterances import read_utterance
 from .degradations import SEED, Condition, make_conditions, number_of
 from .errors import RobustnessError
+from .files import atomic_file, explained
 from .loading import choose_device, fingerprint, load_model
 from .metrics import Interval, bootstrap_eer
 from .modeling_nes2net import Nes2NetForAudioFrameClassification
@@ -79,7 +80,7 @@ class RobustnessRun:
         ModelError: the model cannot be loaded.
         CorpusError: the corpus cannot be opened.
         RobustnessError: it lacks a class, the folder holds scores of something else, or PyAV lacks a codec.
-        OSError: the folder cannot be written.
+        OutputError, DiskError: the folder cannot be written.
     """
 
     def __init__(
@@ -176,7 +177,7 @@ class RobustnessRun:
         """As strict with what a condition leaves as reading is with a recording."""
         if waveform.size < self.extractor.min_samples:
             raise AudioError(f"too short: {waveform.size} of {self.extractor.min_samples} samples are left.")
-        if np.abs(waveform).max() <= SILENCE:
+        if not holds_sound(waveform):
             raise AudioError("silent: nothing rises above -60 dBFS.")
         return waveform
 
@@ -314,7 +315,7 @@ class _Kept:
         """Takes a batch in, on the disk too; one of unreadable utterances only leaves nothing."""
         if scores or left_out:
             line = {"seconds": round(seconds, 4), "scores": scores, "left_out": left_out}
-            with open(self._path, "a", encoding="utf-8") as file:
+            with explained(self._path), open(self._path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             self._take(line)
 
@@ -337,6 +338,5 @@ def _claim(out: Path, what: dict[str, Any]) -> None:
                     "remove it, or name another --out."
                 )
     else:
-        fresh = label.with_name("what.json.new")
-        fresh.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
-        fresh.replace(label)
+        with atomic_file(label) as file:
+            file.write(json.dumps(what, indent=1) + "\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from accelerate import Accelerator
 from accelerate.utils import tqdm
 from torch.utils.data import Dataset
 
-from .audio import SAMPLING_RATE, SILENCE, AudioError, iter_windows
+from .audio import SAMPLING_RATE, AudioError, holds_sound, iter_windows
 from .corpora.loading import TableRows, open_rows
 from .corpora.shards import ShardedRows
 from .corpora.utterances import read_utterance
-from .errors import CorpusError
+from .errors import CorpusError, OutputError
 from .feature_extraction_nes2net import Nes2NetFeatureExtractor
+from .files import atomic_file, claim, explained
 from .loading import ModelError, fingerprint, load_model
 from .modeling_nes2net import Nes2NetForAudioFrameClassification
 from .training.batches import Broken, BrokenDataError, in_order
@@ -80,64 +82,87 @@ def score_corpus(
     Raises:
         ModelError: the model cannot be loaded, or judges frames and is asked for all windows.
         CorpusError: the corpus cannot be opened, or `OUT.parts` holds scores of something else.
+        OutputError, DiskError: `out` cannot be written, by us or at all, or cannot hold an utterance's id: in text
+            that is one line.
         BrokenDataError: utterances cannot be read; all others are scored and kept.
     """
     accelerator = Accelerator()
-    network, extractor = load_model(model, revision, accelerator.device, dtype)
-    weights = fingerprint(network, extractor)
-    of_frames = isinstance(network, Nes2NetForAudioFrameClassification)
-    if of_frames and all_windows:
-        raise ModelError(f"model {model} judges frames: its windows have no mean.")
-    if of_frames:
-        extractor.length_policy = "whole"  # every frame is wanted, not those of the first window
-    columns = ("utterance_id", "audio", "label")
-    rows = open_rows(corpus, split, root=root, columns_read=columns, **options)
-    parts = _Parts(out.with_name(out.name + ".parts"), accelerator.process_index)
-    what: dict[str, Any] = {
-        "model": model,
-        "revision": revision,
-        "weights": weights,
-        "dtype": dtype,
-        "corpus": corpus,
-        "root": str(root),
-        "split": split,
-        "rows": len(rows),
-        "all_windows": all_windows,
-        **{key: value for key, value in options.items() if value},
-    }
     if accelerator.is_main_process:
-        parts.begin(what)
-    accelerator.wait_for_everyone()
-    done = parts.read()
-    accelerator.wait_for_everyone()  # before anyone adds to the parts
+        with explained(out):
+            out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with claim(out) if accelerator.is_main_process else nullcontext():
+        network, extractor = load_model(model, revision, accelerator.device, dtype)
+        weights = fingerprint(network, extractor)
+        of_frames = isinstance(network, Nes2NetForAudioFrameClassification)
+        if of_frames and all_windows:
+            raise ModelError(f"model {model} judges frames: its windows have no mean.")
+        if of_frames:
+            extractor.length_policy = "whole"  # every frame is wanted, not those of the first window
+        columns = ("utterance_id", "audio", "label")
+        rows = open_rows(corpus, split, root=root, columns_read=columns, **options)
+        ids = _ids(rows, out) if accelerator.is_main_process else []
+        parts = _Parts(out.with_name(out.name + ".parts"), accelerator.process_index)
+        what: dict[str, Any] = {
+            "model": model,
+            "revision": revision,
+            "weights": weights,
+            "dtype": dtype,
+            "corpus": corpus,
+            "root": str(root),
+            "split": split,
+            "rows": len(rows),
+            "all_windows": all_windows,
+            **{key: value for key, value in options.items() if value},
+        }
+        if accelerator.is_main_process:
+            parts.begin(what)
+        accelerator.wait_for_everyone()
+        done = parts.read()
+        accelerator.wait_for_everyone()  # before anyone adds to the parts
 
-    started = time.monotonic()
-    utterances = _Utterances(rows, extractor, all_windows)
-    whole = extractor.length_policy == "whole"
-    batches = [batch for batch in _batches(rows, batch_size, whole) if not done.keys() >= set(batch)]
-    share = batches[accelerator.process_index :: accelerator.num_processes]
-    broken: list[str] = []
-    with parts.open() as file, torch.inference_mode():
-        loaded = in_order(utterances, share, utterances.collate, workers)
-        for batch in tqdm(loaded, total=len(share), unit="batch"):
-            if batch["items"]:
-                scores = _judge(network, batch, batch_size)
-                file.write("".join(map(_line, batch["items"], scores)))
-                file.flush()
-            broken += batch["broken"]
-    accelerator.wait_for_everyone()
-    done_now = parts.read()
-    if len(done_now) < len(rows):
-        named = "; ".join(reason.rstrip(".") for reason in broken[:3]) or "as the other processes say"
-        raise BrokenDataError(
-            f"{len(rows) - len(done_now)} of {len(rows)} utterances could not be read ({named}): mend them and run "
-            f"the same command again; the others are scored, in {parts.folder}."
-        )
-    if accelerator.is_main_process:
-        _write(out, [done_now[row] for row in range(len(rows))], of_frames, what)
-        parts.remove()
-    accelerator.wait_for_everyone()
-    return Scored(len(rows), len(rows) - len(done), time.monotonic() - started)
+        started = time.monotonic()
+        utterances = _Utterances(rows, extractor, all_windows)
+        whole = extractor.length_policy == "whole"
+        batches = [batch for batch in _batches(rows, batch_size, whole) if not done.keys() >= set(batch)]
+        share = batches[accelerator.process_index :: accelerator.num_processes]
+        broken: list[str] = []
+        with explained(parts.folder), parts.open() as file, torch.inference_mode():
+            loaded = in_order(utterances, share, utterances.collate, workers)
+            for batch in tqdm(loaded, total=len(share), unit="batch"):
+                if batch["items"]:
+                    scores = _judge(network, batch, batch_size)
+                    file.write("".join(map(_line, batch["items"], scores)))
+                    file.flush()
+                broken += batch["broken"]
+        accelerator.wait_for_everyone()
+        done_now = parts.read()
+        if len(done_now) < len(rows):
+            named = "; ".join(reason.rstrip(".") for reason in broken[:3]) or "as the other processes say"
+            raise BrokenDataError(
+                f"{len(rows) - len(done_now)} of {len(rows)} utterances could not be read ({named}): fix them and run "
+                f"the same command again; the others are scored, in {parts.folder}."
+            )
+        if accelerator.is_main_process:
+            _write(out, ids, [done_now[row] for row in range(len(rows))], of_frames, what)
+            parts.remove()
+        accelerator.wait_for_everyone()
+        return Scored(len(rows), len(rows) - len(done), time.monotonic() - started)
+
+
+def _ids(rows: TableRows | ShardedRows, out: Path) -> list[str]:
+    """Of all utterances, and all of them such as the file can hold."""
+    ids = rows.utterances()
+    for name in ids:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise OutputError(f"utterance {name!r} cannot be written to {out}: its id is not valid Unicode.") from None
+        if out.suffix != ".parquet" and name.splitlines() != [name]:
+            raise OutputError(
+                f"utterance {name!r} cannot be written to {out}: its id is more than a line of text, or none; name an "
+                "output that ends in .parquet."
+            )
+    return ids
 
 
 def _batches(rows: TableRows | ShardedRows, batch_size: int, whole: bool) -> list[list[int]]:
@@ -149,10 +174,9 @@ def _batches(rows: TableRows | ShardedRows, batch_size: int, whole: bool) -> lis
 
 @dataclass(frozen=True)
 class _Item:
-    """An utterance in a batch: its row, its name, its seconds, and how many windows of the batch are its own."""
+    """An utterance in a batch: its row, its seconds, and how many windows of the batch are its own."""
 
     row: int
-    name: str
     duration: float
     windows: int
 
@@ -161,7 +185,6 @@ class _Item:
 class _Scores:
     """Of one utterance."""
 
-    name: str
     score: float
     duration: float
     frames: list[float]
@@ -179,13 +202,13 @@ def _judge(network: Any, batch: dict[str, Any], batch_size: int) -> list[list[li
 
 
 def _line(item: _Item, windows: list[list[float]]) -> str:
-    """`row score duration frames name`; frames of the utterance's own sound, not of what it was filled up with."""
+    """`row score duration frames`; frames of the utterance's own sound, not of what it was filled up with."""
     if len(windows[0]) == 1:
         score, frames = float(np.mean(windows)), "-"
     else:
         own = windows[0][: max(1, round(item.duration / FRAME_SECONDS))]
         score, frames = min(own), ",".join(f"{score:.6g}" for score in own)
-    return f"{item.row} {score:.9g} {item.duration:.6g} {frames} {item.name}\n"
+    return f"{item.row} {score:.9g} {item.duration:.6g} {frames}\n"
 
 
 class _Utterances(Dataset):
@@ -197,23 +220,20 @@ class _Utterances(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Any:
         row = self.rows[key[1]]
         try:
-            return key[1], row["utterance_id"], read_utterance(row)
+            return key[1], read_utterance(row)
         except (AudioError, CorpusError) as error:
-            return key[1], row["utterance_id"], Broken(error)
+            return key[1], Broken(error)
 
     def collate(self, items: list[Any]) -> dict[str, Any]:
         """`items` that could be read, `input_values` (B, S) and `attention_mask` (B, S) of their windows; `broken`."""
-        batch: dict[str, Any] = {
-            "items": [],
-            "broken": [str(item[2]) for item in items if isinstance(item[2], Broken)],
-        }
+        batch: dict[str, Any] = {"items": [], "broken": []}
         windows: list[np.ndarray] = []
-        for row, name, waveform in items:
+        for row, waveform in items:
             if isinstance(waveform, Broken):
                 batch["broken"].append(str(waveform))
             else:
                 its_windows = self._windows(waveform)
-                batch["items"].append(_Item(row, name, waveform.size / SAMPLING_RATE, len(its_windows)))
+                batch["items"].append(_Item(row, waveform.size / SAMPLING_RATE, len(its_windows)))
                 windows += its_windows
         if windows:
             rate = self.extractor.sampling_rate
@@ -224,7 +244,7 @@ class _Utterances(Dataset):
         if not self.all_windows:
             return [waveform]
         cut = [block[0] for _, block in iter_windows([waveform[None]], self.extractor.window_length)]
-        return [window for window in cut if np.abs(window).max() > SILENCE] or cut
+        return [window for window in cut if holds_sound(window)] or cut
 
 
 class _Parts:
@@ -235,24 +255,27 @@ class _Parts:
 
     def begin(self, what: dict[str, Any]) -> None:
         """Makes the folder, or sees that it is of the same work."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         label = self.folder / "what.json"
         text = json.dumps(what, indent=1)
-        if label.exists() and label.read_text(encoding="utf-8") != text:
+        if not label.exists():
+            with atomic_file(label) as file:
+                file.write(text)
+        elif label.read_text(encoding="utf-8") != text:
             raise CorpusError(
                 f"{self.folder} holds scores of another model or corpus: remove it, or name another out."
             )
-        label.write_text(text, encoding="utf-8")
 
     def read(self) -> dict[int, _Scores]:
-        """Row → its scores; of whole lines only."""
+        """Row → its scores; of whole lines only. In those of version 0.1.0 the utterance's id follows, as it is."""
         scores = {}
         for path in sorted(self.folder.glob("*.txt")):
-            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):
-                    row, score, duration, frames, name = line.rstrip("\n").split(" ", 4)
+            for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+                with suppress(ValueError):  # what follows a line break in an id
+                    row, score, duration, frames = line.split(" ")[:4]
                     its_frames = [] if frames == "-" else [float(frame) for frame in frames.split(",")]
-                    scores[int(row)] = _Scores(name, float(score), float(duration), its_frames)
+                    scores[int(row)] = _Scores(float(score), float(duration), its_frames)
         return scores
 
     def open(self) -> Any:
@@ -263,17 +286,16 @@ class _Parts:
         shutil.rmtree(self.folder)
 
 
-def _write(out: Path, scores: list[_Scores], of_frames: bool, what: dict[str, Any]) -> None:
-    fresh = out.with_name(out.name + ".new")
-    if out.suffix == ".parquet":
-        columns = {
-            "utterance_id": [one.name for one in scores],
-            "score": [one.score for one in scores],
-            "duration": [one.duration for one in scores],
-        }
-        if of_frames:
-            columns["frame_scores"] = [one.frames for one in scores]
-        pq.write_table(pa.table(columns).replace_schema_metadata({"scored": json.dumps(what)}), fresh)
-    else:
-        fresh.write_text("".join(f"{one.name} {one.score:.9g}\n" for one in scores), encoding="utf-8")
-    fresh.replace(out)
+def _write(out: Path, ids: list[str], scores: list[_Scores], of_frames: bool, what: dict[str, Any]) -> None:
+    with atomic_file(out, "wb") as file:
+        if out.suffix == ".parquet":
+            columns: dict[str, list[Any]] = {
+                "utterance_id": ids,
+                "score": [one.score for one in scores],
+                "duration": [one.duration for one in scores],
+            }
+            if of_frames:
+                columns["frame_scores"] = [one.frames for one in scores]
+            pq.write_table(pa.table(columns).replace_schema_metadata({"scored": json.dumps(what)}), file)
+        else:
+            file.write("".join(f"{name} {one.score:.9g}\n" for name, one in zip(ids, scores, strict=True)).encode())

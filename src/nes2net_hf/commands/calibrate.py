@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .common import UsageError, as_utf8, be_quiet, need_extra, say, wanted
+from ..files import atomic_file, atomic_folder, claim
+from .common import UsageError, as_utf8, be_quiet, ending, wanted
 
 if TYPE_CHECKING:
     from ..calibration import Calibration
@@ -35,22 +36,19 @@ class CalibrateOptions:
     batch_size: int
 
 
+@offering("split", "where")
 def run_calibrate(options: CalibrateOptions) -> int:
     """Scores where that was not done, fits, says what it brings, and stores it; returns the exit code."""
-    try:
-        from .. import evaluation as ev
-        from ..calibration import CalibrationError, fit_calibration
-        from ..errors import CorpusError
-        from ..loading import ModelError
-        from ..metrics import equal_error_rate
-        from ..training.batches import BrokenDataError
-    except ImportError as error:
-        return need_extra(error, "eval")
     be_quiet()
     as_utf8(sys.stdout)
-    try:
+    interrupted = "Interrupted: what is scored is kept, and the same command goes on."
+    with ExitStack() as stack, ending(interrupted, extra="eval") as end:
+        from .. import evaluation as ev
+        from ..calibration import fit_calibration
+        from ..metrics import equal_error_rate
+
         where = wanted(options.where)
-        target = _target(options)
+        target = _target(options, stack)
         path = options.scores or Path(f"{Path(options.model).name}-{options.corpus}-calibration.parquet")
         _score(options, path, where)
         keys = ev.keys_of_corpus(options.corpus, options.split, root=options.root, where=where)
@@ -81,32 +79,22 @@ def run_calibrate(options: CalibrateOptions) -> int:
             f"{before:.4f} bits before, {after:.4f} after; the least possible is {lowest:.4f}"
         )
         print(f"stored in {target / 'config.json'}; its threshold is {fitted.score(0.0):.6g}, where the ratio is 0")
-        return 0
-    except UsageError as error:
-        say(f"Error: {error}")
-        return 2
-    except (ev.EvaluationError, CalibrationError, CorpusError, ModelError, BrokenDataError) as error:
-        say(f"Error: {error}")
-        return 1
-    except OSError as error:
-        say(f"Error: {error.strerror or error} while writing {error.filename or options.model}.")
-        return 1
-    except KeyboardInterrupt:
-        say("Interrupted: what is scored is kept, and the same command goes on.")
-        return 130
+    return end.code
 
 
-def _target(options: CalibrateOptions) -> Path:
-    """The folder whose configuration is to hold the calibration."""
+def _target(options: CalibrateOptions, stack: ExitStack) -> Path:
+    """The folder whose configuration is to hold the calibration, claimed."""
     if options.out is not None:
         if options.out.exists():
             raise UsageError(f"--out {options.out} exists: name a folder to be made.")
+        stack.enter_context(claim(options.out, "folder"))
         return options.out
     folder = Path(options.model)
     if not (folder / "config.json").is_file():
         raise UsageError(
             f"{options.model} is no folder on the disk: name one to write the calibrated model to, by --out."
         )
+    stack.enter_context(claim(folder / "config.json"))
     return folder
 
 
@@ -180,20 +168,25 @@ def _unseen(trials: Trials, prior: float) -> tuple[float, float, float, str]:
 
 
 def _store(options: CalibrateOptions, target: Path, calibration: Calibration) -> None:
-    if options.out is not None:
-        import torch
+    if options.out is None:
+        _store_in(target / "config.json", calibration)
+        return
+    import torch
 
-        from ..loading import load_model
+    from ..loading import load_model
 
-        network, extractor = load_model(options.model, options.revision, torch.device("cpu"), "float32")
-        network.save_pretrained(target)
-        extractor.save_pretrained(target)
-    path = target / "config.json"
+    network, extractor = load_model(options.model, options.revision, torch.device("cpu"), "float32")
+    with atomic_folder(target) as folder:
+        network.save_pretrained(folder)
+        extractor.save_pretrained(folder)
+        _store_in(folder / "config.json", calibration)
+
+
+def _store_in(path: Path, calibration: Calibration) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     config |= {"calibration": calibration.to_dict(), "threshold": calibration.score(0.0)}
-    beside = path.with_name("config.json.new")
-    beside.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    with atomic_file(path) as file:
+        file.write(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 @dataclass
@@ -209,15 +202,11 @@ class FuseOptions:
     out: Path | None
 
 
+@offering("keys", "benchmark", "split")
 def run_fuse(options: FuseOptions) -> int:
     """Fits weights, or applies them; returns the exit code."""
-    try:
-        from .. import evaluation as ev
-        from ..calibration import CalibrationError
-    except ImportError as error:
-        return need_extra(error, "eval")
     as_utf8(sys.stdout)
-    try:
+    with ending(extra="eval") as end:
         if len(options.scores) < 2:
             raise UsageError("a fusion needs the scores of two systems or more.")
         if (options.keys is None) == (options.apply is None):
@@ -226,21 +215,12 @@ def run_fuse(options: FuseOptions) -> int:
             raise UsageError(
                 "name what to write by --out: the weights (JSON), or with --apply the fused scores (text)."
             )
-        if options.apply is not None:
-            return _apply(options)
-        return _fit(options)
-    except UsageError as error:
-        say(f"Error: {error}")
-        return 2
-    except (ev.EvaluationError, CalibrationError) as error:
-        say(f"Error: {error}")
-        return 1
-    except OSError as error:
-        say(f"Error: {error.strerror or error}: {error.filename or options.out}.")
-        return 1
+        with claim(options.out):
+            (_fit if options.apply is None else _apply)(options)
+    return end.code
 
 
-def _fit(options: FuseOptions) -> int:
+def _fit(options: FuseOptions) -> None:
     from .. import evaluation as ev
     from ..calibration import fit_fusion
     from ..metrics import cllr, equal_error_rate
@@ -259,17 +239,17 @@ def _fit(options: FuseOptions) -> int:
         "n_bonafide": bonafide.shape[1],
         "n_spoof": spoof.shape[1],
     }
-    options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with atomic_file(options.out) as file:
+        file.write(json.dumps(content, indent=1) + "\n")
     for path, weight, system in zip(options.scores, weights, systems, strict=True):
         print(f"{path}: weight {weight:.6g}, EER {100 * equal_error_rate(*system.by_class).eer:.2f} %")
     print(
         f"fused, on the trials of the fit: EER {100 * equal_error_rate(*fused).eer:.2f} %, Cllr {cllr(*fused):.4f} "
         f"bits; weights in {options.out}"
     )
-    return 0
 
 
-def _apply(options: FuseOptions) -> int:
+def _apply(options: FuseOptions) -> None:
     from .. import evaluation as ev
 
     assert options.apply is not None and options.out is not None
@@ -300,6 +280,6 @@ def _apply(options: FuseOptions) -> int:
         fused += weight * file.scores[[place[name] for name in ids]]
     assert ids is not None
     lines = "".join(f"{name} {score:.9g}\n" for name, score in zip(ids, fused, strict=True))
-    options.out.write_text(lines, encoding="utf-8")
+    with atomic_file(options.out) as target:
+        target.write(lines)
     print(f"{options.out}: {len(ids)} fused scores, as log-likelihood ratios")
-    return 0

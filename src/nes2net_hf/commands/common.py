@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub.utils import logging as hub_logging
@@ -12,7 +14,8 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from transformers.utils import logging as transformers_logging
 
-from ..errors import UsageError
+from ..errors import Nes2NetError, UsageError
+from ..files import explained
 
 
 def say(sentence: str) -> None:
@@ -26,9 +29,9 @@ def be_quiet() -> None:
     hub_logging.set_verbosity_error()
 
 
-def as_utf8(stream: Any) -> None:
+def as_utf8(stream: Any, errors: str = "backslashreplace") -> None:
     if hasattr(stream, "reconfigure"):
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
+        stream.reconfigure(encoding="utf-8", errors=errors, newline="")
 
 
 def pairs(option: str, values: list[str]) -> dict[str, str] | None:
@@ -52,14 +55,54 @@ def wanted(values: list[str]) -> dict[str, list[str]]:
     return rows
 
 
-def need_extra(error: ImportError, extra: str) -> int:
-    """Says what to install; the exit code."""
-    say(f"Error: {error.name} is not installed: pip install 'nes2net_hf[{extra}]'.")
-    return 2
+@dataclass
+class Ending:
+    """How a command ends."""
+
+    code: int = 0
 
 
-def need_train(error: ImportError) -> int:
-    return need_extra(error, "train")
+@contextmanager
+def ending(
+    interrupted: str | Callable[[], str] = "Interrupted.", *, extra: str | None = None, error_word: str = "Error"
+) -> Iterator[Ending]:
+    """
+    Whatever ends a command early becomes a sentence on standard error and an exit code: of our errors their own, 1 of
+    any other that the operating system has, 2 where an extra is not installed, 130 after Ctrl-C. All commands and the
+    scripts of `training/` end so.
+
+    Args:
+        interrupted: what Ctrl-C says.
+        extra: the extra whose packages the command needs.
+        error_word: that a sentence begins with.
+    """
+    end = Ending()
+    try:
+        yield end
+        with explained("standard output"):
+            sys.stdout.flush()  # a full disk is found here, and not after we have said that all is well
+    except Nes2NetError as error:
+        say(f"{error_word}: {error}")
+        end.code = error.exit_code
+    except ModuleNotFoundError as error:
+        if extra is None:
+            raise
+        say(f"{error_word}: {error.name} is not installed: pip install 'nes2net_hf[{extra}]'.")
+        end.code = 2
+    except BrokenPipeError:  # the reader went away, as `head` does; nothing is wrong
+        end.code = 1
+    except OSError as error:
+        reason = (error.strerror or str(error) or type(error).__name__).rstrip(".")
+        say(f"{error_word}: {error.filename or 'the output'}: {reason}.")
+        end.code = 1
+    except KeyboardInterrupt:
+        say(interrupted if isinstance(interrupted, str) else interrupted())
+        end.code = 130
+    try:
+        sys.stdout.flush()
+    except OSError:  # what it still holds goes nowhere; Python would try again at its end and complain
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from .common import UsageError, as_utf8, be_quiet, say
+from ..files import claim
+from .common import UsageError, as_utf8, be_quiet, ending
 
 
 @dataclass
@@ -28,12 +30,14 @@ class ConvertOptions:
 
 def run_convert(options: ConvertOptions) -> int:
     """Converts and says what was found; returns the exit code."""
-    from ..conversion import ConversionError, convert, to_official
-
     be_quiet()
     as_utf8(sys.stdout)
-    try:
+    with ExitStack() as stack, ending("Interrupted: nothing was written.") as end:
+        from ..conversion import convert, to_official
+
         _check_conversion(options)
+        if options.out is not None and not options.dry_run:
+            stack.enter_context(claim(options.out, "file" if options.back else "folder"))
         if options.back:
             assert options.out is not None
             to_official(options.source, options.out, original=options.original, force=options.force, report=print)
@@ -49,16 +53,7 @@ def run_convert(options: ConvertOptions) -> int:
                 verify=options.verify,
                 report=print,
             )
-        return 0
-    except UsageError as error:
-        say(f"Error: {error}")
-        return 2
-    except ConversionError as error:
-        say(f"Error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("Interrupted: nothing was written.")
-        return 130
+    return end.code
 
 
 def _check_conversion(options: ConvertOptions) -> None:

@@ -6,34 +6,29 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .common import UsageError, as_utf8, counting, need_train, pairs, say
+from ..errors import offering
+from .common import as_utf8, counting, ending, pairs
 
 
+@offering("split", "columns", "label_map")
 def run_corpus_check(
-    name: str, root: Path, split: str | None, columns: list[str], labels: list[str], full: bool
+    name: str, root: str, split: str | None, columns: list[str], labels: list[str], full: bool
 ) -> int:
     """Checks a corpus and says what was found; returns the exit code."""
-    try:
-        from ..corpora.checking import check_corpus, report_check
-        from ..errors import CorpusError
-    except ImportError as error:
-        return need_train(error)
     as_utf8(sys.stdout)
-    is_whole = True
-    try:
+    with ending(extra="train") as end:
+        from datasets.utils.logging import disable_progress_bar
+
+        from ..corpora.checking import check_corpus, report_check
+
+        disable_progress_bar()
         maps = pairs("--column", columns), pairs("--label", labels)
         with counting("files looked at") as count:
             for checked in check_corpus(name, root, split, full, count, *maps):
-                is_whole &= checked.is_whole
+                end.code |= not checked.is_whole
                 for line in report_check(name, checked):
                     print(line, flush=True)
-        return 0 if is_whole else 1
-    except (CorpusError, UsageError) as error:
-        say(f"Error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        say("Interrupted.")
-        return 130
+    return end.code
 
 
 @dataclass
@@ -53,17 +48,15 @@ class ShardOptions:
     form: str
 
 
+@offering("split", "columns", "label_map", "allow_missing")
 def run_corpus_shard(options: ShardOptions) -> int:
     """Writes shards, and pushes them where asked; returns the exit code."""
-    try:
-        from ..corpora.sharding import push_shards, shard_corpus
-        from ..errors import CorpusError
-    except ImportError as error:
-        return need_train(error)
-    from datasets.utils.logging import disable_progress_bar
+    with ending("Interrupted: finished shards are kept, and the same command makes the rest.", extra="train") as end:
+        from datasets.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
-    try:
+        from ..corpora.sharding import push_shards, shard_corpus
+
+        disable_progress_bar()
         columns, label_map = pairs("--column", options.columns), pairs("--label", options.labels)
         with counting("utterances in shards") as count:
             shards = shard_corpus(
@@ -82,17 +75,4 @@ def run_corpus_shard(options: ShardOptions) -> int:
         print(f"{options.out}: {len(shards)} shards, {sum(shard.stat().st_size for shard in shards) / 1e9:.2f} GB")
         if options.push:
             print(f"pushed: {push_shards(options.out, options.push)}")
-        return 0
-    except UsageError as error:
-        say(f"Error: {error}")
-        return 2
-    except CorpusError as error:
-        say(f"Error: {error}")
-        return 1
-    except OSError as error:
-        place = error.filename or options.out
-        say(f"Error: {error.strerror or error} while writing {place}; finished shards are kept.")
-        return 1
-    except KeyboardInterrupt:
-        say("Interrupted: finished shards are kept, and the same command makes the rest.")
-        return 130
+    return end.code

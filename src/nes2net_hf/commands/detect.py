@@ -12,10 +12,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..detection import DetectionError, Detector, Result, list_recordings
-from ..loading import ModelError
-from ..reports import CsvWriter, JsonLinesWriter, OutputError, TableWriter, Writer, clock, finished_files
-from .common import UsageError, as_utf8, be_quiet, need_matplotlib, say
+from ..detection import ALL_TRACKS, Detector, Result, list_recordings
+from ..files import claim, explained
+from ..reports import CsvWriter, JsonLinesWriter, RowFile, TableWriter, Writer, clock, finished_files
+from .common import UsageError, as_utf8, be_quiet, ending, need_matplotlib, say
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 
@@ -33,6 +33,7 @@ class DetectOptions:
     prior: float | None
     costs: tuple[float, float] | None
     channels: str
+    track: str | None
     hop: float | None
     batch_size: int
     device: str | None
@@ -49,8 +50,13 @@ def run_detect(options: DetectOptions) -> int:
     be_quiet()
     judged = failed = 0
     drawn: list[Result] = []
-    try:
+    with (
+        ExitStack() as stack,
+        ending(lambda: f"Interrupted: {judged} judged, {failed} could not be.") as end,
+    ):
         form = _check(options)
+        for out in filter(None, (options.output, options.plot)):
+            stack.enter_context(claim(out))
         recordings = list(list_recordings(_sources(options)))
         if options.plot is not None:
             _check_plot(options, recordings)
@@ -62,17 +68,19 @@ def run_detect(options: DetectOptions) -> int:
             batch_size=options.batch_size,
             hop=options.hop,
             channels=options.channels,
+            track=options.track,
             threshold=options.threshold,
             prior=options.prior,
             costs=options.costs,
             backend=options.backend,
         )
-        with ExitStack() as stack:
+        with explained(options.output or "standard output"), ExitStack() as written:
             if options.resume and options.output is not None and options.output.exists():
-                done = finished_files(options.output, form, detector.model_name, detector.threshold, options.channels)
+                several = options.channels == "each" or detector.track == ALL_TRACKS
+                done = finished_files(options.output, form, detector.model_name, detector.threshold, several)
                 recordings = [recording for recording in recordings if recording not in done]
-            progress = stack.enter_context(_progress(len(recordings)))
-            writer = _writer(options, form, progress, stack)
+            progress = written.enter_context(_progress(len(recordings)))
+            writer = _writer(options, form, progress, written)
             for result in detector.stream(recordings, progress.judged):
                 judged, failed = judged + (result.error is None), failed + (result.error is not None)
                 writer.write(result)
@@ -81,24 +89,11 @@ def run_detect(options: DetectOptions) -> int:
         if options.plot is not None and any(result.error is None for result in drawn):
             from ..plotting import plot_scores
 
-            plot_scores(drawn, recordings[0], options.plot, detector.channels)
+            plot_scores(drawn, recordings[0], options.plot, detector.channels, drawn[0].track)
         if options.output is not None:
             say(f"{judged} judged, {failed} could not be: {options.output}")
-        return 1 if failed else 0
-    except (UsageError, ModelError, OutputError) as error:
-        say(f"Error: {error}")
-        return 2
-    except DetectionError as error:
-        say(f"Error: {error}")
-        return 1
-    except BrokenPipeError:
-        raise  # the reader of our output has left; nothing is wrong
-    except OSError as error:
-        say(f"Error: {error.strerror or error} while writing {error.filename or options.output or 'the results'}.")
-        return 1
-    except KeyboardInterrupt:
-        say(f"Interrupted: {judged} judged, {failed} could not be.")
-        return 130
+        end.code = 1 if failed else 0
+    return end.code
 
 
 def _check(options: DetectOptions) -> str:
@@ -111,8 +106,6 @@ def _check(options: DetectOptions) -> str:
         return options.form or ("table" if sys.stdout.isatty() else "jsonl")
     if options.form == "table":
         raise UsageError("--format table is for the terminal: write --output as jsonl or csv.")
-    if options.output.is_dir() or not options.output.absolute().parent.is_dir():
-        raise UsageError(f"--output {options.output} cannot be written: name a file in an existing folder.")
     if options.output.exists() and options.output.stat().st_size and not options.resume:
         raise UsageError(f"--output {options.output} exists: take it up with --resume, or name another file.")
     return options.form or ("csv" if options.output.suffix.lower() == ".csv" else "jsonl")
@@ -127,7 +120,7 @@ def _sources(options: DetectOptions) -> list[str]:
             raise UsageError(f"--list {options.list_file} cannot be read: {error.strerror}.") from None
         except UnicodeDecodeError:
             raise UsageError(f"--list {options.list_file} is not a text file in UTF-8.") from None
-        named = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        named = [line.strip() for line in lines if line.strip()]
         if not named:
             raise UsageError(f"--list {options.list_file} names no recording.")
         sources += named
@@ -139,6 +132,8 @@ def _sources(options: DetectOptions) -> list[str]:
 def _check_plot(options: DetectOptions, recordings: list[Any]) -> None:
     if len(recordings) != 1 or recordings[0] == "-":
         raise UsageError(f"--plot draws exactly one audio file, got {len(recordings)} recordings or standard input.")
+    if options.track == ALL_TRACKS:
+        raise UsageError("--plot draws one audio track: choose it with --track N.")
     if options.resume:
         raise UsageError("--plot needs the file judged anew: leave --resume away.")
     need_matplotlib()
@@ -149,14 +144,10 @@ def _writer(options: DetectOptions, form: str, progress: _Progress, stack: ExitS
         return TableWriter(progress.console())
     make = CsvWriter if form == "csv" else JsonLinesWriter
     if options.output is None:
-        as_utf8(sys.stdout)
+        as_utf8(sys.stdout, "surrogateescape" if form == "csv" else "backslashreplace")
         return make(sys.stdout)
-    try:
-        fresh = not options.output.exists() or not options.output.stat().st_size
-        file = open(options.output, "a", encoding="utf-8", errors="backslashreplace", newline="")  # noqa: SIM115
-    except OSError as error:
-        raise OutputError(f"--output {options.output} cannot be written: {error.strerror}.") from None
-    return make(stack.enter_context(file), fresh)
+    fresh = not options.output.exists() or not options.output.stat().st_size
+    return make(stack.enter_context(RowFile(options.output)), fresh)
 
 
 class _Progress:

@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from .common import UsageError, as_utf8, be_quiet, need_extra, need_matplotlib, say, wanted
+from ..files import atomic_files, claim
+from .common import UsageError, as_utf8, be_quiet, ending, need_matplotlib, say, wanted
 
 if TYPE_CHECKING:
     from ..evaluation import Evaluation, Keys, Trials
@@ -48,23 +50,20 @@ class EvaluateOptions:
     all_windows: bool
 
 
+@offering("keys", "benchmark", "split", "condition", "where")
 def run_evaluate(options: EvaluateOptions) -> int:
     """Evaluates, prints and reports; returns the exit code."""
-    try:
-        from .. import evaluation as ev
-        from ..errors import CorpusError
-        from ..loading import ModelError
-        from ..metrics import ASVSPOOF5_COSTS, DetectionCosts
-        from ..training.batches import BrokenDataError
-    except ImportError as error:
-        return need_extra(error, "eval")
     be_quiet()
     as_utf8(sys.stdout)
-    try:
+    interrupted = "Interrupted" + (": what is scored is kept, and the same command goes on." if options.model else ".")
+    with ExitStack() as stack, ending(interrupted, extra="eval") as end:
+        from .. import evaluation as ev
+        from ..metrics import ASVSPOOF5_COSTS, DetectionCosts
+
         _check(options)
         if options.report is not None:
             need_matplotlib("--report")
-            options.report.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(claim(options.report, "workplace"))
         try:
             costs = DetectionCosts(*options.costs) if options.costs else ASVSPOOF5_COSTS
         except ValueError as error:
@@ -100,12 +99,13 @@ def run_evaluate(options: EvaluateOptions) -> int:
         if options.report is not None:
             from ..evaluation.plots import draw
 
-            plots = draw(options.report, names, systems, evaluations)
             sources = [*options.scores, *filter(None, (options.keys, options.asv_scores))]
             source = ev.provenance(shlex.join(["nes2net", *sys.argv[1:]]), sources)
-            ev.write_report(options.report, evaluations, differences, plots, source)
             text = json.dumps(figures, indent=1, ensure_ascii=False)
-            (options.report / "figures.json").write_text(text + "\n", encoding="utf-8")
+            with atomic_files(options.report) as folder:
+                plots = draw(folder, names, systems, evaluations)
+                ev.write_report(folder, evaluations, differences, plots, source)
+                (folder / "figures.json").write_text(text + "\n", encoding="utf-8")
         if options.as_json:
             print(json.dumps(figures[0] if len(figures) == 1 else figures, ensure_ascii=False))
         else:
@@ -115,19 +115,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
                 say(f"Warning: {evaluation.name}: {warning}.")
         if options.report is not None:
             say(f"report: {options.report / 'report.html'}")
-        return 0
-    except UsageError as error:
-        say(f"Error: {error}")
-        return 2
-    except (ev.EvaluationError, CorpusError, ModelError, BrokenDataError) as error:
-        say(f"Error: {error}")
-        return 1
-    except OSError as error:
-        say(f"Error: {error.strerror or error} while writing {error.filename or options.report or 'the results'}.")
-        return 1
-    except KeyboardInterrupt:
-        say("Interrupted" + (": what is scored is kept, and the same command goes on." if options.model else "."))
-        return 130
+    return end.code
 
 
 def _check(options: EvaluateOptions) -> None:

@@ -6,8 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..loading import ModelError
-from .common import UsageError, as_utf8, be_quiet, say
+from .common import UsageError, as_utf8, be_quiet, ending
 
 
 @dataclass
@@ -23,11 +22,11 @@ class ExportOptions:
 
 def run_export(options: ExportOptions) -> int:
     """Exports and says what was measured; returns the exit code."""
-    from ..exporting import ExportError, export
-
     be_quiet()
     as_utf8(sys.stdout)
-    try:
+    with ending("Interrupted: nothing was written.") as end:
+        from ..exporting import export
+
         _need_onnx()
         export(
             options.model,
@@ -37,16 +36,7 @@ def run_export(options: ExportOptions) -> int:
             force=options.force,
             report=print,
         )
-        return 0
-    except UsageError as error:
-        say(f"Error: {error}")
-        return 2
-    except (ExportError, ModelError) as error:
-        say(f"Error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("Interrupted: nothing was written.")
-        return 130
+    return end.code
 
 
 def _need_onnx() -> None:

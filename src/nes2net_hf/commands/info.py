@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..cards import variant_title
-from ..info import SAMPLES, InfoError, describe
-from ..loading import ModelError
-from .common import as_utf8, be_quiet, say
+from ..info import SAMPLES, describe
+from .common import as_utf8, be_quiet, ending
 
 _LABEL, _WIDTH = 12, 120  # columns
 
@@ -20,23 +19,13 @@ def run_info(model: str | None, revision: str | None, as_json: bool) -> int:
     """Says what a model is; returns the exit code."""
     be_quiet()
     as_utf8(sys.stdout)
-    try:
+    with ending() as end:
         info = describe(model, revision)
         if as_json:
             print(json.dumps(info, ensure_ascii=False, default=str))  # YAML has dates
         else:
             print("\n".join(_lines(info)))
-        return 0
-    except (ModelError, InfoError) as error:
-        say(f"Error: {error}")
-        return 2
-    except BrokenPipeError:
-        raise  # the reader of our output has left; nothing is wrong
-    except OSError as error:
-        say(f"Error: {error.filename or model} cannot be read: {error.strerror or error}.")
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return end.code
 
 
 def _lines(info: dict[str, Any]) -> Iterator[str]:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ..loading import ModelError
-from .common import UsageError, as_utf8, be_quiet, say
+from .common import UsageError, as_utf8, be_quiet, ending
 
 
 @dataclass
@@ -40,12 +35,12 @@ class ReleaseOptions:
 
 def run_release(options: ReleaseOptions) -> int:
     """Writes, tries and sends; returns the exit code."""
-    from ..release_card import ReleaseError
-    from ..releasing import Release, checksums, push, write_release, write_release_space
-
     be_quiet()
     as_utf8(sys.stdout)
-    try:
+    interrupted = "Interrupted: the same command does it again, and large files that were sent are not sent twice."
+    with ending(interrupted) as end:
+        from ..releasing import Release, checksums, push, write_release, write_release_space
+
         _check(options)
         release = Release(
             source=options.source,
@@ -62,9 +57,9 @@ def run_release(options: ReleaseOptions) -> int:
             name = options.repo_id.partition("/")[2]
             folder = options.out or (Path(name) if options.dry_run else Path(scratch, name))
             space = folder.with_name(folder.name + "-space")
-            tried = _replacing(folder, options.force, Path(scratch, "fresh"), partial(write_release, release))
+            tried = write_release(release, folder, options.force)
             if options.space:
-                _replacing(space, options.force, Path(scratch, "fresh"), partial(write_release_space, options.repo_id))
+                write_release_space(options.repo_id, space, options.force)
             for sample, score in tried.scores.items():
                 print(f"{sample}: {score:.6f}, difference from the source {tried.differences[sample]:.1e}")
             for file, (size, digest) in checksums(folder).items():
@@ -78,29 +73,7 @@ def run_release(options: ReleaseOptions) -> int:
                 print(push(folder, options.repo_id, options.public))
                 if options.space:
                     print(push(space, options.repo_id, options.public, space=True))
-        return 0
-    except UsageError as error:
-        say(f"Error: {error}")
-        return 2
-    except (ReleaseError, ModelError) as error:
-        say(f"Error: {error}")
-        return 1
-    except OSError as error:
-        say(f"Error: {error.strerror or error} while writing {error.filename or options.out or 'the release'}.")
-        return 1
-    except KeyboardInterrupt:
-        say("Interrupted: the same command does it again, and large files that were sent are not sent twice.")
-        return 130
-
-
-def _replacing(folder: Path, force: bool, fresh: Path, write: Callable[[Path], Any]) -> Any:
-    """Writes to a folder; one that is there is replaced, if asked for, when the new one is whole."""
-    to = fresh if folder.exists() and force else folder
-    result = write(to)
-    if to is fresh:
-        shutil.rmtree(folder)
-        shutil.move(fresh, folder)
-    return result
+    return end.code
 
 
 def _check(options: ReleaseOptions) -> None:

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..loading import ModelError
-from .common import UsageError, as_utf8, be_quiet, need_train, say, wanted
+from ..files import atomic_files, claim
+from .common import as_utf8, be_quiet, ending, say, wanted
 
 if TYPE_CHECKING:
     from ..robustness import Measured, RobustnessRun
@@ -36,21 +36,21 @@ class RobustnessOptions:
     limit: int | None
 
 
+@offering("split", "where")
 def run_robustness(options: RobustnessOptions) -> int:
     """Measures, prints and writes; returns the exit code."""
-    try:
+    be_quiet()
+    as_utf8(sys.stdout)
+    interrupted = "Interrupted: what is scored is kept, and the same command goes on."
+    with ExitStack() as stack, ending(interrupted, extra="train") as end:
         from datasets.utils.logging import disable_progress_bar
 
-        from ..errors import CorpusError
-        from ..robustness import RobustnessError, RobustnessRun
+        from ..robustness import RobustnessRun
         from ..robustness_report import short_name
-    except ImportError as error:
-        return need_train(error)
-    be_quiet()
-    disable_progress_bar()
-    as_utf8(sys.stdout)
-    out = options.out or Path(f"robustness-{short_name(options.model).replace('/', '-')}-{options.corpus}")
-    try:
+
+        disable_progress_bar()
+        out = options.out or Path(f"robustness-{short_name(options.model).replace('/', '-')}-{options.corpus}")
+        stack.enter_context(claim(out, "workplace"))
         run = RobustnessRun(
             options.model,
             out,
@@ -65,19 +65,9 @@ def run_robustness(options: RobustnessOptions) -> int:
             for condition in run.conditions:
                 show(f"{condition.group}, {condition.name}")
                 rows.append(run.measure(condition, advance))
+        end.code = 1 if run.unreadable else 0
         _report(run, rows)
-        return 1 if run.unreadable else 0
-    except (UsageError, ModelError, CorpusError, RobustnessError) as error:
-        say(f"Error: {error}")
-        return 2
-    except BrokenPipeError:
-        raise  # the reader of our output has left; nothing is wrong
-    except OSError as error:
-        say(f"Error: {error.strerror or error} while writing {error.filename or out}.")
-        return 1
-    except KeyboardInterrupt:
-        say(f"Interrupted: what is scored is kept in {out}, and the same command goes on.")
-        return 130
+    return end.code
 
 
 @contextmanager
@@ -101,15 +91,16 @@ def _report(run: RobustnessRun, rows: list[Measured]) -> None:
 
     command = shlex.join(["nes2net", *sys.argv[1:]])
     has_plot = True
-    try:
-        from ..plotting import plot_robustness
-
-        plot_robustness(rows, run.out / "robustness.png", title(run))
-    except ImportError:
-        has_plot = False
     figures = json.dumps(to_json(run, rows, command), indent=1, ensure_ascii=False)
-    (run.out / "robustness.json").write_text(figures + "\n", encoding="utf-8")
-    (run.out / "robustness.md").write_text(to_markdown(run, rows, command, has_plot), encoding="utf-8")
+    with atomic_files(run.out) as folder:
+        try:
+            from ..plotting import plot_robustness
+
+            plot_robustness(rows, folder / "robustness.png", title(run))
+        except ImportError:
+            has_plot = False
+        (folder / "robustness.json").write_text(figures + "\n", encoding="utf-8")
+        (folder / "robustness.md").write_text(to_markdown(run, rows, command, has_plot), encoding="utf-8")
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for heading in ("", "condition"):

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from huggingface_hub import hf_hub_download
 from torch import Tensor
 
 from ..configuration_nes2net import Nes2NetConfig
-from ..errors import ConversionError
+from ..errors import ConversionError, OutputError
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
-from ..hub import hub_reason
+from ..files import atomic_folder
 from ..modeling_nes2net import Nes2NetForAudioClassification
 from .card import write_card
 from .checks import check_keys, settle_encoder_config
+from .download import fetch
 from .encoders import convert_encoder, is_bare_encoder
 from .keys import official_key, official_shape
-from .reading import Checkpoint, is_legacy_pickle, read_checkpoint
+from .reading import Checkpoint, read_checkpoint
 from .recognition import Recognised, recognise
 from .system import System
+from .torch_files import is_legacy_pickle
 from .verification import verify_folder
 
 Report = Callable[[str], None]
@@ -81,12 +79,15 @@ def convert(
 
     Raises:
         ConversionError: the file cannot be read, is no such system, has wrong keys, or does not verify.
+        OutputError, DiskError: `out` exists or cannot be written.
     """
     target = None if out is None else _target(Path(out), force)
-    path, is_on_hub = _fetch(os.fspath(source), revision)
-    if path.is_file() and path.stat().st_size and is_legacy_pickle(path):
-        report("note      a file in the form of torch before 1.6: it cannot be mapped and is read into memory whole")
+    path, is_on_hub = fetch(os.fspath(source), revision)
     checkpoint = read_checkpoint(path)
+    if is_legacy_pickle(path):
+        report("note      a file in the form of torch before 1.6: it cannot be mapped and is read into memory whole")
+    if checkpoint.beside:
+        report(f"dropped   {len(checkpoint.beside)} keys beside the system ({', '.join(checkpoint.beside[:3])} …)")
     if is_bare_encoder(checkpoint.tensors):
         if any(option is not None for option in (activation, dilation, verify)):
             raise ConversionError(f"{path} is a bare encoder: activation, dilation and verify are for whole systems.")
@@ -134,7 +135,17 @@ def map_tensors(checkpoint: Checkpoint, system: System, config: Nes2NetConfig) -
     dropped = [key for key in checkpoint.tensors if system.is_dropped(key)]
     shapes = {name: official_shape(key, tuple(ours[key].shape), config) for name, key in expected.items()}
     check_keys(checkpoint, shapes, set(dropped))
-    return {key: checkpoint.tensors[name].reshape(ours[key].shape) for name, key in expected.items()}, dropped
+    tensors: dict[str, Tensor] = {}
+    places = set()
+    for name, key in expected.items():
+        tensor = checkpoint.tensors[name].reshape(ours[key].shape).contiguous()
+        if not ours[key].is_floating_point() and tensor.is_floating_point():
+            tensor = tensor.round().to(ours[key].dtype)  # counts of an averaged checkpoint
+        if tensor.untyped_storage().data_ptr() in places:
+            tensor = tensor.clone()  # tied weights, which are saved apart
+        places.add(tensor.untyped_storage().data_ptr())
+        tensors[key] = tensor
+    return tensors, dropped
 
 
 def write(converted: Converted, folder: Path, source: str | None) -> None:
@@ -179,30 +190,16 @@ def _report_findings(recognised: Recognised, config: Nes2NetConfig, report: Repo
         report(f"assumed   {what}: {how}")
 
 
-def _fetch(source: str, revision: str | None) -> tuple[Path, bool]:
-    """The local file, downloaded where a file on the Hub is named, and whether it is from there."""
-    match = re.fullmatch(r"([\w.-]+/[\w.-]+):(.+)", source)
-    if match is None or Path(source).exists():
-        if revision is not None:
-            raise ConversionError("--revision is for a file on the Hub: name it as org/repo:file.pth.")
-        return Path(source), False
-    try:
-        return Path(hf_hub_download(match[1], match[2], revision=revision)), True
-    except Exception as error:
-        reason = hub_reason(error) or f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise ConversionError(f"{source} could not be downloaded: {reason}.") from None
-
-
 def _target(out: Path, force: bool) -> Path:
     if out.exists() and not out.is_dir():
-        raise ConversionError(f"{out} is a file: name a folder to write.")
+        raise OutputError(f"{out} is a file: name a folder to write.")
     is_filled = out.is_dir() and any(out.iterdir())
     if is_filled and not force:
-        raise ConversionError(f"{out} exists: choose another folder, or replace it with --force.")
+        raise OutputError(f"{out} exists: choose another folder, or replace it with --force.")
     if is_filled and not (out / "config.json").is_file():
-        raise ConversionError(f"{out} holds no model: --force replaces only folders of models.")
+        raise OutputError(f"{out} holds no model: --force replaces only folders of models.")
     if not out.absolute().parent.is_dir():
-        raise ConversionError(f"{out.parent} does not exist: make the folder first.")
+        raise OutputError(f"{out.parent} does not exist: make the folder first.")
     return out
 
 
@@ -213,32 +210,6 @@ def _written(target: Path | None, report: Report) -> Iterator[Path | None]:
         yield None
         report("nothing was written (dry run)")
         return
-    place = target.absolute()
-    fresh = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
-    try:
+    with atomic_folder(target) as fresh:
         yield fresh
-        fresh.chmod(0o777 & ~_umask())  # mkdtemp's folders and safetensors' files are the user's alone
-        for file in fresh.iterdir():
-            file.chmod(0o666 & ~_umask())
-        if place.exists():
-            old = fresh.with_name(fresh.name + ".old")
-            place.rename(old)
-            try:
-                fresh.rename(place)
-            except BaseException:
-                old.rename(place)
-                raise
-            shutil.rmtree(old)
-        else:
-            fresh.rename(place)
-    except OSError as error:
-        raise ConversionError(f"{target} cannot be written ({error.strerror or error}).") from None
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     report(f"written   {target}")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

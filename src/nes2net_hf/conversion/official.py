@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..configuration_nes2net import ID2LABEL, Nes2NetConfig, rows_by_label
-from ..errors import ConversionError
+from ..errors import ConversionError, ModelError, OutputError
+from ..files import atomic_file
 from .fairseq_xlsr import FAIRSEQ_XLSR
 from .keys import official_key, official_shape
 from .reading import read_checkpoint, read_safetensors
@@ -39,13 +40,15 @@ def to_official(
         report: is told, line by line, what is done.
 
     Raises:
+        ModelError: `folder` is no model folder.
+        OutputError, DiskError: `out` exists or cannot be written.
         ConversionError: the folder is no such model, lacks weights, or `original` is of another system.
     """
     folder, out = Path(folder), Path(out)
     if out.exists() and not force:
-        raise ConversionError(f"{out} exists: choose another file, or replace it with --force.")
+        raise OutputError(f"{out} exists: choose another file, or replace it with --force.")
     if not (folder / "config.json").is_file():
-        raise ConversionError(f"{folder} is no model folder: it has no config.json.")
+        raise ModelError(f"{folder} is no model folder: it has no config.json.")
     config = _config(folder)
     system = _system(config, folder)
     if config.num_labels != len(ID2LABEL):
@@ -68,14 +71,8 @@ def to_official(
             f"absent    the keys of pre-training ({', '.join(system.dropped[:3])} …), which the folder does not hold: "
             "the official code needs load_state_dict(..., strict=False), or give --from ORIGINAL.pth"
         )
-    fresh = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        torch.save(official, fresh)
-        fresh.replace(out)
-    except (OSError, RuntimeError) as error:
-        raise ConversionError(f"{out} cannot be written ({error}).") from None
-    finally:
-        fresh.unlink(missing_ok=True)
+    with atomic_file(out, "wb") as file:
+        torch.save(official, file)
     report(f"written   {out}, {len(official)} keys")
 
 

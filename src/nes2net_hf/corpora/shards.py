@@ -121,6 +121,18 @@ class ShardedRows:
         shard, group, row = self._places[:, index].tolist()
         return self._group(shard, group).slice(row, 1).to_pylist()[0]
 
+    def utterances(self) -> list[str]:
+        """The ids of all rows."""
+        ids: list[str] = []
+        for shard, url in enumerate(self._urls):
+            file = _open(url)
+            whole = file.read(["utterance_id"]).column("utterance_id").to_pylist()
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            starts = np.cumsum([0, *sizes])
+            _, groups, rows = self._places[:, self._places[0] == shard]
+            ids += [whole[row] for row in starts[groups] + rows]
+        return ids
+
     def sizes(self) -> np.ndarray | None:
         """None: shards do not tell the sizes of what they hold without being read."""
         return None

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..files import atomic_folder
 from ..modeling_nes2net import MaskedBatchNorm, Nes2NetForAudioClassification
 from .batches import BatchStream
 from .checkpoints import write_folder
@@ -124,4 +125,6 @@ def recalibrate_batch_norm(folder: Path, recipe: Recipe, batches: int) -> None:
         model(**batch)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
-    model.eval().save_pretrained(folder)
+    with atomic_folder(folder) as fresh:
+        shutil.copytree(folder, fresh, dirs_exist_ok=True)
+        model.eval().save_pretrained(fresh)

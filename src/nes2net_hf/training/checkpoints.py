@@ -11,6 +11,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from ..files import atomic_folder, explained
+
 STATE = "trainer.json"
 
 
@@ -19,17 +21,12 @@ def write_folder(folder: Path, write: Callable[[Path], Any]) -> None:
     `write` fills a folder beside `folder`, which it then replaces.
 
     Raises:
-        OSError: the disk is full or cannot be written; what was there before stays.
+        OutputError, DiskError: the disk is full or cannot be written; what was there before stays.
     """
-    fresh = folder.with_name(folder.name + ".part")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    try:
+    with explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as fresh:
         write(fresh)
-        _replace(folder, fresh)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
 
 
 def _replace(folder: Path, fresh: Path) -> None:
@@ -48,18 +45,23 @@ def save_state(accelerator: Accelerator, folder: Path, state: dict[str, Any]) ->
     accelerate), and `state` as JSON.
 
     Raises:
-        OSError: as `write_folder`.
+        OutputError, DiskError: as `write_folder`.
     """
-    fresh = folder.with_name(folder.name + ".part")
-    if accelerator.is_main_process:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(fresh))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        (fresh / STATE).write_text(json.dumps(state), encoding="utf-8")
-        _replace(folder, fresh)
+    fresh = folder.with_name(folder.name + ".part")  # a name that all processes know
+    with explained(fresh):
+        try:
+            if accelerator.is_main_process:
+                shutil.rmtree(fresh, ignore_errors=True)
+                fresh.mkdir(parents=True)
+            accelerator.wait_for_everyone()
+            accelerator.save_state(str(fresh))
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                (fresh / STATE).write_text(json.dumps(state), encoding="utf-8")
+                _replace(folder, fresh)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
     accelerator.wait_for_everyone()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch.utils.data import Dataset
 
+from ..files import atomic_file, claim, explained
 from .batches import Broken
 from .data import WindowDataset
 from .losses import IGNORED
@@ -68,6 +70,12 @@ class FeatureSet(Dataset):
         """
         self._settle(accelerator)
         todo = [row for row in self.by_length().tolist() if not self._path(row).exists()]
+        accelerator.wait_for_everyone()  # all share out the same
+        if todo:
+            with claim(self.folder, "workplace") if accelerator.is_main_process else nullcontext():
+                self._make(todo, accelerator, model, batch_size)
+
+    def _make(self, todo: list[int], accelerator: Accelerator, model: Any, batch_size: int) -> None:
         share = todo[accelerator.process_index :: accelerator.num_processes]
         plain = accelerator.unwrap_model(model).base_model.eval()
         starts = range(0, len(share), batch_size)
@@ -93,10 +101,11 @@ class FeatureSet(Dataset):
                 "encoder runs in every step."
             )
         path = self._path(row)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".part")
-        save_file({"hidden_states": half, "label": torch.tensor(np.asarray(label))}, fresh)
-        fresh.replace(path)
+        content = save({"hidden_states": half, "label": torch.tensor(np.asarray(label))})
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path, "wb") as file:
+            file.write(content)
 
     def _settle(self, accelerator: Accelerator) -> None:
         said = self.folder / "what.json"
@@ -106,9 +115,11 @@ class FeatureSet(Dataset):
                 f"data.features: {self.folder} holds those of another encoder or corpus: name another folder."
             )
         accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            said.write_text(what, encoding="utf-8")
+        if accelerator.is_main_process and not said.exists():
+            with explained(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic_file(said) as file:
+                file.write(what)
         accelerator.wait_for_everyone()
 
     def _path(self, row: int) -> Path:

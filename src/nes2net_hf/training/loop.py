@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import send_to_device, set_seed, tqdm
 from torch.optim.lr_scheduler import LambdaLR
 
+from ..errors import Nes2NetError, OutputError
+from ..files import atomic_file, claim, explained
 from ..hub import why
 from .adapters import without_adapters
 from .batches import BatchStream
@@ -42,7 +44,7 @@ class TrainingStopped(Exception):
         self.signal_number = signal_number
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(Nes2NetError, RuntimeError):
     """Training cannot go on; the message says why, and what is saved where."""
 
 
@@ -63,11 +65,14 @@ def train(recipe: Recipe, resume: bool = False, push_to_hub: str | None = None) 
         BrokenDataError: more training utterances cannot be read than the recipe allows, or one of dev.
         TrainingStopped: SIGTERM or SIGINT came; everything is saved.
         TrainingFailed: the loss is not finite, memory or disk are full; what was saved before stays.
+        OutputError, DiskError: the folder cannot be written, or another run works there.
     """
-    trainer = Trainer(recipe, resume)
-    with trainer.listening():
-        trainer.run(push_to_hub)
-    return trainer.output / "best"
+    is_main = PartialState().is_main_process
+    with claim(recipe.output, "workplace") if is_main else nullcontext():
+        trainer = Trainer(recipe, resume)
+        with trainer.listening():
+            trainer.run(push_to_hub)
+        return trainer.output / "best"
 
 
 class Trainer:
@@ -249,7 +254,8 @@ class Trainer:
         self.optimiser.zero_grad()
         self.step += 1
         if accelerator.is_main_process:
-            _append(self.output / "steps.jsonl", {"step": self.step, "loss": loss_value, "learning_rate": rate})
+            with self._disk():
+                _append(self.output / "steps.jsonl", {"step": self.step, "loss": loss_value, "learning_rate": rate})
         if self.recipe.trackers:
             accelerator.log({"loss": loss_value, "learning_rate": rate}, step=self.step)
         # Of several processes that heard different signals the sum says nothing, but that there was one.
@@ -279,7 +285,8 @@ class Trainer:
         line["learning_rate"] = record["learning_rate"]
         self.accelerator.print(json.dumps(line))
         if self.accelerator.is_main_process:
-            _append(self.output / "metrics.jsonl", line)
+            with self._disk():
+                _append(self.output / "metrics.jsonl", line)
         if self.recipe.trackers:
             figures = {key: value for key, value in record.items() if key.startswith(("dev", "train"))}
             self.accelerator.log(figures, step=self.step)
@@ -361,9 +368,10 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process and not resuming:
             self.output.mkdir(parents=True, exist_ok=True)
-            kept.write_text(self.recipe.as_yaml(), encoding="utf-8")
-            for name in ("steps.jsonl", "metrics.jsonl"):
-                (self.output / name).write_text("", encoding="utf-8")
+            texts = {"recipe.yaml": self.recipe.as_yaml(), "steps.jsonl": "", "metrics.jsonl": ""}
+            for name, text in texts.items():
+                with atomic_file(self.output / name) as file:
+                    file.write(text)
         self.accelerator.wait_for_everyone()
 
     def _what_is_saved(self) -> str:
@@ -375,10 +383,12 @@ class Trainer:
     def _disk(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, OutputError) as error:
+            reason = str(error).rstrip(".")
+            if isinstance(error, OSError) and error.strerror:
+                reason = f"{error.strerror}: {error.filename or self.output}"
             raise TrainingFailed(
-                f"step {self.step} cannot be saved ({error.strerror or error}: {error.filename or self.output}): make "
-                f"room, then --resume; {self._what_is_saved()}"
+                f"step {self.step} cannot be saved ({reason}): make room, then --resume; {self._what_is_saved()}"
             ) from error
 
     @contextmanager
@@ -407,7 +417,7 @@ def _cores() -> int:
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:
-    with open(path, "a", encoding="utf-8") as file:
+    with explained(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
 
 
@@ -421,7 +431,8 @@ def _cut(path: Path, key: str, last: int) -> None:
                 kept.append(line + "\n")
         except ValueError:
             break  # a kill cut it in two
-    path.write_text("".join(kept), encoding="utf-8")
+    with atomic_file(path) as file:
+        file.write("".join(kept))
 
 
 def _push(folder: Path, repo_id: str, epoch: int) -> None:
