@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from nes2net_hf.commands.common import ending
+from nes2net_hf.errors import offering
 from nes2net_hf.loading import DTYPES
 from nes2net_hf.scoring import score_corpus
 
@@ -27,7 +28,10 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=0, help="that read, for each process")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     options = vars(parser.parse_args())
-    with ending("stopped; what is scored is kept, and the same command goes on.", error_word="error") as end:
+    with (
+        offering(*options),
+        ending("stopped; what is scored is kept, and the same command goes on.", error_word="error") as end,
+    ):
         scored = score_corpus(options.pop("model"), options.pop("out"), **options)
         rate = scored.fresh / scored.seconds
         print(f"{scored.utterances} utterances, {scored.fresh} of them now: {rate:.1f} utterances/s")

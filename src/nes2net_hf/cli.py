@@ -118,6 +118,14 @@ def detect(
     channels: Annotated[
         Channels, typer.Option(help="Judge the mix of the channels, or each (calls: one speaker per channel).")
     ] = Channels.mix,
+    track: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all",
+            help="Audio track of films and screen recordings, from 0; or all.",
+            show_default="the default one",
+        ),
+    ] = None,
     hop: Annotated[
         float | None, typer.Option(help="Seconds from window to window.", show_default="one window: side by side")
     ] = None,
@@ -157,6 +165,7 @@ def detect(
         prior=prior,
         costs=costs,
         channels=channels.value,
+        track=track,
         hop=hop,
         batch_size=batch_size,
         device=device,
@@ -516,15 +525,18 @@ def fuse(
 
 @corpus_app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="asvspoof2019-la, asvspoof2021-df, asvspoof5, …")],
-    root: Annotated[Path, typer.Option(help="The folder that its archives were unpacked into.")],
+    name: Annotated[str, typer.Argument(help="asvspoof2019-la, …, own-data, or dataset.")],
+    root: Annotated[
+        str,
+        typer.Option(help="The folder that its archives were unpacked into; manifest or folder; Hub id of a dataset."),
+    ],
     split: Split = None,
     columns: Columns = None,
     labels: Labels = None,
     full: Annotated[bool, typer.Option("--full", help="Decode every file instead of reading its header.")] = False,
 ) -> None:
     """
-    Say what of a benchmark or of your own data is there, missing, unreadable or not as published.
+    Say what of a benchmark, your own data or a dataset is there, missing, unreadable or not as published.
 
     Exit codes: 0 whole, 1 not, 2 wrong usage, 130 interrupted.
     """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import offering
 from ..files import atomic_file, atomic_folder, claim
 from .common import UsageError, as_utf8, be_quiet, ending, wanted
 
@@ -251,6 +252,7 @@ def _fit(options: FuseOptions) -> None:
 
 def _apply(options: FuseOptions) -> None:
     from .. import evaluation as ev
+    from ..evaluation.score_files import find_trials
 
     assert options.apply is not None and options.out is not None
     try:
@@ -274,10 +276,11 @@ def _apply(options: FuseOptions) -> None:
     for weight, file in zip(weights, files, strict=True):
         if ids is None or file.ids is None or len(file.ids) != len(ids):
             raise ev.EvaluationError(f"{file.path} and {files[0].path} must hold the same utterances.")
-        place = {name: row for row, name in enumerate(file.ids)}
-        if absent := [name for name in ids if name not in place]:
+        rows = find_trials(file.ids, ids, file.path)
+        absent = ids[rows < 0]
+        if absent.size:
             raise ev.EvaluationError(f"{file.path} has no score of utterance {absent[0]}, which {files[0].path} has.")
-        fused += weight * file.scores[[place[name] for name in ids]]
+        fused += weight * file.scores[rows]
     assert ids is not None
     lines = "".join(f"{name} {score:.9g}\n" for name, score in zip(ids, fused, strict=True))
     with atomic_file(options.out) as target:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import offering
 from ..files import atomic_files, claim
 from .common import UsageError, as_utf8, be_quiet, ending, need_matplotlib, say, wanted
 
@@ -206,13 +206,13 @@ def _names(paths: list[Path]) -> list[str]:
 def _aligned(systems: list[Trials], paths: list[Path]) -> list[Trials]:
     """The same trials in the same order, which files that bring their own labels need not have."""
     from ..evaluation import EvaluationError
+    from ..evaluation.score_files import find_trials
 
     aligned = systems[:1]
     for trials, path in zip(systems[1:], paths[1:], strict=True):
-        place = {name: row for row, name in enumerate(trials.keys.ids)}
-        if place.keys() != set(systems[0].keys.ids):
+        rows = find_trials(trials.keys.ids, systems[0].keys.ids, path)
+        if len(trials.scores) != len(rows) or (rows < 0).any():
             raise EvaluationError(f"{path} and {paths[0]} hold scores of other trials: they cannot be compared.")
-        rows = np.array([place[name] for name in systems[0].keys.ids])
         if (trials.keys.labels[rows] != systems[0].keys.labels).any():
             raise EvaluationError(f"{path} and {paths[0]} label the same trials otherwise: give one set of --keys.")
         aligned.append(trials.take(rows))

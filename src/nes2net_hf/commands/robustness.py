@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..errors import offering
 from ..files import atomic_files, claim
 from .common import as_utf8, be_quiet, ending, say, wanted
 
