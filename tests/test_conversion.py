@@ -26,6 +26,7 @@ from nes2net_hf.conversion import ConversionError, convert, to_official
 from nes2net_hf.conversion.converting import prepare
 from nes2net_hf.conversion.reading import Checkpoint
 from nes2net_hf.conversion.system import read_encoder_config
+from nes2net_hf.errors import OutputError
 
 from .conftest import FIXTURES, tiny_model
 from .official import close
@@ -233,7 +234,7 @@ def test_the_way_back_refuses_what_has_no_official_form(converted: dict[str, Pat
         to_official(converted[XLSR], tmp_path / "out.pth", original=CHECKPOINTS / f"{UNILM}.pth")
     assert not (tmp_path / "out.pth").exists()
     (tmp_path / "out.pth").write_text("mine")
-    with pytest.raises(ConversionError, match="--force"):
+    with pytest.raises(OutputError, match="--force"):
         to_official(converted[XLSR], tmp_path / "out.pth")
 
 
@@ -370,13 +371,13 @@ def test_a_target_is_replaced_only_by_force_and_only_where_it_is_a_model(
     source, out = CHECKPOINTS / f"{XLSR}.pth", tmp_path / "out"
     convert(source, out, **options)
     (out / "note.txt").write_text("old")
-    with pytest.raises(ConversionError, match="--force"):
+    with pytest.raises(OutputError, match="--force"):
         convert(source, out, **options)
     convert(source, out, **options, force=True)
     assert not (out / "note.txt").exists()
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "me.jpg").write_text("")
-    with pytest.raises(ConversionError, match="holds no model"):
+    with pytest.raises(OutputError, match="holds no model"):
         convert(source, tmp_path / "photos", **options, force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
 
@@ -407,7 +408,7 @@ def test_a_file_on_the_hub_is_downloaded_when_named(
         asked.append((repo, file, revision))
         return str(CHECKPOINTS / f"{XLSR}.pth")
 
-    monkeypatch.setattr("nes2net_hf.conversion.converting.hf_hub_download", download)
+    monkeypatch.setattr("nes2net_hf.conversion.download.hf_hub_download", download)
     options: dict[str, Any] = {"encoder_config": encoder_config(XLSR), "revision": "v1"}
     convert("org/nes2net:sub/best.pth", tmp_path / "out", **options)
     assert asked == [("org/nes2net", "sub/best.pth", "v1")]
@@ -447,7 +448,7 @@ def test_the_command_says_what_is_wrong_in_a_sentence(
         ((source, tmp_path / "o", "--from", source), 2, "--from is for --to-official"),
         ((source, tmp_path / "o", "--activation", "gelu"), 2, "gelu"),
         ((source, tmp_path / "o"), 1, "--encoder-config"),
-        ((source, tmp_path / "no" / "o", "--encoder-config", encoder_config(XLSR)), 1, "make the folder first"),
+        ((source, tmp_path / "no" / "o", "--encoder-config", encoder_config(XLSR)), 2, "folder"),
     ):
         done = nes2net("convert", *arguments)
         assert done.code == code and message in " ".join(done.err.split())

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
-import zipfile
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +15,18 @@ from torch import Tensor
 
 from ..errors import ConversionError
 from ..files import sha256_of
+from .pickles import Described, StandIn
+from .torch_files import TorchFile, code_error, is_torch_file, read_torch_file
 
-_WRAPPERS = ("model_state_dict", "state_dict", "model")  # under which training scripts put the weights
-# fairseq's files carry their training configuration as objects of these classes. Stand-ins take the place of the
-# classes, so that nothing of argparse or omegaconf runs, and what they hold is thrown away.
-_FAIRSEQ_OBJECTS = (
-    "argparse.Namespace",
-    "omegaconf.dictconfig.DictConfig",
-    "omegaconf.listconfig.ListConfig",
-    "omegaconf.base.ContainerMetadata",
-    "omegaconf.base.Metadata",
-    "omegaconf.nodes.AnyNode",
-    "omegaconf.nodes.BooleanNode",
-    "omegaconf.nodes.EnumNode",
-    "omegaconf.nodes.FloatNode",
-    "omegaconf.nodes.IntegerNode",
-    "omegaconf.nodes.StringNode",
-    "typing.Any",
-)
-
-
-class _StandIn:
-    """An object of a configuration that nobody reads."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-def _stand_in(path: str) -> type[_StandIn]:
-    """A stand-in under the name of another class, by which torch's unpickler knows what it may make."""
-    module, _, name = path.rpartition(".")
-    return type(name, (_StandIn,), {"__module__": module, "__qualname__": name})
+# Under which training scripts put the weights, and DeepSpeed and Lightning do.
+_UNDER = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights")
+# What wrappers add to each key beneath them: DataParallel and DDP, torch.compile, FSDP, activation checkpointing.
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+# What training scripts put before the keys of a system, such as Lightning's `model.`
+_FRONT = re.compile(r"((?:[^.]+\.)*?)(?:Nested_Res2Net_TDNN|ssl_model)\.")
+_WEIGHT_NORM = re.compile(r"\.parametrizations\.weight\.original([01])$")  # torch's newer form
+_LONGEST_KEY = 300
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -58,42 +35,43 @@ class Checkpoint:
 
     path: Path
     tensors: dict[str, Tensor]
+    beside: tuple[str, ...] = ()
+    """Keys that lie outside the system, such as a loss function's."""
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Of the file's bytes, in hex."""
         return sha256_of(self.path)
 
 
-def is_legacy_pickle(path: Path) -> bool:
-    """Whether the file is in the form that torch wrote before 1.6, which cannot be memory-mapped."""
-    with open(path, "rb") as file:
-        return file.read(1) == b"\x80"
-
-
 def read_checkpoint(path: Path) -> Checkpoint:
     """
-    Reads a `.pth`, `.pt` or `.safetensors` file: a state dict, alone or under one of the usual names, with or without
-    DataParallel's `module.`.
+    Reads a `.pth`, `.pt`, `.ckpt` or `.safetensors` file: a state dict, alone or under one of the usual names, with
+    or without the prefixes of DataParallel, torch.compile, FSDP and Lightning.
 
     Raises:
-        ConversionError: the file is missing, truncated, of another kind, or would run code when loaded.
+        ConversionError: the file is missing, damaged, of another kind or would run code when loaded, or a tensor is
+            no weight.
     """
-    if not path.exists():
-        raise ConversionError(f"{path} does not exist.")
-    if not path.is_file():
-        raise ConversionError(f"{path} is a folder: name the checkpoint file in it.")
-    if path.stat().st_size == 0:
-        raise ConversionError(f"{path} is empty (zero bytes): copy or download it again.")
-    with open(path, "rb") as file:
-        start = file.read(16)
-    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
-        content = _read_torch(path)
-    elif path.suffix == ".safetensors" or start[8:9] == b"{":
-        content = read_safetensors(path)
-    else:
-        raise ConversionError(f"{path} is no PyTorch or safetensors checkpoint, whatever its name.")
-    return Checkpoint(path, _state_dict(content, path))
+    try:
+        if path.is_dir():
+            raise ConversionError(f"{path} is a folder: name the checkpoint file in it.")
+        if not path.is_file():
+            raise ConversionError(f"{path} does not exist, or is no file.")
+        if path.stat().st_size == 0:
+            raise ConversionError(f"{path} is empty (zero bytes): copy or download it again.")
+        with open(path, "rb") as opened:
+            start = opened.read(512)
+        if not is_torch_file(start):
+            if path.suffix != ".safetensors" and start[8:9] != b"{":
+                raise ConversionError(f"{path} {_what_it_is(start)}.")
+            return _checkpoint(path, read_safetensors(path), lambda tensor: tensor)
+        if path.suffix == ".safetensors":
+            raise ConversionError(f"{path} is a PyTorch file in spite of its name: rename it to .pth.")
+        content, file = _read_torch(path)
+        return _checkpoint(path, content, file.tensor)
+    except OSError as error:
+        raise ConversionError(f"{path} cannot be read ({error.strerror or error}).") from None
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -105,60 +83,92 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ConversionError(f"{path} is a damaged or truncated safetensors file ({error}).") from None
 
 
-def _read_torch(path: Path) -> Any:
-    is_mapped = not is_legacy_pickle(path)
-    try:
-        with (
-            torch.serialization.safe_globals([_stand_in(name) for name in _FAIRSEQ_OBJECTS]),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")  # of storages and numpy that are no concern of the user's
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
-    except pickle.UnpicklingError as error:
-        text = str(error)
-        if "Unsupported" in text or "GLOBAL" in text or "global" in text or "class" in text:
-            raise ConversionError(
-                f"{path} holds objects that would run code when loaded, and was not loaded: ask its author for the "
-                f"bare state dict ({_first_sentence(text)})."
-            ) from None
-        raise ConversionError(f"{path} is a damaged or truncated checkpoint, or none at all.") from None
-    except (
-        RuntimeError,
-        EOFError,
-        zipfile.BadZipFile,
-        KeyError,
-        ValueError,
-        AttributeError,
-        IndexError,
-        OSError,
-    ) as error:
-        if "TorchScript" in str(error):
-            raise ConversionError(f"{path} is a TorchScript program, not a state dict.") from None
-        what = (
-            "is a zip file of something else, or truncated"
-            if is_mapped
-            else "is damaged or truncated, or no checkpoint"
+def _what_it_is(start: bytes) -> str:
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the file that it stands for: fetch that with `git lfs pull`"
+    if b"\0" not in start:
+        return "is no PyTorch or safetensors checkpoint but a text, perhaps a page that says why there is no download"
+    return "is no PyTorch or safetensors checkpoint, whatever its name"
+
+
+def _read_torch(path: Path) -> tuple[Any, TorchFile]:
+    """What should be a state dict, and the file that makes its tensors."""
+    file = read_torch_file(path)
+    content = file.content
+    for _ in range(3):  # one in the other, and no circle
+        inner = [content.get(name) for name in _UNDER] if isinstance(content, Mapping) else []
+        content = next((value for value in inner if isinstance(value, Mapping)), content)
+    objects = file.content.values() if isinstance(file.content, Mapping) else [file.content]
+    module = next((value for value in objects if isinstance(value, StandIn) and value.is_module), None)
+    if module is not None and content is file.content:
+        raise ConversionError(
+            f"{path} holds a whole model object ({_kind(module)}), which would run code when loaded, not its weights: "
+            "ask its author to save them with torch.save(model.state_dict(), …)."
         )
-        raise ConversionError(f"{path} {what}: copy or download it again.") from None
+    if file.code:
+        raise code_error(path, file.code)
+    return content, file
 
 
-def _first_sentence(text: str) -> str:
-    for line in text.splitlines():
-        if "GLOBAL" in line or "Unsupported" in line:
-            return line.strip().split(" was not an allowed global")[0].split(". ")[0].rstrip(".")
-    return text.splitlines()[0].rstrip(".")
-
-
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    for name in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
+def _checkpoint(path: Path, content: Any, make: Callable[[Any], Tensor]) -> Checkpoint:
+    """A state dict whose every entry is a weight, under the official keys."""
     if not isinstance(content, Mapping) or not content:
-        raise ConversionError(f"{path} holds a {type(content).__name__}, not a state dict of named tensors.")
+        raise ConversionError(f"{path} holds a {_kind(content)}, not a state dict of named tensors.")
     for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ConversionError(
-                f"{path} is no state dict: its entry {key!r} is a {type(value).__name__}, not a tensor."
-            )
-    return {key.removeprefix("module."): value for key, value in content.items()}
+        if not isinstance(key, str) or not key.isprintable() or len(key) > _LONGEST_KEY:
+            raise ConversionError(f"{path} is no state dict: one of its keys is no name, but a {_kind(key)}.")
+        if not isinstance(value, (Described, Tensor)):
+            raise ConversionError(f"{path} is no state dict: its entry {key!r} is a {_kind(value)}, not a tensor.")
+    tensors: dict[str, Tensor] = {}
+    names, beside = _official_names(content)
+    used: dict[str, str] = {}
+    for key, name in names.items():
+        if name in used:
+            raise ConversionError(f"{path} holds {name} twice, as {used[name]} and as {key}: leave one of them out.")
+        used[name] = key
+        try:
+            tensors[name] = _weight(name, content[key], make)
+        except ValueError as error:
+            raise ConversionError(f"{path} cannot be converted: its {key} {error}.") from None
+    return Checkpoint(path, tensors, beside)
+
+
+def _official_names(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Each key → what the official code calls it, and the keys that lie outside the system."""
+    names = {}
+    for key in keys:
+        name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+        names[key] = _WEIGHT_NORM.sub(lambda match: ".weight_" + "gv"[int(match[1])], name)
+    fronts = {key: match[1] for key, name in names.items() if (match := _FRONT.match(name))}
+    if not any(fronts.values()):
+        while all(name.startswith("model.") for name in names.values()):  # a bare encoder
+            names = {key: name.removeprefix("model.") for key, name in names.items()}
+        return names, ()
+    inside = {key: name.removeprefix(fronts.get(key, "")) for key, name in names.items()}
+    beside = tuple(key for key in names if key not in fronts) if "" not in fronts.values() else ()
+    return {key: name for key, name in inside.items() if key not in beside}, beside
+
+
+def _weight(name: str, value: Described | Tensor, make: Callable[[Any], Tensor]) -> Tensor:
+    """A tensor of the state dict; raises ValueError where it can be no weight, with what it is and what to do."""
+    is_count = name.endswith("num_batches_tracked")
+    if value.dtype is not None and value.dtype not in (*_FLOATS, *([torch.int64] if is_count else [])):
+        kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in _FLOATS)
+        raise ValueError(f"is of type {str(value.dtype).removeprefix('torch.')}: save it as one of {kinds}")
+    tensor = make(value)
+    if tensor.numel() == 0:
+        raise ValueError("has no elements: the file is damaged")
+    if tensor.is_floating_point() and not all(end.isfinite() for end in torch.aminmax(tensor)):
+        raise ValueError("has a value that is not finite (NaN or infinite): take a checkpoint from before that")
+    return tensor
+
+
+def _kind(value: Any) -> str:
+    """What an object is, in words."""
+    if isinstance(value, Described):
+        return "tensor"
+    if not isinstance(value, StandIn):
+        return type(value).__name__
+    if type(value).__module__.startswith("numpy."):
+        return "numpy array" if type(value).__name__ == "_reconstruct" else "numpy scalar"
+    return f"{type(value).__module__}.{type(value).__name__}"

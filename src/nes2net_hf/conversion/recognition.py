@@ -88,6 +88,9 @@ def recognise_backend(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "pooling": "mean",
         "classifier_outputs": _size(tensors, f"{BACKEND_PREFIX}fc.weight"),
     }
+    inner = config["outer_scale"] * config["inner_scale"]
+    if inner > len(tensors):  # a model of that many modules is not built only to say so
+        raise ConversionError(f"its back-end would have over {inner // 2} convolutions; it has {len(tensors)} keys.")
     if f"{BACKEND_PREFIX}pooling.linear1.weight" in tensors:
         config["pooling"] = "attentive_statistics"
         config["pooling_bottleneck"] = _size(tensors, f"{BACKEND_PREFIX}pooling.linear1.weight")
