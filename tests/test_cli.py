@@ -91,12 +91,14 @@ def test_a_table_names_label_score_and_lowest_window(detect: Any, folder: Path) 
     assert lines[2].startswith("error") and "not an audio" in lines[2]
 
 
-def test_a_list_names_recordings(detect: Any, folder: Path, tmp_path: Path) -> None:
+def test_a_list_names_recordings(detect: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = tmp_path / "list.txt"
-    text = f"\ufeff# calls\r\n\r\n{folder / 'c.flac'}\r\n{folder / 'a.flac'}\r\n"
+    (tmp_path / "#1.flac").write_bytes((folder / "a.flac").read_bytes())  # no comment
+    text = f"\ufeff{folder / 'c.flac'}\r\n\r\n{folder / 'a.flac'}\r\n#1.flac\n"
     names.write_bytes(text.encode())
+    monkeypatch.chdir(tmp_path)
     run = detect("--list", names)
-    assert [Path(row["file"]).name for row in run.rows] == ["c.flac", "a.flac"]
+    assert [Path(row["file"]).name for row in run.rows] == ["c.flac", "a.flac", "#1.flac"]
     names.write_text("# nothing\n")
     assert detect("--list", names).code == 2
     names.write_bytes(b"\xff\xfe\x00")

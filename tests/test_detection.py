@@ -23,7 +23,7 @@ from nes2net_hf.loading import ModelError, choose_device
 from .conftest import tiny_model
 from .test_audio import encode, voice
 
-KEYS = ["file", "channel", "duration", "score", "label", "llr", "spoof_probability", "prior", "threshold"]
+KEYS = ["file", "channel", "track", "duration", "score", "label", "llr", "spoof_probability", "prior", "threshold"]
 KEYS += ["min_window_score", "min_window_start", "windows", "spoofed", "warnings", "model", "schema_version", "error"]
 WINDOW = 64_600
 
@@ -130,11 +130,13 @@ def test_a_bad_file_is_a_result_with_its_error_and_the_rest_goes_on(detector: De
 
 
 def test_an_unforeseen_failure_of_a_decoder_is_that_files_error(detector: Detector, monkeypatch: Any) -> None:
-    def broken(source: Any) -> None:
+    def broken(source: Any, **options: Any) -> None:
         raise RuntimeError("decoder\nexploded")
 
     monkeypatch.setattr(detection_module, "open_audio", broken)
-    assert one(detector, "x.wav").error == "x.wav could not be read (RuntimeError: decoder exploded)."
+    assert one(detector, "x.wav").error == (
+        "x.wav could not be read: it is damaged, or of an unusual form; convert it to WAV, or download it again."
+    )
 
 
 def test_folders_are_searched_for_audio_in_order(detector: Detector, tmp_path: Path) -> None:

@@ -570,19 +570,19 @@ def _mpeg(view: _View, start: int) -> _Found | None:
             if end is None and _walk_starts(view, at):
                 break
             begin = end if end is not None else at + 1
-            found = _mpeg_sync(view, begin, view.size)
-            if found is None:
+            place = _mpeg_sync(view, begin, view.size)
+            if place is None:
                 break
-            at = found
+            at = place
             continue
         kind, mono = frame.kind, header[3] >> 6 == 3
-        found = _mpeg_header(view.at(at, frame.length), kind, mono) if _may_be_header(view, at, run) else None
-        if run.started and (found is not None or (kind, mono) != (run.kind, run.mono)):
+        lead = _mpeg_header(view.at(at, frame.length), kind, mono) if _may_be_header(view, at, run) else None
+        if run.started and (lead is not None or (kind, mono) != (run.kind, run.mono)):
             parts.append(run.part())
             run = _MpegRun()
         run.started, run.kind, run.mono = True, kind, mono
-        if found is not None:
-            run.header = found
+        if lead is not None:
+            run.header = lead
         else:
             run.add(at, min(at + frame.length, view.size), frame)
         at += frame.length

@@ -14,7 +14,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .audio import CHANNELS, SAMPLING_RATE, SILENCE, AudioError, AudioStream, find_audio, iter_windows, open_audio
+from .audio import CHANNELS, SAMPLING_RATE, AudioError, AudioStream, find_audio, holds_sound, iter_windows, open_audio
 from .calibration import Calibration, spoof_probability
 from .errors import DetectionError
 from .loading import BACKENDS, DEMO_MODEL, ModelError, choose_device, judges_frames, load_model, load_onnx_model
@@ -31,6 +31,7 @@ from .metrics.dcf import DetectionCosts
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+ALL_TRACKS = "all"
 DEMO_NOTICE = "demonstration model, not fit for decisions; convert or choose a real one with --model"
 
 
@@ -62,6 +63,8 @@ class Result:
     file: str
     channel: int | None = None
     """Counted from 0 with `channels="each"`; None for mixed and mono recordings, and for one that cannot be read."""
+    track: int | None = None
+    """Counted from 0, of a file with several audio tracks; else None."""
     duration: float | None = None
     score: float | None = None
     """Mean over the windows that hold sound, of a model of frames the lowest of them; higher = bona fide."""
@@ -99,7 +102,8 @@ def detect(sources: Any, **options: Any) -> list[Result]:
         options: what [`Detector`] takes.
 
     Returns:
-        One result per recording, or per channel of it with `channels="each"`, in the order of the sources.
+        One result per recording, or per channel of it with `channels="each"` and per audio track of it with
+        `track="all"`, in the order of the sources.
 
     Raises:
         ModelError: the model cannot be loaded, or an option is impossible.
@@ -120,6 +124,9 @@ class Detector:
         batch_size: windows judged together.
         hop: seconds from one window to the next; a window's own length if None, so that they stand side by side.
         channels: `"mix"` judges the mean of the channels, `"each"` every channel for itself.
+        track: of files with several audio tracks, the one to judge, counted from 0; None judges the one that the file
+            marks as its default, else the first, and warns that there are others; `"all"` judges every track.
+        max_duration: seconds; a longer recording is an error, whatever its header declares.
         threshold: score from which a recording is called bona fide; the model's own if None, else
             0 of the log-odds.
         prior: of a calibrated model, the probability of spoof before listening; 0.5 if None.
@@ -141,6 +148,8 @@ class Detector:
         batch_size: int = 8,
         hop: float | None = None,
         channels: str = "mix",
+        track: int | str | None = None,
+        max_duration: float | None = None,
         threshold: float | None = None,
         prior: float | None = None,
         costs: tuple[float, float] | None = None,
@@ -150,6 +159,10 @@ class Detector:
             raise ModelError(f"batch size must be at least 1, got {batch_size}.")
         if channels not in CHANNELS:
             raise ModelError(f"channels must be one of {', '.join(CHANNELS)}, got {channels!r}.")
+        if isinstance(track, str) and track.isdecimal():
+            track = int(track)
+        if not (track is None or track == ALL_TRACKS or (isinstance(track, int) and track >= 0)):
+            raise ModelError(f"track must be a number from 0 on, or {ALL_TRACKS}, got {track!r}.")
         if threshold is not None and not math.isfinite(threshold):
             raise ModelError(f"threshold must be a finite number, got {threshold}.")
         if backend not in BACKENDS:
@@ -163,7 +176,7 @@ class Detector:
             logger.warning("float16 is many times slower than float32 on a CPU: choose bfloat16 or float32 there")
         self.model_name = DEMO_MODEL.name if model is None else os.fspath(model) + (f"@{revision}" if revision else "")
         self.batch_size = batch_size
-        self.channels = channels
+        self.channels, self.track, self.max_duration = channels, track, max_duration
         self.calibration: Calibration | None = None
         if self.model.config.calibration is not None:
             self.calibration = Calibration(**self.model.config.calibration)
@@ -211,10 +224,11 @@ class Detector:
         """
         with closing(_in_background(self._batches(list_recordings(sources)))) as batches:
             for batch in batches:
-                if batch.inputs is not None:
-                    for (recording, window), (scores, log_odds) in zip(
-                        batch.windows, self._score(batch.inputs), strict=True
-                    ):
+                if batch.windows:
+                    for (recording, window), judged in zip(batch.windows, self._judged(batch), strict=True):
+                        if judged is None:
+                            continue
+                        scores, log_odds = judged
                         if self.frame is not None:
                             # Of a window that was filled up, the frames of its own sound.
                             scores = scores[: max(1, round((window.end - window.start) / self.frame))]
@@ -250,31 +264,68 @@ class Detector:
         if batch.windows:
             yield batch.close(self.extractor)
 
-    def _windows(self, source: Any) -> Iterator[tuple[_Recording, WindowScore, np.ndarray] | _Recording]:
-        """The windows (S,) of a recording that hold sound, each with it, then the recording, or its channels."""
+    def _windows(self, source: Any) -> Iterator[_Window | _Recording]:
+        """The windows of a recording that hold sound, each with it, then the recording, or its tracks and channels."""
         if isinstance(source, Unreadable):
             yield _Recording(str(source), error=source.problem)
             return
         name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+        index: int | None = None
         try:
-            with open_audio(source) as audio:
+            track = None if self.track == ALL_TRACKS else self.track
+            with open_audio(source, track=track, max_duration=self.max_duration) as audio:  # type: ignore[arg-type]
                 name = audio.info.name
-                count = audio.info.channels if self.channels == "each" else 1
-                recordings = [_Recording(name, index if count > 1 else None) for index in range(count)]
-                for start, block in iter_windows(audio.blocks(self.channels), self.window_length, self.hop):
-                    for recording, samples in zip(recordings, block, strict=True):
-                        window = WindowScore(start / SAMPLING_RATE, (start + len(samples)) / SAMPLING_RATE, None)
-                        recording.windows.append(window)
-                        if np.abs(samples).max() > SILENCE:
-                            yield recording, window, samples
-                for recording in recordings:
-                    recording.conclude(audio)
-                yield from recordings
-        except AudioError as error:
-            yield _Recording(name or "<unnamed>", error=str(error))
+                if self.track != ALL_TRACKS or audio.info.tracks == 1:
+                    yield from self._windows_of(audio)
+                    return
+                for index in range(audio.info.tracks):
+                    try:
+                        with audio.on_track(index) as one:
+                            yield from self._windows_of(one)
+                    except Exception as error:
+                        yield _Recording(name, track=index, error=_why_unread(name, error))
         except Exception as error:  # a decoder may fail in ways nobody foresaw: this file's error, not the run's
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            yield _Recording(name or "<unnamed>", error=f"{name or '<unnamed>'} could not be read ({reason}).")
+            yield _Recording(name or "<unnamed>", error=_why_unread(name or "<unnamed>", error))
+
+    def _windows_of(self, audio: AudioStream) -> Iterator[_Window | _Recording]:
+        name, track = audio.info.name, audio.info.track if audio.info.tracks > 1 else None
+        count = audio.info.channels if self.channels == "each" else 1
+        recordings = [_Recording(name, index if count > 1 else None, track) for index in range(count)]
+        for start, block in iter_windows(audio.blocks(self.channels), self.window_length, self.hop):
+            for recording, samples in zip(recordings, block, strict=True):
+                window = WindowScore(start / SAMPLING_RATE, (start + len(samples)) / SAMPLING_RATE, None)
+                recording.windows.append(window)
+                if holds_sound(samples):
+                    yield recording, window, samples
+        for recording in recordings:
+            recording.conclude(audio, of_several=track is not None and self.track is None)
+        yield from recordings
+
+    def _judged(self, batch: _Batch) -> list[list[list[float]] | None]:
+        """
+        Of each window of a batch what `_score` gives, or None where that fails: it is then an error of its recording.
+        """
+        try:
+            return list(self._score(batch.prepared(self.extractor)))
+        except DetectionError:
+            raise
+        except Exception as error:
+            logger.debug("a batch could not be judged", exc_info=error)
+        # One window may have spoilt it for the others: each by itself.
+        judged: list[list[list[float]] | None] = []
+        for (recording, window), samples in zip(batch.windows, batch.samples, strict=True):
+            try:
+                judged += self._score(_Batch([(recording, window)], [samples]).prepared(self.extractor))
+            except DetectionError:
+                raise
+            except Exception as error:
+                logger.debug("%s could not be judged", recording.name, exc_info=error)
+                recording.error = (
+                    f"{recording.name} could not be judged: the model fails on its window at {window.start:.1f} s; "
+                    "try --device cpu and --dtype float32."
+                )
+                judged.append(None)
+        return judged
 
     @torch.inference_mode()
     def _score(self, input_values: Tensor) -> list[list[list[float]]]:
@@ -300,19 +351,32 @@ class Detector:
         result = Result(
             recording.name,
             recording.channel,
+            recording.track,
             duration=recording.duration,
             threshold=self.threshold,
             model=self.model_name,
             error=recording.error,
         )
+        if result.error is None:
+            try:
+                self._decide(recording, result)
+            except Exception as error:  # it must not end the run
+                logger.debug("%s has no verdict", recording.name, exc_info=error)
+                result.error = f"{recording.name} has no verdict: its scores cannot be summed up; check the model."
+        return result
+
+    def _decide(self, recording: _Recording, result: Result) -> None:
+        """Fills in what the windows' scores come to, or why there is no verdict."""
         judged = [window for window in recording.windows if window.score is not None]
         scores = [window.score for window in judged if window.score is not None]
-        if result.error is None and not all(map(math.isfinite, scores)):
+        if not scores:
+            result.error = recording.silent()
+        elif not all(map(math.isfinite, scores)):
             result.error = (
                 f"{recording.name} got a score that is not a finite number: judge it with --dtype float32, or check "
                 "the model's weights."
             )
-        if result.error is None:
+        else:
             lowest = scores.index(min(scores))
             # A mean would hide what is spoofed in part; it is what the frames are there to find.
             pool = np.mean if self.frame is None else np.min
@@ -326,7 +390,6 @@ class Detector:
             result.windows, result.warnings = recording.windows, recording.warnings
             if self.frame is not None:
                 result.spoofed = list(self._stretches(recording))
-        return result
 
     def _stretches(self, recording: _Recording) -> Iterator[Stretch]:
         """Frames in a row below the threshold; where windows overlap, a frame's score is the mean."""
@@ -382,12 +445,16 @@ def _is_one_recording(sources: Any) -> bool:
     )
 
 
+_Window = tuple["_Recording", WindowScore, np.ndarray]  # samples (S,)
+
+
 @dataclass
 class _Recording:
-    """A recording, or one channel of it, on its way from the decoder to its verdict."""
+    """A recording, or one track or channel of it, on its way from the decoder to its verdict."""
 
     name: str
     channel: int | None = None
+    track: int | None = None
     windows: list[WindowScore] = field(default_factory=list)
     log_odds: list[float] = field(default_factory=list)  # of the windows that hold sound
     frames: list[tuple[int, list[float]]] = field(default_factory=list)  # of them, the first frame and all scores
@@ -395,13 +462,23 @@ class _Recording:
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
 
-    def conclude(self, audio: AudioStream) -> None:
-        """Takes over what is known once all has been read."""
+    def silent(self) -> str:
+        where = "" if self.channel is None else f" in channel {self.channel}"
+        return f"{self.name} is silent{where}: no window peaks above -60 dBFS."
+
+    def conclude(self, audio: AudioStream, of_several: bool) -> None:
+        """Takes over what is known once all has been read; `of_several` tracks nobody chose this one."""
         assert audio.summary is not None
         summary, index = audio.summary, self.channel or 0
         self.duration = summary.duration
-        if summary.peak[index] <= SILENCE:
-            self.error = f"{self.name} is silent in channel {index}: no window peaks above -60 dBFS."
+        if summary.silent[index]:
+            self.error = self.silent()
+        self.warnings += summary.warnings
+        if of_several:
+            self.warnings.append(
+                f"{audio.info.tracks} audio tracks: only track {audio.info.track} was judged, choose another with "
+                "--track, or judge each with --track all"
+            )
         sound, clipped = summary.sound[index], summary.clipped[index]
         if sound < 1:
             self.warnings.append(f"under a second of sound ({sound:.2f} s)")
@@ -425,11 +502,29 @@ class _Batch:
     inputs: Tensor | None = None
 
     def close(self, extractor: Any) -> _Batch:
-        """Prepares the inputs (B, S) as in training: each window filled up and normalised by itself."""
+        """Prepares the inputs ahead of time; what goes wrong is met where they are judged."""
         if self.samples:
-            prepared = extractor(self.samples, sampling_rate=SAMPLING_RATE, return_tensors="pt")
-            self.inputs, self.samples = prepared["input_values"], []
+            with suppress(Exception):
+                self.inputs = self.prepared(extractor)
         return self
+
+    def prepared(self, extractor: Any) -> Tensor:
+        """The inputs (B, S) as in training: each window filled up and normalised by itself."""
+        if self.inputs is None:
+            self.inputs = extractor(self.samples, sampling_rate=SAMPLING_RATE, return_tensors="pt")["input_values"]
+        return self.inputs
+
+
+def _why_unread(name: str, error: Exception) -> str:
+    """A sentence of ours, whatever went wrong while a recording was read."""
+    if isinstance(error, AudioError):
+        return str(error)
+    logger.debug("%s could not be read", name, exc_info=error)
+    if isinstance(error, MemoryError):
+        return f"{name} could not be read: it needs more memory than there is."
+    if isinstance(error, OSError) and error.strerror:
+        return f"{name} could not be read: {error.strerror}."
+    return f"{name} could not be read: it is damaged, or of an unusual form; convert it to WAV, or download it again."
 
 
 def _in_background(batches: Iterator[_Batch]) -> Generator[_Batch, None, None]:

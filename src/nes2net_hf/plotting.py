@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 BONAFIDE, SPOOF, INK, FAINT = "#1b7f5c", "#c0392b", "#2b2f36", "#8a929c"
 
 
-def plot_scores(results: Sequence[Result], source: Any, path: str | os.PathLike[str], channels: str = "mix") -> None:
+def plot_scores(
+    results: Sequence[Result],
+    source: Any,
+    path: str | os.PathLike[str],
+    channels: str = "mix",
+    track: int | None = None,
+) -> None:
     """
     Draws the score over time, with the waveform under it, for each judged channel of one recording.
 
@@ -32,10 +38,10 @@ def plot_scores(results: Sequence[Result], source: Any, path: str | os.PathLike[
         results: what `detect` gave for the recording; channels that could not be judged are left out.
         source: the recording itself, read once more for its waveform.
         path: the picture, a PNG.
-        channels: as it was judged, `"mix"` or `"each"`.
+        channels, track: as it was judged.
     """
     results = [result for result in results if result.error is None]
-    with open_audio(source) as audio:
+    with open_audio(source, track=track) as audio:
         low, high, step = envelope(audio.blocks(channels))
     figure = new_figure(11, 0.6 + 4.0 * len(results), dpi=150)
     panels = figure.subplots(2 * len(results), 1, sharex=True, squeeze=False, height_ratios=[2, 1] * len(results))[

@@ -107,14 +107,16 @@ class TableWriter:
         if result.score is None or result.min_window_score is None or result.min_window_start is None:
             self._line("error", "yellow", result.error or "")
             return
-        name = result.file if result.channel is None else f"{result.file} (channel {result.channel})"
+        where = {"track": result.track, "channel": result.channel}
+        places = [f"{what} {number}" for what, number in where.items() if number is not None]
+        name = f"{result.file} ({', '.join(places)})" if places else result.file
         lowest = f"{result.min_window_score:.3f} at {clock(result.min_window_start)}"
         figures = f"{result.score:>8.3f}  {lowest:>18}  {clock(result.duration or 0):>9}"
         if result.spoof_probability is not None:
             name += f"  (spoofed with probability {result.spoof_probability:.3f}, prior {result.prior:g})"
         self._line(str(result.label), "green" if result.label == "bonafide" else "red", f"{figures}  {name}")
         for warning in result.warnings:
-            self._line("", "", f"weak: {warning}", "yellow")
+            self._line("", "", f"warning: {warning}", "yellow")
 
     def _line(self, label: str, color: str, rest: str, style: str = "") -> None:
         self._console.print(Text.assemble((f"{label:<8}", color), " ", (rest, style)), soft_wrap=True)
@@ -128,12 +130,12 @@ def clock(seconds: float) -> str:
     return (f"{hours}:{minutes:02}" if hours else f"{minutes}") + f":{rest // 10:02}.{rest % 10}"
 
 
-def finished_files(path: Path, form: str, model: str, threshold: float | None, channels: str) -> set[str]:
+def finished_files(path: Path, form: str, model: str, threshold: float | None, several: bool) -> set[str]:
     """
     The files an interrupted run has judged, for `--resume`; leaves in the output only their rows.
 
     A half-written last line is dropped, and so are all rows of a file that had an error in any of them: it is judged
-    again. With `channels="each"` so is the last file, for its last channels may never have been written.
+    again. Where a file gives `several` rows, one a channel or track, so is the last file: some of them may be missing.
 
     Raises:
         OutputError: the output is not one of ours, or was written with another model or threshold.
@@ -149,7 +151,7 @@ def finished_files(path: Path, form: str, model: str, threshold: float | None, c
                 f"{threshold}: resume with those, or write to another file."
             )
     again = {row["file"] for row in rows if row["error"]}
-    if channels == "each" and rows:
+    if several and rows:
         again.add(rows[-1]["file"])
     kept = [row for row in rows if row["file"] not in again]
     if form == "csv":

@@ -115,11 +115,13 @@ def _sources(options: DetectOptions) -> list[str]:
     sources = list(options.paths)
     if options.list_file is not None:
         try:
-            lines = options.list_file.read_text(encoding="utf-8-sig").splitlines()
+            content = options.list_file.read_bytes()
         except OSError as error:
             raise UsageError(f"--list {options.list_file} cannot be read: {error.strerror}.") from None
-        except UnicodeDecodeError:
-            raise UsageError(f"--list {options.list_file} is not a text file in UTF-8.") from None
+        if b"\0" in content:
+            raise UsageError(f"--list {options.list_file} is not a text file in UTF-8.")
+        # Names of any bytes, and with any character but the end of a line.
+        lines = content.decode("utf-8-sig", "surrogateescape").split("\n")
         named = [line.strip() for line in lines if line.strip()]
         if not named:
             raise UsageError(f"--list {options.list_file} names no recording.")
