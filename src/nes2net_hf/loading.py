@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_NAME
 from .configuration_nes2net import Nes2NetConfig
 from .errors import ModelError
 from .feature_extraction_nes2net import Nes2NetFeatureExtractor
-from .hub import hub_reason
+from .hub import bounded_requests, fetch_large, hub_reason
 from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
 from .onnx_model import GRAPH, OnnxModel, holds_only_a_graph
 
@@ -74,6 +74,8 @@ def load_model(
         config, extractor = _settings(name, place)
         kind = Nes2NetForAudioFrameClassification if judges_frames(config) else Nes2NetForAudioClassification
         _check_stored(name, kind, config)
+        if not os.path.isdir(name):
+            fetch_large(name, r"model(-\d+-of-\d+)?\.safetensors", revision)
         loaded = kind.from_pretrained(**place, dtype=torch.float32, output_loading_info=True)
     network, report = loaded
     mismatched = [key for key, *_ in report["mismatched_keys"]]
@@ -104,6 +106,7 @@ def load_onnx_model(
         place = _place_of_nes2net(name, revision)
         folder = Path(name)
         if not folder.is_dir():
+            fetch_large(name, f"{re.escape(GRAPH)}.*", revision)
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=[f"{GRAPH}*"]))
         if not (folder / GRAPH).is_file():
             raise ModelError(f"model {name} holds no {GRAPH} for --backend onnx: make one with nes2net export.")
@@ -124,6 +127,8 @@ def _place_of_nes2net(name: str, revision: str | None) -> dict[str, Any]:
     """What `from_pretrained` takes to find the model; raises ModelError where it is one of another kind."""
     place = {"pretrained_model_name_or_path": name, "revision": revision or "main"}
     config, _ = Nes2NetConfig.get_config_dict(**place)
+    if not config:
+        raise ModelError(f"model {name} holds no config.json: it is no Nes2Net model.")
     # transformers would build a Nes2Net of random weights from any other model's configuration.
     if config.get("model_type") != Nes2NetConfig.model_type:
         raise ModelError(
@@ -197,15 +202,17 @@ def _check_place(name: str) -> None:
         try:
             validate_repo_id(name)
         except HFValidationError:
-            shown = name if len(name) <= 200 else f"{name[:100]}... (of {len(name):,} characters)"
+            shown = name if name and name.isprintable() else repr(name)
+            shown = shown if len(shown) <= 200 else f"{shown[:100]}... (of {len(name):,} characters)"
             raise ModelError(f"model folder {shown} does not exist.") from None
 
 
 @contextmanager
 def _in_a_sentence(name: str, revision: str | None) -> Iterator[None]:
-    """What goes wrong inside becomes a ModelError that names the model."""
+    """What goes wrong inside becomes a ModelError that names the model; requests to the Hub end in time."""
     try:
-        yield
+        with nullcontext() if os.path.isdir(name) else bounded_requests():
+            yield
     except ModelError:
         raise
     except Exception as error:
@@ -214,9 +221,14 @@ def _in_a_sentence(name: str, revision: str | None) -> Iterator[None]:
 
 def _reason(error: BaseException, name: str) -> str:
     """What a chain of exceptions comes down to."""
-    reason = None if os.path.isdir(name) else hub_reason(error)
-    if reason is not None:
-        return f"could not be loaded: {reason}"
+    if not os.path.isdir(name):
+        reason = hub_reason(error)
+        if reason is None and (isinstance(error, SafetensorError) or "valid JSON" in str(error)):
+            reason = (
+                f"a file of it in the cache is damaged: clear it with `hf cache rm model/{name}`, then run it again"
+            )
+        if reason is not None:
+            return f"could not be loaded: {reason}"
     if str(error).startswith(("config.json", FEATURE_EXTRACTOR_NAME)):  # ours, and one sentence
         return f"could not be loaded: {str(error).rstrip('.')}"
     first: Any = re.split(r"(?<=\w)[.:]?\s*\n|\.\s", str(error).strip())[0]
