@@ -99,7 +99,7 @@ def test_a_list_names_recordings(detect: Any, folder: Path, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     run = detect("--list", names)
     assert [Path(row["file"]).name for row in run.rows] == ["c.flac", "a.flac", "#1.flac"]
-    names.write_text("# nothing\n")
+    names.write_text("\n \n")
     assert detect("--list", names).code == 2
     names.write_bytes(b"\xff\xfe\x00")
     assert "UTF-8" in detect("--list", names).err

@@ -41,7 +41,9 @@ class Part:
     held: float | None = None
     """Seconds, as counted here; None where only decoding tells."""
     cut: bool = False
-    """Whether it ends in the middle of a chunk, page or box."""
+    """Whether it ends in the middle of a chunk, page or box, whose size says how much is missing."""
+    ragged: bool = False
+    """Whether it ends in the middle of a frame, as a recording of a live stream may."""
     form: str | None = None
     """FFmpeg's name of its format, where libsndfile must not read it: it would guess the length; or UNKNOWN_FORM."""
 
@@ -55,7 +57,7 @@ class Pieces(io.RawIOBase):
         for piece in self._pieces:
             self._starts.append(self._starts[-1] + _length(piece))
         self.size = self._starts[-1]
-        self._at = 0
+        self._at = self.reached = 0
         self.failure: Exception | None = None
         """Why reading failed, if it did; the decoders see an end of the file instead."""
 
@@ -93,6 +95,7 @@ class Pieces(io.RawIOBase):
                 break
             view[done : done + len(data)] = data
             done, self._at = done + len(data), self._at + len(data)
+            self.reached = max(self.reached, self._at)
         return done
 
 
@@ -153,6 +156,10 @@ def _walk(view: _View, start: int) -> _Found | None:
     return None
 
 
+def _is_known(head: bytes) -> bool:
+    return any(re.match(pattern, head, re.DOTALL) for pattern, _ in _WALKS)
+
+
 def _length(piece: Piece) -> int:
     return len(piece) if isinstance(piece, bytes) else max(piece[1] - piece[0], 0)
 
@@ -172,7 +179,7 @@ def _behind_tags(view: _View, at: int) -> int:
             return at
         at = min(end, view.size)
         filled = view.at(at, 4096)
-        if filled.startswith(b"\0\0"):
+        if not _is_known(filled[:16]):
             at += len(filled) - len(filled.lstrip(b"\0"))
 
 
@@ -231,13 +238,15 @@ def _chunks(
     ranges: list[tuple[int, int]] = []
     at = start + layout.first
     while at + layout.header <= view.size:
+        if ranges and _walk_starts(view, at):  # its first bytes look like a chunk, too
+            break
         name, size = layout.read(view.at(at, layout.header))
         body = at + layout.header
         if not _is_chunk(view, name, body, size, layout, bool(ranges)):
             if ranges and _is_chunk_at(view, at - 1, layout):  # an odd chunk without its byte of padding
                 at -= 1
                 continue
-            if not ranges or _walk_starts(view, at) or _tag_end(view, at) is not None:
+            if not ranges or _tag_end(view, at) is not None:
                 break
             # Samples go on behind their declared end.
             ranges.append((at, _end_of_samples(view, at)))
@@ -362,6 +371,10 @@ def _of_wave(
         (tag,) = struct.unpack(f"{order}H", form[24:26])
     if tag in (1, 3, 6, 7):  # PCM, floats, A-law, µ-law: every sample takes its place
         per_second = rate * (align or channels * bits // 8)
+    elif tag in (0x02, 0x11, 0x31) and len(form) >= 20:  # ADPCM and GSM: blocks of samples
+        per_second = rate * align / (struct.unpack(f"{order}H", form[18:20])[0] or 1)
+    else:  # of the others only an average is known, and that often wrong
+        per_second = 0
     sizes = [chunk.size for chunk in chunks if chunk.name == data]
     declared = None if unknown(sizes[0]) else _seconds(sizes[0] if not cut else sum(sizes), per_second)
     held = _seconds(sum(map(_length, ranges)), per_second)
@@ -617,8 +630,10 @@ class _MpegRun:
         self.header: _MpegHeader | None = None
         self.pieces: list[tuple[int, int]] = []
         self.count = self.samples = 0
+        self.ragged = False
 
     def add(self, start: int, end: int, frame: _Frame) -> None:
+        self.ragged = end < start + frame.length
         if self.pieces and self.pieces[-1][1] == start:
             self.pieces[-1] = self.pieces[-1][0], end
         else:
@@ -628,7 +643,7 @@ class _MpegRun:
     def part(self) -> Part:
         held = self.samples / self.kind[2]
         if self.header is None or self.header.at is None or not self.count:
-            return Part(list(self.pieces), held=held, form="mp3")
+            return Part(list(self.pieces), held=held, ragged=self.ragged, form="mp3")
         # libsndfile stops at the count, and cuts off what the encoder put before and after: up to three frames.
         frame = held / self.count
         declared = self.header.frames * frame
@@ -749,7 +764,7 @@ def _flac(view: _View, start: int) -> _Found | None:
     while True:  # the next stream, if one was joined on
         end = view.find(b"fLaC", end)
         if end < 0:
-            end = view.size
+            end = _end_of_samples(view, body)
             break
         if view.at(end + 4, 4) in (b"\0\0\0\x22", b"\x80\0\0\x22"):
             break
@@ -814,6 +829,16 @@ def _mp4(view: _View, start: int) -> _Found | None:
             return [Part([(start, view.size)], cut=True, form="mov")], view.size
         at += size
     return [Part([(start, at)], form="mov")], at
+
+
+def _flv(view: _View, start: int) -> _Found | None:
+    at = start + int.from_bytes(view.at(start + 5, 4), "big") + 4
+    while at + 11 <= view.size:
+        head = view.at(at, 11)
+        if re.match(rb"FLV\x01", head):
+            break
+        at += 11 + int.from_bytes(head[1:4], "big") + 4
+    return [Part([(start, min(at, view.size))], cut=at > view.size, form="flv")], min(at, view.size)
 
 
 def _ebml(view: _View, start: int) -> _Found | None:
@@ -893,6 +918,7 @@ _WALKS: list[tuple[bytes, Callable[[_View, int], _Found | None]]] = [
     (rb"fLaC", _flac),
     (rb"....ftyp", _mp4),
     (rb"\x1a\x45\xdf\xa3", _ebml),
+    (rb"FLV\x01", _flv),
     (rb"#!AMR", _amr),
     (rb"\xff[\xe2-\xff]", _mpeg),
 ]

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 MIN_RATE, MAX_RATE = 8_000, 192_000  # Hz
 MAX_CHANNELS = 64
+UNREAD_BYTES = 1 << 16  # at the end of a file: less is padding, or a tag
 BLOCK_SAMPLES = 1 << 18  # of all channels together: what is held in memory does not depend on a header
 
 # Integer arrays as Python users have them, and what full scale is in them.
@@ -187,6 +188,7 @@ class _PyAVDecoder:
             options={"format_whitelist": _CONTAINERS},
             metadata_errors="replace",
         )
+        self._undecodable = False  # whether a packet before the first sound was
         self._end = 0.0  # s, where the last packet of any track ends
         self.warnings: list[str] = []
         try:
@@ -204,6 +206,8 @@ class _PyAVDecoder:
             self._frames = self._decode()
             first = next(self._frames, None)
             if first is None:
+                if self._undecodable:
+                    raise _damaged(name, 0.0, self.duration)
                 _check_end(name, part, 0.0, self._length, 0.5, vouched=self._length is not None)
                 raise AudioError(f"{name} is empty: its audio track holds no samples.")
             # Not the track's header: HE-AAC declares half its rate there.
@@ -226,6 +230,10 @@ class _PyAVDecoder:
         heard = read / self.sampling_rate
         reached, tolerance = (heard, TOLERANCE) if self._length is None else (max(heard, self._end), 0.5)
         self.warnings += _check_end(self._name, self._part, reached, self._length, tolerance, self._length is not None)
+
+        unread = self._pieces.size - self._pieces.reached
+        if self._part.form == UNKNOWN_FORM and unread > UNREAD_BYTES:
+            self.warnings.append(f"the last {unread / 1e6:.1f} MB of the file were not read: they follow its audio")
 
     def close(self) -> None:
         self._container.close()
@@ -255,7 +263,8 @@ class _PyAVDecoder:
                 except av.error.InvalidDataError:
                     if seconds:
                         raise
-                    continue  # the recording begins in the middle of a frame
+                    self._undecodable = True  # the recording begins in the middle of a frame
+                    continue
                 for frame in frames:
                     seconds += frame.samples / frame.sample_rate
                     yield frame
@@ -360,7 +369,7 @@ def _check_end(
     `vouched`: that length is declared by a container whose last data may well be cut without harm.
 
     Returns:
-        a warning, where there is more than the headers declare.
+        warnings, where there is more than the headers declare, or the end looks torn off.
 
     Raises:
         AudioError: where there is less.
@@ -374,9 +383,12 @@ def _check_end(
         raise AudioError(
             f"{name} is truncated: it ends after {seconds:.1f} s in the middle of its data; copy or download it again."
         )
+    warnings = []
+    if part.ragged:
+        warnings.append("the file ends in the middle of a frame: it may have been cut off")
     if part.declared is not None and seconds > part.declared + tolerance:
-        return [f"the header declares {part.declared:.1f} s, but {seconds:.1f} s are there: all of them were read"]
-    return []
+        warnings.append(f"the header declares {part.declared:.1f} s, but {seconds:.1f} s are there: all was read")
+    return warnings
 
 
 def _conformed(
