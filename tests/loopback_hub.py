@@ -1,4 +1,8 @@
-"""A Hub on 127.0.0.1 that answers the HTTP calls huggingface_hub makes to create, fill and read models and Spaces."""
+"""
+A Hub on 127.0.0.1 that answers the HTTP calls huggingface_hub makes to create, fill and read models, data sets and
+Spaces; and, where it is told to, that refuses, stalls, breaks off and answers nonsense as the Hub and what lies on the
+way to it do.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,30 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "token-of-the-loopback-hub"
-_LARGE = (".safetensors", ".png")  # what the Hub would keep in its large-file storage
-_REPO = r"(?P<repo>(spaces/)?[\w.-]+/[\w.-]+)"
+_LARGE = (".safetensors", ".pth", ".png")  # what the Hub would keep in its large-file storage
+_REPO = r"(?P<repo>((spaces|datasets)/)?[\w.-]+/[\w.-]+)"
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the requests whose path the pattern is found in, `times` times."""
+
+    pattern: str
+    status: int = 0
+    """Answered with these headers and this body; 0 where the file itself comes, but not as it should:"""
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    stall_at: int | None = None
+    """Nothing comes after so many bytes, and the connection stays open."""
+    drop_at: int | None = None
+    """The connection is closed after so many bytes."""
+    content: bytes | None = None
+    """Another content, of another length where it has one."""
+    methods: tuple[str, ...] = ("GET", "HEAD", "POST", "PUT")
+    times: int = 1_000
 
 
 @dataclass
@@ -22,6 +45,7 @@ class Repo:
     """Its commits, each with all of its files, and what names them."""
 
     private: bool
+    gated: bool = False
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     large: set[str] = field(default_factory=set)
@@ -39,10 +63,16 @@ class Repo:
 class LoopbackHub:
     """`with LoopbackHub() as hub` serves at `hub.endpoint`; `hub.calls` are the requests, `hub.repos` what it has."""
 
+    has_ranges = True
+
     def __init__(self, drop_uploads: int = 0) -> None:
         self.repos: dict[str, Repo] = {}
         self.objects: dict[str, bytes] = {}
         self.calls: list[tuple[str, str]] = []
+        self.ranges: list[str] = []
+        """What was asked for of files in part."""
+        self.faults: list[Fault] = []
+        self.closed = threading.Event()
         self.drop_uploads = drop_uploads
         """Uploads of large files whose connection breaks before the rest go through."""
         hub = self
@@ -54,13 +84,14 @@ class LoopbackHub:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     def __enter__(self) -> LoopbackHub:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.closed.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -94,12 +125,21 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.calls.append((self.command, path))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self._fault = next((fault for fault in self.hub.faults if self._meets(fault, path)), None)
+        if self._fault is not None:
+            self._fault.times -= 1
+            if self._fault.status:
+                self._send(self._fault.body, self._fault.status, self._fault.headers)
+                return
         for method, pattern, answer in _ROUTES:
             match = re.fullmatch(pattern, path)
             if match and self.command in method:
                 answer(self, body, **match.groupdict())
                 return
         self._json({"error": f"the loopback Hub knows no {self.command} {path}"}, 404)
+
+    def _meets(self, fault: Fault, path: str) -> bool:
+        return fault.times > 0 and self.command in fault.methods and re.search(fault.pattern, path) is not None
 
     @property
     def _is_known(self) -> bool:
@@ -110,8 +150,17 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in ({"Content-Length": str(len(content))} | (headers or {})).items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+        fault = self._fault
+        if self.command == "HEAD" and (fault is None or fault.stall_at is None):
+            return
+        if fault is not None and (fault.stall_at is not None or fault.drop_at is not None):
+            self.wfile.write(content[: fault.stall_at if fault.stall_at is not None else fault.drop_at])
+            self.wfile.flush()
+            if fault.stall_at is not None:
+                self.hub.closed.wait(600)
+            self.close_connection = True
+            return
+        self.wfile.write(content)
 
     def _json(self, content: Any, status: int = 200, code: str | None = None) -> None:
         headers = {"Content-Type": "application/json"} | ({"X-Error-Code": code} if code else {})
@@ -126,8 +175,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _readable(self, repo: str, revision: str) -> tuple[Repo, str] | None:
         """The repository and the commit, or an answer that there is none."""
         place = self.hub.repos.get(repo)
+        token = self.headers.get("Authorization")
+        if token is not None and not self._is_known:
+            headers = {"X-Error-Message": "Invalid credentials in Authorization header"}
+            self._send(b"", 401, headers)
+            return None
         if place is None or (place.private and not self._is_known):
             self._json({"error": "Repository not found"}, 404 if self._is_known else 401, "RepoNotFound")
+            return None
+        if place.gated and "/resolve/" in self.path:
+            self._json({"error": "Access is restricted"}, 403 if self._is_known else 401, "GatedRepo")
             return None
         oid = place.find(revision)
         if oid is None:
@@ -139,7 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self._refused():
             return
         asked = json.loads(body)
-        repo = ("spaces/" if asked.get("type") == "space" else "") + f"{asked['organization']}/{asked['name']}"
+        kind = {"space": "spaces/", "dataset": "datasets/"}.get(asked.get("type"), "")
+        repo = kind + f"{asked['organization']}/{asked['name']}"
         there = repo in self.hub.repos
         if not there:
             private = asked.get("private") is True or asked.get("visibility") == "private"
@@ -154,16 +212,25 @@ class _Handler(BaseHTTPRequestHandler):
         found = self._readable(repo, revision or "main")
         if found:
             place, oid = found
-            files = [{"rfilename": name} for name in sorted(place.commits[oid])]
+            name = re.sub("^(spaces|datasets)/", "", repo)
+            files = [_sibling(file, content) for file, content in sorted(place.commits[oid].items())]
             self._json(
-                {"id": repo, "modelId": repo, "sha": oid, "private": place.private, "siblings": files, "tags": []}
+                {"id": name, "modelId": name, "sha": oid, "private": place.private, "siblings": files, "tags": []}
             )
 
     def tree(self, body: bytes, repo: str, revision: str, folder: str | None = None) -> None:
         found = self._readable(repo, revision)
         if found:
             files = found[0].commits[found[1]]
-            self._json([_entry(name, content) for name, content in sorted(files.items()) if not folder])
+            start = f"{folder}/" if folder else ""
+            self._json([_entry(name, content) for name, content in sorted(files.items()) if name.startswith(start)])
+
+    def paths(self, body: bytes, repo: str, revision: str) -> None:
+        found = self._readable(repo, revision)
+        if found:
+            files = found[0].commits[found[1]]
+            asked = parse_qs(body.decode()).get("paths", [])
+            self._json([_entry(name, files[name]) for name in asked if name in files])
 
     def tag(self, body: bytes, repo: str, revision: str) -> None:
         if not self._refused():
@@ -235,7 +302,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(b"", 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": oid})
             return
         headers = {"ETag": f'"{_etag(name, content)}"', "X-Repo-Commit": oid, "Accept-Ranges": "bytes"}
-        self._send(content, headers=headers)
+        if self._fault is not None and self._fault.content is not None and self.command == "GET":
+            content = self._fault.content
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if wanted is None or not self.hub.has_ranges:
+            self._send(content, headers=headers)
+            return
+        self.hub.ranges.append(wanted[0])
+        first, last = int(wanted[1]), min(int(wanted[2] or len(content)), len(content) - 1)
+        headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+        self._send(content[first : last + 1], 206, headers)
 
 
 def _etag(name: str, content: bytes) -> str:
@@ -252,12 +328,27 @@ def _entry(name: str, content: bytes) -> dict[str, Any]:
     return entry
 
 
-_MODEL = rf"/api/(models/|(?=spaces/)){_REPO}"
+def _sibling(name: str, content: bytes) -> dict[str, Any]:
+    entry = _entry(name, content)
+    return {
+        "rfilename": name,
+        "size": entry["size"],
+        "blobId": "0" * 40,
+        "lfs": _lfs(entry) if "lfs" in entry else None,
+    }
+
+
+def _lfs(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"sha256": entry["oid"], "size": entry["size"], "pointerSize": 134}
+
+
+_MODEL = rf"/api/(models/|(?=(spaces|datasets)/)){_REPO}"
 _REVISION = r"(?P<revision>[^/]+)"
 _ROUTES: list[tuple[str, str, Any]] = [
     ("POST", "/api/repos/create", _Handler.create),
     ("POST", "/api/validate-yaml", _Handler.check_card),
     ("GET", rf"{_MODEL}(/revision/{_REVISION})?", _Handler.info),
+    ("POST", rf"{_MODEL}/paths-info/{_REVISION}", _Handler.paths),
     ("GET", rf"{_MODEL}/tree/{_REVISION}(/(?P<folder>.+))?", _Handler.tree),
     ("POST", rf"{_MODEL}/tag/{_REVISION}", _Handler.tag),
     ("POST", rf"{_MODEL}/preupload/{_REVISION}", _Handler.preupload),

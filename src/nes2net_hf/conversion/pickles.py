@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import mmap
 import pickle
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -15,7 +16,8 @@ import torch
 # What training scripts leave beside the weights, and no code: whole modules of which classes are harmless, and names.
 _CLASSES_OF = (
     *("collections", "decimal", "fairseq", "fractions", "lightning", "numpy.dtypes", "omegaconf", "pathlib"),
-    *("pytorch_lightning", "lightning_fabric", "torch.nn", "torch.optim", "torchao", "typing", "uuid"),
+    *("pytorch_lightning", "lightning_fabric", "torch._dynamo", "torch.distributed", "torch.nested", "torch.nn"),
+    *("torch.optim", "torchao", "typing", "uuid"),
 )
 _HARMLESS = {
     *("_codecs.encode", "argparse.Namespace", "collections.defaultdict", "copyreg._reconstructor"),
@@ -32,7 +34,6 @@ _STORAGES = {
     **{"Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128},
     **{"QInt8": torch.qint8, "QUInt8": torch.quint8, "QInt32": torch.qint32, "Untyped": torch.uint8},
 }
-_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # as protocol 2, torch's, spells them
 _PLAIN = "save it as a plain tensor"
 
 
@@ -86,13 +87,16 @@ class PickleReader(pickle._Unpickler):
         code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
     }
 
+    proto = 0
+
     def __init__(self, data: bytes | mmap.mmap) -> None:
         super().__init__(io.BytesIO(data) if isinstance(data, bytes) else data, encoding="latin1")
         self.code: list[str] = []  # names that are not known to be harmless
         self.storages: dict[str, Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        module = _PYTHON_2.get(module, module)
+        if self.proto < 3:  # torch's, which spells names as Python 2 did
+            module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         path = f"{module}.{name}"
         if path in _READERS:
             return partial(_READERS[path])  # a new one, which a pickle may change
@@ -127,7 +131,7 @@ def are_sizes(values: Any) -> bool:
 def _is_harmless(module: str, name: str) -> bool:
     if f"{module}.{name}" in _HARMLESS or (module == "numpy" and isinstance(getattr(np, name, None), type)):
         return True
-    is_class = name.rpartition(".")[2][:1].isupper()
+    is_class = name.rpartition(".")[2].lstrip("_")[:1].isupper()
     return is_class and any(module == known or module.startswith(f"{known}.") for known in _CLASSES_OF)
 
 

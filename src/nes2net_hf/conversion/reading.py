@@ -118,7 +118,9 @@ def _checkpoint(path: Path, content: Any, make: Callable[[Any], Tensor]) -> Chec
         if not isinstance(key, str) or not key.isprintable() or len(key) > _LONGEST_KEY:
             raise ConversionError(f"{path} is no state dict: one of its keys is no name, but a {_kind(key)}.")
         if not isinstance(value, (Described, Tensor)):
-            raise ConversionError(f"{path} is no state dict: its entry {key!r} is a {_kind(value)}, not a tensor.")
+            raise ConversionError(
+                f"{path} is no state dict: its entry {key!r} is a {_kind(value)}, not a tensor: save weights alone."
+            )
     tensors: dict[str, Tensor] = {}
     names, beside = _official_names(content)
     used: dict[str, str] = {}

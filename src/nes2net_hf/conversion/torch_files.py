@@ -110,15 +110,7 @@ def _damaged(path: Path, code: list[str] | None = None) -> ConversionError:
 
 
 def _read_archive(path: Path, data: mmap.mmap) -> TorchFile:
-    records = _records(path, data)
-    name = next((name for name in records if name.endswith("data.pkl") and name.count("/") <= 1), None)
-    if name is None:
-        weights = next((name for name in records if name.endswith((".pth", ".pt", ".ckpt", ".safetensors"))), None)
-        what = f"that holds {weights}: unpack it first" if weights else "of something else"
-        raise ConversionError(f"{path} is a zip file {what}.")
-    root = name.removesuffix("data.pkl")
-    if f"{root}constants.pkl" in records:
-        raise ConversionError(f"{path} is a TorchScript program, not a state dict.")
+    root, records = _records(path, data)
 
     def record(name: str) -> bytes:
         start, length = records.get(root + name, (0, 0))
@@ -134,11 +126,24 @@ def _read_archive(path: Path, data: mmap.mmap) -> TorchFile:
     return TorchFile(path, content, reader.code, storages)
 
 
-def _records(path: Path, data: mmap.mmap) -> dict[str, tuple[int, int]]:
-    """Offset and length of each record of an archive, all of them whole."""
+def _root(path: Path, names: list[str]) -> str:
+    """The folder of the checkpoint in an archive."""
+    root = next((name[:-8] for name in names if name.endswith("data.pkl") and name.count("/") <= 1), None)
+    if root is None:
+        weights = next((name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".safetensors"))), None)
+        what = f"that holds {weights[:100]}: unpack it first" if weights else "of something else"
+        raise ConversionError(f"{path} is a zip file {what}.")
+    if f"{root}constants.pkl" in names:
+        raise ConversionError(f"{path} is a TorchScript program, not a state dict.")
+    return root
+
+
+def _records(path: Path, data: mmap.mmap) -> tuple[str, dict[str, tuple[int, int]]]:
+    """The folder of the checkpoint, and offset and length of each record in the archive, all of them whole."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+            root = _root(path, archive.namelist())
             if any(member.compress_type or member.flag_bits & 1 for member in members):
                 raise ConversionError(
                     f"{path} is a zip file with compressed or encrypted records, as torch.save writes none: unpack "
@@ -164,7 +169,7 @@ def _records(path: Path, data: mmap.mmap) -> dict[str, tuple[int, int]]:
         ):
             raise _damaged(path)
         records[member.filename] = (start, member.file_size)
-    return records
+    return root, records
 
 
 def _read_legacy(path: Path, data: mmap.mmap) -> TorchFile:
