@@ -1,33 +1,329 @@
-"""What went wrong at the Hub, in a sentence."""
+"""
+The Hub: what went wrong there in a sentence, no request without an end, and downloads that go on where they stopped.
+
+A connection on which nothing has come for `HF_HUB_DOWNLOAD_TIMEOUT` seconds (10) is given up, and the download goes on
+where it was in a new one. After three such connections in a row (half a minute; of small files, which huggingface_hub
+downloads itself, six) it fails; run again, it goes on where it was.
+"""
 
 from __future__ import annotations
 
-# By the names of huggingface_hub's and its HTTP client's exceptions.
-_REASONS = {
-    "GatedRepoError": "access to it must be granted first: ask for it on its page, then log in with `hf auth login`",
-    "RevisionNotFoundError": "it has no such revision",
-    "RepositoryNotFoundError": "there is no such repository on the Hub, or it is private: check the id, or log in "
-    "with `hf auth login`",
-    "RemoteEntryNotFoundError": "the repository has no such file",
-    "EntryNotFoundError": "the repository has no such file",
-    "OfflineModeIsEnabled": "offline mode is on and it is not in the cache: unset HF_HUB_OFFLINE, or give a local one",
-    "LocalEntryNotFoundError": "the Hub cannot be reached and it is not in the cache: check the network, or give a "
-    "local one",
-    "ConnectError": "the Hub cannot be reached: check the network, or give a local one",
-    "ConnectTimeout": "the Hub cannot be reached: check the network, or give a local one",
-}
+import errno
+import json
+import math
+import os
+import re
+import ssl
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_session, hf_hub_url
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status, tqdm
+
+from .files import sha256_of, write_reason
+
+SHORT_WAIT = 5.0  # s; a longer rate limit is told instead of slept through, five times in a row
+
+SILENCES = 3  # connections of a download in a row on which nothing comes, before it fails
+_BREAKS = {"TimeoutException", "NetworkError", "RemoteProtocolError"}
+
+_LOGIN = "log in with `hf auth login`"
+_ABSENT = f"there is no such repository on the Hub, or it is private: check the id, or {_LOGIN}"
+_REFUSED = f"the Hub refused the token: {_LOGIN} again, or unset HF_TOKEN where that holds an old one"
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+# `/org/name/resolve/REVISION/FILE`, `/api/models/org/name/revision/REVISION`
+_PLACE = re.compile(r"/(?:resolve|revision|tree|paths-info)/(?P<revision>[^/]+)(?:/(?P<file>.+))?$")
 
 
 def hub_reason(error: BaseException) -> str | None:
-    """What a chain of exceptions comes down to, or None where the Hub has no part in it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if type(seen).__name__ in _REASONS:
-            return _REASONS[type(seen).__name__]
-        seen = seen.__cause__ or seen.__context__
-    return None
+    """
+    What a chain of exceptions comes down to, as the end of a sentence that begins with the id; None where the Hub has
+    no part in it. What the Hub answered counts first, by its status, then what kept an answer away.
+    """
+    chain = list(_chain(error))
+    for one in chain:
+        if isinstance(getattr(getattr(one, "response", None), "status_code", None), int):
+            return _of_answer(one.response)  # type: ignore[attr-defined]
+    return _of_silence(chain)
 
 
 def why(error: BaseException) -> str:
     """What went wrong at the Hub, or else what the exception says, on one line and without its full stop."""
     return hub_reason(error) or " ".join(str(error).split())[:200].rstrip(".")
+
+
+@contextmanager
+def bounded_requests() -> Iterator[None]:
+    """
+    Inside, requests of huggingface_hub end in time: none that reads waits longer than `HF_HUB_DOWNLOAD_TIMEOUT` for
+    the next byte (some would wait without end), and a rate limit of more than `SHORT_WAIT` is an error at once (it
+    would be slept through in silence, for minutes).
+    """
+    client = get_session()
+    before = client.event_hooks
+    client.event_hooks = {
+        "request": [*before["request"], _bound],
+        "response": [*before["response"], _refuse_long_wait],
+    }
+    try:
+        yield
+    finally:
+        client.event_hooks = before
+
+
+def fetch_large(repo_id: str, files: str, revision: str | None = None) -> None:
+    """
+    Brings the large files of a model on the Hub into the cache, where huggingface_hub then finds them. What has come
+    of one when a download fails is kept, and the next call goes on there; huggingface_hub would begin again.
+
+    Args:
+        files: the regular expression of their names.
+        revision: branch, tag or commit.
+
+    Raises:
+        Exception: a download failed; `hub_reason` says why. Where the Hub does not even list the files, nothing is
+            raised and nothing is done: they may be in the cache.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return
+    with bounded_requests():
+        try:
+            info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
+        except Exception:
+            return
+        for file in info.siblings or ():
+            if re.fullmatch(files, file.rfilename) and file.lfs is not None:
+                _fetch(repo_id, file.rfilename, str(info.sha))
+
+
+def _fetch(repo_id: str, file: str, commit: str) -> None:
+    """One file, under the name of its SHA-256 in the cache. With Xet, that library's own ways hold."""
+    url = hf_hub_url(repo_id, file, revision=commit)
+    metadata = get_hf_file_metadata(url)
+    has_xet = metadata.xet_file_data is not None and not constants.HF_HUB_DISABLE_XET and find_spec("hf_xet")
+    if metadata.etag is None or has_xet:
+        return
+    folder = repo_folder_name(repo_id=repo_id, repo_type="model")
+    blobs, locks = Path(constants.HF_HUB_CACHE, folder, "blobs"), Path(constants.HF_HUB_CACHE, ".locks", folder)
+    blobs.mkdir(parents=True, exist_ok=True)
+    locks.mkdir(parents=True, exist_ok=True)
+    whole, part = blobs / metadata.etag, blobs / f"{metadata.etag}.part"
+    with WeakFileLock(locks / f"{metadata.etag}.lock"):  # the one that huggingface_hub takes
+        if whole.exists():
+            return
+        with open(part, "ab") as so_far:
+            _read_on(url, so_far, metadata.size or 0, file)
+        if sha256_of(part) != metadata.etag:
+            part.unlink()
+            raise OSError(f"Consistency check failed: {file} is not what the Hub has.")
+        os.replace(part, whole)
+
+
+def _read_on(url: str, so_far: IO[bytes], size: int, name: str) -> None:
+    """Appends what is missing of a file, in as many connections as that takes while something comes of each."""
+    silences = 0
+    with tqdm(total=size, initial=so_far.tell(), desc=name, unit="B", unit_scale=True) as bar:
+        while (start := so_far.tell()) < size:
+            headers = build_hf_headers() | {"Accept-Encoding": "identity"}
+            if start:
+                headers["Range"] = f"bytes={start}-"
+            try:
+                with get_session().stream(
+                    "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=True
+                ) as response:
+                    hf_raise_for_status(response)
+                    if response.status_code != 206:  # the whole file, from its beginning
+                        so_far.seek(0)
+                        so_far.truncate()
+                    for block in response.iter_bytes():
+                        so_far.write(block)
+                        bar.update(len(block))
+                return
+            except Exception as error:
+                silences = 0 if so_far.tell() > start else silences + 1
+                if silences == SILENCES or _kinds([error]).isdisjoint(_BREAKS):
+                    raise
+                time.sleep(1)
+
+
+def _bound(request: Any) -> None:
+    if request.method in ("GET", "HEAD"):
+        limit = constants.HF_HUB_ETAG_TIMEOUT if request.method == "HEAD" else constants.HF_HUB_DOWNLOAD_TIMEOUT
+        timeout = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {
+            phase: min(timeout.get(phase) or limit, limit) for phase in ("connect", "read", "write", "pool")
+        }
+
+
+def _refuse_long_wait(response: Any) -> None:
+    if response.status_code in (429, 503) and (_wait(response.headers) or 0) > SHORT_WAIT:
+        response.read()
+        hf_raise_for_status(response)
+
+
+def _wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds until the Hub takes requests again, by its own header or the standard one; None where neither says."""
+    if limit := re.search(r"\br\s*=\s*0\b.*?\bt\s*=\s*(\d+)", headers.get("ratelimit", "")):
+        return float(limit[1])
+    after = headers.get("retry-after", "").strip()
+    if after.isdigit():
+        return float(after)
+    try:
+        return max(0.0, parsedate_to_datetime(after).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None
+
+
+def _of_answer(response: Any) -> str:
+    """Why the Hub did not give what it was asked for."""
+    status, code = response.status_code, response.headers.get("x-error-code")
+    said = response.headers.get("x-error-message", "")
+    try:
+        request = response.request
+        path, method, has_token = urlsplit(str(request.url)).path, request.method, "authorization" in request.headers
+    except RuntimeError:  # an answer made by hand
+        path, method, has_token = "", "GET", False
+    place = _PLACE.search(path)
+    named = {name: unquote(value or "") for name, value in (place.groupdict() if place else {}).items()}
+    if code == "GatedRepo":
+        return f"access to it must be granted first: ask for it on its page, then {_LOGIN}"
+    if said == "Access to this resource is disabled.":
+        return "the Hub has disabled it: choose another"
+    if code == "RevisionNotFound":
+        return f"it has no such revision{_called(named.get('revision'))}: check the branch, tag or commit"
+    if code == "EntryNotFound":
+        return f"the repository has no such file{_called(named.get('file'))}: check its name on the repository's page"
+    if status in (401, 403) and method not in ("GET", "HEAD") and "/paths-info/" not in path:
+        owner = re.search(r"/(?:models|datasets|spaces)/([^/]+)/", path)
+        return f"the Hub refused the token: {_LOGIN}, by one that may write{f' to {owner[1]}' if owner else ' there'}"
+    if status == 401 and (has_token or "Invalid credentials" in said):
+        return _REFUSED
+    if status == 403:
+        return f"the Hub does not let you read it: ask for access on its page, or {_LOGIN} by a token that may"
+    if status in (401, 404) and (code == "RepoNotFound" or status == 401):
+        return _ABSENT
+    if status == 404:
+        return "the Hub has no such repository, revision or file (404): check the id, or that HF_ENDPOINT is a Hub"
+    if status == 429:
+        wait = _wait(response.headers)
+        return f"the Hub takes no more requests for now: try again {_later(wait)}, or {_LOGIN} for a higher limit"
+    if status == 408 or status >= 500:
+        phrase = f"{status} {response.reason_phrase}".strip()
+        return f"the Hub is out of order ({phrase}): try again {_later(_wait(response.headers))}"
+    said = " ".join((said or _body(response)).split())[:200].rstrip(".")
+    return f"the Hub refused the request ({status}{f', {said}' if said else ''})"
+
+
+def _called(name: str | None) -> str:
+    return f" as {name}" if name else ""
+
+
+def _later(wait: float | None) -> str:
+    if wait is None:
+        return "in a few minutes"
+    return f"in {math.ceil(wait)} s" if wait < 120 else f"in {math.ceil(wait / 60)} minutes"
+
+
+def _body(response: Any) -> str:
+    """What a refusal says in its body."""
+    try:
+        return str(response.json().get("error") or "")
+    except (RuntimeError, ValueError, AttributeError):  # not read, no JSON, no object
+        return ""
+
+
+def _of_silence(chain: list[BaseException]) -> str | None:
+    """What kept an answer away, or broke it."""
+    kinds = _kinds(chain)
+    is_absent = not kinds.isdisjoint({"LocalEntryNotFoundError", "RevisionResolutionError"})  # in the cache
+    if "OfflineModeIsEnabled" in kinds or (is_absent and constants.HF_HUB_OFFLINE):
+        return "offline mode is on and it is not in the cache: unset HF_HUB_OFFLINE, or give a local one"
+    at_hub = [one for one in chain if _is_of_hub(one)]
+    for one in at_hub:
+        if (number := _disk_error(one)) is not None:
+            return (
+                f"it cannot be kept in the cache at {constants.HF_HUB_CACHE}: {write_reason(number)}; make room or "
+                "give the right to write there, or let HF_HOME name another folder"
+            )
+    proxy = next((f" and the proxy of {name}" for name in _PROXIES if os.environ.get(name)), "")
+    if any(isinstance(one, ssl.SSLError) for one in chain):
+        return (
+            f"the Hub's certificate cannot be verified: check the clock{proxy}, or let SSL_CERT_FILE name the "
+            "certificates of your network"
+        )
+    if "ProxyError" in kinds:
+        return f"the proxy does not let us through to the Hub: check the network{proxy}"
+    if kinds & {"ConnectError", "ConnectTimeout"}:
+        return f"the Hub cannot be reached: check the network{proxy}, or give a local one"
+    if "TimeoutException" in kinds:
+        return (
+            f"the Hub sent nothing for {constants.HF_HUB_DOWNLOAD_TIMEOUT} s, several times in a row: run it again, "
+            "or let HF_HUB_DOWNLOAD_TIMEOUT allow more seconds"
+        )
+    if "LocalProtocolError" in kinds or any(isinstance(one, UnicodeEncodeError) for one in at_hub):
+        return f"the token holds characters that no token has: {_LOGIN} again, or check HF_TOKEN"
+    if kinds & {"UnsupportedProtocol", "InvalidURL"}:
+        return f"{constants.ENDPOINT} is no address of a Hub: check HF_ENDPOINT"
+    if kinds & _BREAKS:
+        return "the connection to the Hub broke off: run it again"
+    if any("Consistency check failed" in str(one) for one in chain):
+        return "what came from the Hub is not whole: run it again"
+    if kinds & {"FileMetadataError", "DecodingError", "TooManyRedirects"} or any(
+        isinstance(one, (json.JSONDecodeError, AssertionError, KeyError, TypeError)) for one in at_hub
+    ):
+        return f"what answers at {constants.ENDPOINT} is no Hub, or its answer is broken: check HF_ENDPOINT{proxy}"
+    if "XetDownloadError" in kinds or any("xet" in str(one).lower() for one in at_hub):
+        return "the Hub's storage did not give it: run it again, or set HF_HUB_DISABLE_XET=1 to download without Xet"
+    if is_absent:
+        return f"the Hub cannot be reached and it is not in the cache: check the network{proxy}, or give a local one"
+    if "HFValidationError" in kinds:
+        return "no repository of the Hub can have that id: it has the form ORG/NAME"
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception, what caused it, what caused that …"""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__
+
+
+def _kinds(chain: list[BaseException]) -> set[str]:
+    """The names of all classes of some exceptions: by name, because huggingface_hub has changed its HTTP client."""
+    return {kind.__name__ for one in chain for kind in type(one).__mro__}
+
+
+def _is_of_hub(error: BaseException) -> bool:
+    """Whether it was raised in huggingface_hub, or here: an error of a disk says nothing of the Hub by its kind."""
+    places = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
+    # transformers' configurations are checked by its dataclasses.
+    return any(
+        place == __name__ or (place.startswith("huggingface_hub.") and place != "huggingface_hub.dataclasses")
+        for place in places
+    )
+
+
+_OF_WRITING = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST,
+    errno.ENOTDIR,
+}  # fmt: skip
+
+
+def _disk_error(error: BaseException) -> int | None:
+    """The error number of a write into the cache that failed: also of Xet, which is written in Rust."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    file = getattr(error, "filename", None)
+    is_ours = file is None or os.path.realpath(os.fsdecode(file)).startswith(os.path.realpath(constants.HF_HOME))
+    return number if number in _OF_WRITING and is_ours else None

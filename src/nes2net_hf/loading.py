@@ -223,7 +223,7 @@ def _reason(error: BaseException, name: str) -> str:
     """What a chain of exceptions comes down to."""
     if not os.path.isdir(name):
         reason = hub_reason(error)
-        if reason is None and (isinstance(error, SafetensorError) or "valid JSON" in str(error)):
+        if reason is None and isinstance(error, SafetensorError):
             reason = (
                 f"a file of it in the cache is damaged: clear it with `hf cache rm model/{name}`, then run it again"
             )
@@ -231,6 +231,8 @@ def _reason(error: BaseException, name: str) -> str:
             return f"could not be loaded: {reason}"
     if str(error).startswith(("config.json", FEATURE_EXTRACTOR_NAME)):  # ours, and one sentence
         return f"could not be loaded: {str(error).rstrip('.')}"
+    if "feature extractor" in str(error) and not os.path.isdir(name):
+        return f"could not be loaded: it holds no {FEATURE_EXTRACTOR_NAME}, or no whole one: add it to the repository"
     first: Any = re.split(r"(?<=\w)[.:]?\s*\n|\.\s", str(error).strip())[0]
     return f"could not be loaded: {first.rstrip('.') or type(error).__name__}"
 

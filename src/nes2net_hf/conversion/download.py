@@ -11,7 +11,7 @@ from huggingface_hub.utils.sha import git_hash
 
 from ..errors import ConversionError
 from ..files import sha256_of
-from ..hub import hub_reason
+from ..hub import bounded_requests, fetch_large, hub_reason
 
 
 def fetch(source: str, revision: str | None) -> tuple[Path, bool]:
@@ -28,7 +28,9 @@ def fetch(source: str, revision: str | None) -> tuple[Path, bool]:
         return Path(source), False
     repo, file = match.groups()
     try:
-        path = Path(hf_hub_download(repo, file, revision=revision))
+        fetch_large(repo, re.escape(file), revision)
+        with bounded_requests():
+            path = Path(hf_hub_download(repo, file, revision=revision))
     except Exception as error:
         reason = (
             hub_reason(error) or f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"

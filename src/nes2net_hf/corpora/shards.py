@@ -6,6 +6,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import CorpusError
-from ..hub import why
+from ..hub import bounded_requests, why
 from .corpus import Row
 from .schema import FEATURES
 
@@ -41,8 +42,9 @@ def find_shards(root: str | os.PathLike[str]) -> dict[str, list[str]]:
         CorpusError: a shard is missing, or the place cannot be reached.
     """
     try:
-        filesystem, path = fsspec.core.url_to_fs(os.fspath(root))
-        paths = sorted(filesystem.glob(f"{path}/data/*-of-*.parquet"))
+        with bounded_requests() if os.fspath(root).startswith("hf://") else nullcontext():
+            filesystem, path = fsspec.core.url_to_fs(os.fspath(root))
+            paths = sorted(filesystem.glob(f"{path}/data/*-of-*.parquet"))
     except Exception as error:  # whatever the file system of that protocol raises
         raise CorpusError(f"{root} cannot be listed: {why(error)}.") from None
     found: dict[str, dict[int, str]] = {}
