@@ -609,11 +609,9 @@ class _MpegHeader(NamedTuple):
 
     data: bytes
     at: int | None
-    """Where its count of frames stands, if it holds one."""
-
-    @property
-    def frames(self) -> int:
-        return 0 if self.at is None else struct.unpack(">I", self.data[self.at : self.at + 4])[0]
+    """Where its count of frames stands, if libsndfile goes by it."""
+    frames: int = 0
+    """As counted there, 0 if it does not count."""
 
     def counting(self, frames: int) -> bytes:
         """The same with another count."""
@@ -642,17 +640,15 @@ class _MpegRun:
 
     def part(self) -> Part:
         held = self.samples / self.kind[2]
+        frame = held / max(self.count, 1)
+        frames = self.header.frames if self.header is not None else 0
+        declared = frames * frame if frames and abs(frames - self.count) > 1 else None
         if self.header is None or self.header.at is None or not self.count:
-            return Part(list(self.pieces), held=held, ragged=self.ragged, form="mp3")
+            ragged = self.ragged and not frames
+            return Part(list(self.pieces), declared, held, ragged=ragged, form="mp3")
         # libsndfile stops at the count, and cuts off what the encoder put before and after: up to three frames.
-        frame = held / self.count
-        declared = self.header.frames * frame
         pieces: list[Piece] = [self.header.counting(self.count), *self.pieces]
-        return Part(
-            pieces,
-            declared if declared and abs(self.header.frames - self.count) > 1 else None,
-            max(held - 3 * frame, 0.0),
-        )
+        return Part(pieces, declared, max(held - 3 * frame, 0.0))
 
 
 def _may_be_header(view: _View, at: int, run: _MpegRun) -> bool:
@@ -666,10 +662,10 @@ def _mpeg_header(data: bytes, kind: tuple[int, int, int], mono: bool) -> _MpegHe
     side = (17 if mono else 32) if version == 3 else (9 if mono else 17)
     for offset in (4 + side, 6 + side):  # behind a checksum, too
         if data[offset : offset + 4] in (b"Xing", b"Info") and len(data) >= offset + 12:
-            counts = data[offset + 7] & 1
-            return _MpegHeader(data, offset + 8 if counts else None)
+            flags, frames = struct.unpack(">II", data[offset + 4 : offset + 12])
+            return _MpegHeader(data, offset + 8, frames) if flags & 1 else _MpegHeader(data, None)
     if data[36:40] == b"VBRI" and len(data) >= 54:
-        return _MpegHeader(data, 50)
+        return _MpegHeader(data, None, struct.unpack(">I", data[50:54])[0])
     return None
 
 
