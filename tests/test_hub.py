@@ -115,9 +115,9 @@ def test_what_is_not_there_is_named(hub: LoopbackHub) -> None:
     assert "it has no such revision as v9: check the branch" in refusal(revision="v9")
     hub.faults.append(Fault("/preprocessor_config.json", 404, {"X-Error-Code": "EntryNotFound"}))
     assert "preprocessor_config.json" in refusal()
-    del hub.repos[MODEL].commits[hub.repos[MODEL].names["main"]]["config.json"]
     hub.faults.clear()
-    assert refusal() == f"model {MODEL} holds no config.json: it is no Nes2Net model."
+    hub.repos[MODEL].commit("bare", {"README.md": b"# nothing\n"})
+    assert refusal(revision="bare") == f"model {MODEL} holds no config.json: it is no Nes2Net model."
 
 
 def test_tokens_and_access(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,6 +320,15 @@ def test_a_corpus_on_the_hub(hub: LoopbackHub, fault: Fault, words: str, name: s
 def test_a_corpus_that_is_not_on_the_hub(hub: LoopbackHub, name: str, root: str) -> None:
     with pytest.raises(CorpusError, match=f"{root} .*no such repository on the Hub, or it is private"):
         load_corpus(name, "train", root=root)
+
+
+def test_a_gated_dataset_and_its_revisions(hub: LoopbackHub) -> None:
+    hub.repos[f"datasets/{DATASET}"].gated = True
+    with pytest.raises(CorpusError, match="access to it must be granted first"):
+        load_corpus("dataset", "train", root=DATASET)
+    hub.repos[f"datasets/{DATASET}"].gated = False
+    with pytest.raises(CorpusError, match="it has no such revision"):
+        load_corpus("dataset", "train", root=DATASET, revision="v9")
 
 
 def test_a_chain_without_the_hub_says_nothing() -> None:

@@ -37,6 +37,8 @@ _BREAKS = {"TimeoutException", "NetworkError", "RemoteProtocolError"}
 
 _LOGIN = "log in with `hf auth login`"
 _ABSENT = f"there is no such repository on the Hub, or it is private: check the id, or {_LOGIN}"
+_GATED = f"access to it must be granted first: ask for it on its page, then {_LOGIN}"
+_NO_REVISION = "it has no such revision{}: check the branch, tag or commit"
 _REFUSED = f"the Hub refused the token: {_LOGIN} again, or unset HF_TOKEN where that holds an old one"
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 # `/org/name/resolve/REVISION/FILE`, `/api/models/org/name/revision/REVISION`
@@ -194,11 +196,11 @@ def _of_answer(response: Any) -> str:
     place = _PLACE.search(path)
     named = {name: unquote(value or "") for name, value in (place.groupdict() if place else {}).items()}
     if code == "GatedRepo":
-        return f"access to it must be granted first: ask for it on its page, then {_LOGIN}"
+        return _GATED
     if said == "Access to this resource is disabled.":
         return "the Hub has disabled it: choose another"
     if code == "RevisionNotFound":
-        return f"it has no such revision{_called(named.get('revision'))}: check the branch, tag or commit"
+        return _NO_REVISION.format(_called(named.get("revision")))
     if code == "EntryNotFound":
         return f"the repository has no such file{_called(named.get('file'))}: check its name on the repository's page"
     if status in (401, 403) and method not in ("GET", "HEAD") and "/paths-info/" not in path:
@@ -243,6 +245,11 @@ def _body(response: Any) -> str:
 def _of_silence(chain: list[BaseException]) -> str | None:
     """What kept an answer away, or broke it."""
     kinds = _kinds(chain)
+    for one in chain:  # datasets names what happened in its message and drops the exception
+        kinds |= set(re.findall(r"on the (?:Hugging Face )?Hub(?: either: | \()(\w+)", str(one)))
+    if "DatasetNotFoundError" in kinds:
+        said = " ".join(map(str, chain))
+        return _GATED if "gated dataset" in said else _NO_REVISION.format("") if "Revision '" in said else _ABSENT
     is_absent = not kinds.isdisjoint({"LocalEntryNotFoundError", "RevisionResolutionError"})  # in the cache
     if "OfflineModeIsEnabled" in kinds or (is_absent and constants.HF_HUB_OFFLINE):
         return "offline mode is on and it is not in the cache: unset HF_HUB_OFFLINE, or give a local one"
@@ -263,7 +270,7 @@ def _of_silence(chain: list[BaseException]) -> str | None:
         return f"the proxy does not let us through to the Hub: check the network{proxy}"
     if kinds & {"ConnectError", "ConnectTimeout"}:
         return f"the Hub cannot be reached: check the network{proxy}, or give a local one"
-    if "TimeoutException" in kinds:
+    if kinds & {"TimeoutException", "ReadTimeout"}:
         return (
             f"the Hub sent nothing for {constants.HF_HUB_DOWNLOAD_TIMEOUT} s, several times in a row: run it again, "
             "or let HF_HUB_DOWNLOAD_TIMEOUT allow more seconds"
