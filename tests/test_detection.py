@@ -22,6 +22,7 @@ from nes2net_hf.loading import ModelError, choose_device
 
 from .conftest import tiny_model
 from .test_audio import encode, voice
+from .test_containers import muxed
 
 KEYS = ["file", "channel", "track", "duration", "score", "label", "llr", "spoof_probability", "prior", "threshold"]
 KEYS += ["min_window_score", "min_window_start", "windows", "spoofed", "warnings", "model", "schema_version", "error"]
@@ -127,6 +128,73 @@ def test_a_bad_file_is_a_result_with_its_error_and_the_rest_goes_on(detector: De
         assert result.error is not None and result.file in result.error
         assert result.score is None and result.label is None and result.windows == []
     assert results[0].score == results[3].score
+
+
+def test_the_tracks_of_a_film_are_chosen_or_judged_each(tiny_model_dir: Path, detector: Detector) -> None:
+    film = muxed(melody(5), "mp4", "aac", tracks=2)
+    default = one(detector, film)
+    assert default.track == 0 and default.warnings == [
+        "2 audio tracks: only track 0 was judged, choose another with --track, or judge each with --track all"
+    ]
+    each = detect(film, model=tiny_model_dir, device="cpu", track="all")
+    assert [result.track for result in each] == [0, 1]
+    assert each[0].score == pytest.approx(default.score, abs=1e-5) and each[1].score != each[0].score
+    assert not each[0].warnings
+    [second] = detect(film, model=tiny_model_dir, device="cpu", track=1)
+    assert second.score == each[1].score and second.track == 1 and not second.warnings
+    mono = detect((melody(2), SAMPLING_RATE), model=tiny_model_dir, device="cpu", track="all")
+    assert [result.track for result in mono] == [None]
+    assert "no track 7" in detect(film, model=tiny_model_dir, device="cpu", track="7")[0].error
+    with pytest.raises(ModelError, match="track"):
+        Detector(tiny_model_dir, device="cpu", track="first")
+
+
+def test_a_peak_at_the_threshold_of_silence_is_an_error_line(detector: Detector) -> None:
+    edge = np.where(np.arange(16_000) % 2, np.float32(0.001), np.float32(-0.001))
+    sources = [(melody(2), SAMPLING_RATE), (edge, SAMPLING_RATE), (np.full(16_000, 0.05, np.float32), SAMPLING_RATE)]
+    good, at_edge, offset, last = detector.stream([*sources, sources[0]])
+    assert good.error is None and last.error is None
+    assert "silent" in at_edge.error and "silent" in offset.error
+
+
+def test_a_muted_channel_with_an_offset_is_silent(tiny_model_dir: Path) -> None:
+    for rate in (16_000, 44_100):
+        muted = np.full(5 * rate, 0.05, np.float32)
+        call = (np.stack([voice(5, rate), muted]), rate)
+        left, right = detect(call, model=tiny_model_dir, device="cpu", channels="each")
+        assert left.error is None and "silent in channel 1" in right.error
+
+
+def test_a_window_that_the_model_fails_on_is_its_recordings_error(detector: Detector, monkeypatch: Any) -> None:
+    score = detector._score
+
+    def failing(inputs: torch.Tensor) -> Any:
+        if bool((inputs.abs().max(dim=-1).values < 0.2).any()):
+            raise IndexError("list index out of range")
+        return score(inputs)
+
+    monkeypatch.setattr(detector, "_score", failing)
+    loud, quiet = melody(2), 0.1 * melody(9, 1)
+    first, bad, last = detector.stream([(loud, SAMPLING_RATE), (quiet, SAMPLING_RATE), (loud, SAMPLING_RATE)])
+    assert first.score == pytest.approx(last.score, abs=1e-5)
+    assert bad.error is not None and "the model fails on its window at 0.0 s" in bad.error
+
+
+def test_an_extractor_that_fails_is_its_recordings_error(detector: Detector, monkeypatch: Any) -> None:
+    extractor = detector.extractor
+
+    class Failing:
+        length_policy = extractor.length_policy
+
+        def __call__(self, windows: list[np.ndarray], **options: Any) -> Any:
+            if any(np.abs(window).max() < 0.2 for window in windows):
+                raise ValueError("no")
+            return extractor(windows, **options)
+
+    monkeypatch.setattr(detector, "extractor", Failing())
+    loud, quiet = melody(2), 0.1 * melody(2)
+    first, bad = detector.stream([(loud, SAMPLING_RATE), (quiet, SAMPLING_RATE)])
+    assert first.error is None and "could not be judged" in bad.error
 
 
 def test_an_unforeseen_failure_of_a_decoder_is_that_files_error(detector: Detector, monkeypatch: Any) -> None:

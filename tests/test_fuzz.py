@@ -24,7 +24,7 @@ from nes2net_hf.detection import Detector
 from .test_audio import PYAV_FORMATS, SOUNDFILE_FORMATS, encode
 
 FILES = int(os.environ.get("NES2NET_FUZZ", "500"))
-MEMORY = 400  # MiB that decoding may add, whatever a header says
+MEMORY = 256  # MiB that decoding may add, whatever a header says
 SPEECH = Path(__file__).parents[1] / "src/nes2net_hf/samples"
 # What only a library would say.
 FOREIGN = re.compile(

@@ -26,6 +26,8 @@ import numpy as np
 import soxr
 
 from .decoders import BLOCK_SAMPLES, ArrayDecoder, Decoder, open_decoder
+from .decoders import MAX_RATE as MAX_RATE
+from .decoders import MIN_RATE as MIN_RATE
 from .errors import AudioError
 from .files import Found, walk_files
 

@@ -381,7 +381,7 @@ def _of_wave(
     if tag in (0x50, 0x55):  # MPEG audio in a WAV
         inner = _mpeg(_View(Pieces(view.file, list(ranges)), sum(map(_length, ranges))), 0)  # type: ignore[arg-type]
         if inner is not None:
-            parts = [Part(_mapped(part.pieces, ranges), part.declared, part.held, cut, part.form) for part in inner[0]]
+            parts = [Part(_mapped(part.pieces, ranges), part.declared, part.held, cut, form=part.form) for part in inner[0]]
             return parts, end
     pieces: list[Piece] = [(start, end)]
     if len([one for one in ranges if _length(one)]) > 1 or cut or unknown(sizes[0]):
@@ -514,7 +514,7 @@ def _nist(view: _View, start: int) -> _Found | None:
     held = view.size - start - length
     form = "nistsphere" if held > count * width else None  # FFmpeg reads on to the end
     declared = _seconds(count, rate)
-    return [Part([(start, view.size)], declared, _seconds(held, width * rate), held < count * width, form)], view.size
+    return [Part([(start, view.size)], declared, _seconds(held, width * rate), held < count * width, form=form)], view.size
 
 
 # MPEG audio: frames
@@ -868,16 +868,17 @@ def _ebml_body(view: _View, at: int) -> tuple[int, int | None]:
 
 
 def _avi(view: _View, start: int) -> _Found | None:
-    at = start
+    at, cut = start, False
     while at + 12 <= view.size:
         name, size, kind = struct.unpack("<4sI4s", view.at(at, 12))
         if name != b"RIFF" or (kind == b"AVI " and at > start) or kind not in (b"AVI ", b"AVIX"):
             break
         at += 8 + size + size % 2
+        cut = at > view.size + 8 and size < _UNKNOWN
     at = min(at, view.size)
     if not _walk_starts(view, at) and view.at(at, 4) != b"RIFF":
         at = view.size  # what a recorder that crashed left behind is still its own
-    return [Part([(start, at)], form="avi")], at
+    return [Part([(start, at)], cut=cut, form="avi")], at
 
 
 _AMR_BYTES = {

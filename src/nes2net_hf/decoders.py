@@ -42,7 +42,7 @@ _CONTAINERS = (
     "qcp,dss,xwma,mmf,act,ilbc,g729,sln,caf,rso"
 )
 # Those whose header declares how long they are; elsewhere FFmpeg guesses from the bit rate.
-_DECLARING = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "asf", "avi", "wv", "ape", "tta", "tak", "voc"}
+_DECLARING = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "asf", "wv", "ape", "tta", "tak", "voc"}
 # First bytes of the formats people have, to tell a broken file from one that is no audio at all.
 _MAGIC = re.compile(
     rb"RIFF|RF64|fLaC|OggS|ID3|\xff[\xe2-\xff]|....ftyp|\x1aE\xdf\xa3|FORM|#!AMR|caff|FLV|\x00\x00\x01\xba|wvpk|\.snd",
