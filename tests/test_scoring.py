@@ -86,7 +86,7 @@ def test_what_cannot_be_read_costs_nothing_else(manifest: Path, tiny_model_dir: 
     options: dict[str, Any] = {"corpus": "own-data", "root": str(manifest), "batch_size": 4}
     out = tmp_path / "scores.txt"
     with pytest.raises(
-        BrokenDataError, match=r"1 of \d+ utterances could not be read \(.*007.flac is truncated or damaged"
+        BrokenDataError, match=r"1 of \d+ utterances could not be read \(.*007.flac is truncated"
     ):
         score_corpus(str(tiny_model_dir), out, **options)
     assert not out.exists()

@@ -151,7 +151,8 @@ def detect(
     """
     Judge recordings: bona fide speech, or spoofed. Score: higher = bona fide.
 
-    Exit codes: 0 all were judged, 1 some could not be, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 all were judged, 1 some could not be, or a disk or memory is full, 2 an option, the model or the
+    output is not possible, 130 interrupted.
     """
     from .commands.detect import DetectOptions, run_detect
 
@@ -190,7 +191,8 @@ def info(
     """
     Say what a model is: parts, parameters, cost, threshold, calibration, recipe, figures, licence, checksums.
 
-    Exit codes: 0 said, 2 it cannot be loaded, or a file beside it cannot be read, 130 interrupted.
+    Exit codes: 0 said, 1 standard output cannot be written, 2 the model cannot be loaded, or a file beside it cannot
+    be read, 130 interrupted.
     """
     from .commands.info import run_info
 
@@ -234,7 +236,8 @@ def convert(
     """
     Convert the authors' checkpoints to folders of the Hugging Face layout, or back.
 
-    Exit codes: 0 converted, 1 it cannot be, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 converted, 1 it cannot be, or the disk is full, 2 an option, a model folder or OUT is not possible,
+    130 interrupted.
     """
     from .commands.convert import ConvertOptions, run_convert
 
@@ -266,7 +269,8 @@ def export(
     """
     Write a model as one ONNX graph, held against PyTorch before it is kept. For nes2net detect --backend onnx.
 
-    Exit codes: 0 exported, 1 it cannot be, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 exported, 1 it cannot be, or the disk is full, 2 an option, the model or OUT is not possible, 130
+    interrupted.
     """
     from .commands.export import ExportOptions, run_export
 
@@ -306,7 +310,8 @@ def release(
     """
     From a run to the Hub: weights, code, recipe, figures and a card in a folder that is tried, then sent. Private.
 
-    Exit codes: 0 released, 1 it cannot be, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 released, 1 it cannot be, or the disk is full, 2 an option, the model or the folder is not possible,
+    130 interrupted.
     """
     from .commands.release import ReleaseOptions, run_release
 
@@ -342,7 +347,8 @@ def augment(
     """
     Hear what training hears: a recording through the augmentation of a recipe.
 
-    Exit codes: 0 written, 1 it could not be, 2 wrong usage.
+    Exit codes: 0 written, 1 IN cannot be read, or the disk is full, 2 an option, the recipe or an output is not
+    possible, 130 interrupted.
     """
     from .commands.augment import run_augment
 
@@ -370,7 +376,8 @@ def robustness(
     """
     Measure a model's EER on a corpus as it is, and through codecs, noise, rooms and cuts. Stopped, the same goes on.
 
-    Exit codes: 0 measured, 1 some files could not be read, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 measured, 1 some files could not be read, or the disk is full, 2 an option, the model, the corpus or
+    the folder is not possible, 130 interrupted.
     """
     from .commands.robustness import RobustnessOptions, run_robustness
 
@@ -423,7 +430,8 @@ def evaluate(
     """
     The benchmark's own figures of a score file or a model, with intervals, breakdowns and plots.
 
-    Exit codes: 0 evaluated, 1 it could not be, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 evaluated, 1 scores or keys cannot be, or the disk is full, 2 an option, the model, the corpus or an
+    output is not possible, 130 interrupted.
     """
     from .commands.evaluate import EvaluateOptions, run_evaluate
 
@@ -467,7 +475,7 @@ def demo(
     """
     A page for the browser: drop or record speech; read, see and hear the verdict. Ctrl+C ends it.
 
-    Exit codes: 0 ended, 2 wrong usage.
+    Exit codes: 0 ended, 2 an option or a model is not possible.
     """
     from .commands.demo import run_demo
 
@@ -493,7 +501,8 @@ def calibrate(
     """
     Make scores log-likelihood ratios, so that `nes2net detect` can say a probability that means something.
 
-    Exit codes: 0 calibrated, 1 it could not be, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 calibrated, 1 scores cannot be, or the disk is full, 2 an option, the model, the corpus or an output
+    is not possible, 130 interrupted.
     """
     from .commands.calibrate import CalibrateOptions, run_calibrate
 
@@ -516,7 +525,8 @@ def fuse(
     """
     Fuse the scores of several systems by linear logistic regression.
 
-    Exit codes: 0 fused, 1 it could not be, 2 wrong usage.
+    Exit codes: 0 fused, 1 scores cannot be, or the disk is full, 2 an option or the output is not possible, 130
+    interrupted.
     """
     from .commands.calibrate import FuseOptions, run_fuse
 
@@ -538,7 +548,7 @@ def check(
     """
     Say what of a benchmark, your own data or a dataset is there, missing, unreadable or not as published.
 
-    Exit codes: 0 whole, 1 not, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 whole, 1 not, 2 an option or the corpus is not possible, 130 interrupted.
     """
     from .commands.corpus import run_corpus_check
 
@@ -570,7 +580,8 @@ def shard(
     """
     Write a corpus as Parquet shards that stream from a disk, the Hub or S3. Stopped, the same command goes on.
 
-    Exit codes: 0 written, 1 it could not be, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 written, 1 the disk is full, or the Hub refuses, 2 an option, the corpus or the folder is not
+    possible, 130 interrupted.
     """
     from .commands.corpus import ShardOptions, run_corpus_shard
 

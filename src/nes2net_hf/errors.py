@@ -79,6 +79,12 @@ class CorpusError(Nes2NetError, ValueError):
     exit_code = 2
 
 
+class PushError(CorpusError):
+    """Shards cannot be sent to the Hub."""
+
+    exit_code = 1
+
+
 class RecipeError(Nes2NetError, ValueError):
     """A recipe cannot be followed; the message names the key."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import offering
+from ..files import claim
 from .common import as_utf8, counting, ending, pairs
 
 
@@ -58,7 +59,7 @@ def run_corpus_shard(options: ShardOptions) -> int:
 
         disable_progress_bar()
         columns, label_map = pairs("--column", options.columns), pairs("--label", options.labels)
-        with counting("utterances in shards") as count:
+        with claim(options.out, "workplace"), counting("utterances in shards") as count:
             shards = shard_corpus(
                 options.name,
                 options.out,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..cards import variant_title
+from ..errors import InfoError
 from ..info import SAMPLES, describe
 from .common import as_utf8, be_quiet, ending
 
@@ -20,7 +21,10 @@ def run_info(model: str | None, revision: str | None, as_json: bool) -> int:
     be_quiet()
     as_utf8(sys.stdout)
     with ending() as end:
-        info = describe(model, revision)
+        try:
+            info = describe(model, revision)
+        except OSError as error:
+            raise InfoError(f"{error.filename or model} cannot be read: {error.strerror or error}.") from None
         if as_json:
             print(json.dumps(info, ensure_ascii=False, default=str))  # YAML has dates
         else:

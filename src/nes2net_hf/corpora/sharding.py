@@ -9,6 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,8 @@ import soundfile
 from datasets import Dataset, Features
 
 from ..cards import render
-from ..errors import CorpusError
-from ..files import sha256_of
+from ..errors import CorpusError, PushError
+from ..files import atomic_file, explained, sha256_of
 from ..hub import why
 from .arena_form import ARENA_FEATURES, SPLIT, check_utterance_ids, eval_yaml, to_arena
 from .corpus import Row
@@ -109,7 +110,7 @@ def shard_corpus(
 
     Raises:
         CorpusError: as `load_corpus`; or `out` holds shards of something else, or a file is not what it was.
-        OSError: the disk is full, or cannot be written.
+        OutputError, DiskError: the folder cannot be written, or the disk is full.
     """
     if form not in FORMS:
         raise CorpusError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
@@ -161,16 +162,16 @@ def push_shards(out: Path, repo_id: str) -> str:
     Uploads the folder to a dataset repository, which is private if it is new; returns its address.
 
     Raises:
-        CorpusError: the Hub cannot be reached, or refuses.
+        PushError: the Hub cannot be reached, or refuses.
     """
     from huggingface_hub import HfApi
 
     api = HfApi()
     try:
         repo = api.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=out, repo_type="dataset", ignore_patterns=["*.part"])
+        api.upload_folder(repo_id=repo_id, folder_path=out, repo_type="dataset", ignore_patterns=["*.part", ".*"])
     except Exception as error:
-        raise CorpusError(f"{out} could not be pushed to {repo_id}: {why(error)}; the shards are kept.") from None
+        raise PushError(f"{out} could not be pushed to {repo_id}: {why(error)}; the shards are kept.") from None
     return str(repo)
 
 
@@ -239,7 +240,7 @@ def _write_shard(path: Path, rows: Iterator[Row], form: Form, flac: bool, progre
     # Audio is compressed already. Statistics would be most of what a reader has to keep of each file.
     options = {"compression": "none", "write_statistics": False, "use_dictionary": list(form.repeating)}
     schema = form.features.arrow_schema
-    with pq.ParquetWriter(part, schema, **options) as writer:
+    with _whole(part), pq.ParquetWriter(part, schema, **options) as writer:
 
         def flush() -> None:
             writer.write_table(pa.Table.from_pylist(held, schema=schema), row_group_size=GROUP_ROWS)
@@ -260,6 +261,17 @@ def _write_shard(path: Path, rows: Iterator[Row], form: Form, flac: bool, progre
     shard = Shard(len(digests), part.stat().st_size, sha256_of(part))
     part.replace(path)
     return shard
+
+
+@contextmanager
+def _whole(part: Path) -> Iterator[None]:
+    """A full disk is said in a sentence, and what it cut off goes."""
+    try:
+        with explained(part):
+            yield
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _compare(part: Path, digests: list[bytes]) -> None:
@@ -343,9 +355,8 @@ def _write_records(out: Path, records: dict[str, SplitRecord]) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     """Writes beside and renames, so that the file is always whole."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
+    with atomic_file(path, "wb") as file:
+        file.write(content)
 
 
 def _card_fields(name: str, records: dict[str, SplitRecord], form: str, split: str | None) -> dict[str, Any]:
