@@ -1,5 +1,5 @@
 """
-Reading audio: any file, bytes or array → float32 at 16 kHz, in blocks, so that memory does not grow with its length.
+Reading audio: a file, bytes or an array → float32 at 16 kHz, in blocks, so that memory does not grow with its length.
 
     with open_audio("call.m4a") as audio:
         for start, window in iter_windows(audio.blocks(channels="each"), window_length=64_600):

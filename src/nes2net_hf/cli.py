@@ -336,7 +336,7 @@ def release(
 
 @app.command()
 def augment(
-    source: Annotated[str, typer.Argument(metavar="IN", help="A recording of any format, or - for standard input.")],
+    source: Annotated[str, typer.Argument(metavar="IN", help="A recording, or - for standard input.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .wav or .flac, 16 kHz mono.")],
     recipe: Annotated[Path, typer.Option(help="The training recipe whose data.augmentation is heard.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same audio.")] = 0,

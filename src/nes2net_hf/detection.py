@@ -320,7 +320,7 @@ class Detector:
                 raise
             except Exception as error:
                 logger.debug("%s could not be judged", recording.name, exc_info=error)
-                recording.error = (
+                recording.error = recording.error or (
                     f"{recording.name} could not be judged: the model fails on its window at {window.start:.1f} s; "
                     "try --device cpu and --dtype float32."
                 )
