@@ -255,8 +255,7 @@ def test_an_endpoint_judges_the_bytes_of_a_recording(nes2net: Any, tiny_model_di
         assert answer["score"] == pytest.approx(expected["score"], abs=1e-5) and answer["error"] is None
     assert "not an audio or video file" in handler({"inputs": b"no audio"})["error"]
     for data, message in (({}, "`inputs` is missing"), ({"inputs": "*"}, "`inputs` is no base64")):
-        with pytest.raises(ValueError, match=message):
-            handler(data)
+        assert message in handler(data)["error"]
 
 
 def test_a_space_is_written_beside(nes2net: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
