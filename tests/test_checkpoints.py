@@ -703,6 +703,10 @@ def test_counts_of_averages_and_tied_weights_convert(tmp_path: Path) -> None:
     tensors = dict(torch.load(GOLDEN, weights_only=True))
     bias = "ssl_model.model.encoder.layers.{}.fc1.bias"
     tensors[bias.format(1)] = tensors[bias.format(0)]
+    attention = [f"ssl_model.model.encoder.layers.0.self_attn.{part}_proj.weight" for part in "qkv"]
+    tensors |= dict(zip(attention, torch.cat([tensors[key] for key in attention]).chunk(3), strict=True))
+    turned = "ssl_model.model.encoder.layers.0.fc1.weight"
+    tensors[turned] = tensors[turned].T.contiguous().T
     for key, tensor in tensors.items():
         if key.endswith("num_batches_tracked"):
             tensors[key] = tensor / 1
@@ -711,7 +715,44 @@ def test_counts_of_averages_and_tied_weights_convert(tmp_path: Path) -> None:
     written = load_file(tmp_path / "out/model.safetensors")
     ours = "nes2net.encoder.encoder.layers.{}.feed_forward.intermediate_dense.bias"
     assert torch.equal(written[ours.format(0)], written[ours.format(1)])
+    assert torch.equal(written[ours.format(0).replace("bias", "weight")], tensors[turned])
+    for part, key in zip("qkv", attention, strict=True):
+        assert torch.equal(written[f"nes2net.encoder.encoder.layers.0.attention.{part}_proj.weight"], tensors[key])
     assert {tensor.dtype for key, tensor in written.items() if "num_batches" in key} == {torch.int64}
+    front = "ssl_model.model."
+    bare = {key.removeprefix(front): tensor for key, tensor in tensors.items() if key.startswith(front)}
+    torch.save({"model": {f"model.{key}": tensor for key, tensor in bare.items()}}, tmp_path / "x.pth")
+    assert convert(tmp_path / "x.pth", tmp_path / "encoder", encoder_config=encoder_config(tmp_path)) is None
+    written = load_file(tmp_path / "encoder/model.safetensors")
+    assert torch.equal(written["encoder.layers.0.feed_forward.intermediate_dense.weight"], tensors[turned])
+
+
+def test_half_precision_converts_and_verifies(tmp_path: Path, fixture_audio_dir: Path) -> None:
+    tensors = torch.load(GOLDEN, weights_only=True)
+    half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+    torch.save(half, tmp_path / "x.pth")
+    lines: list[str] = []
+    convert(
+        tmp_path / "x.pth",
+        tmp_path / "out",
+        encoder_config=encoder_config(tmp_path),
+        verify=next(fixture_audio_dir.glob("*.flac")),
+        report=lines.append,
+    )
+    assert any(line.startswith("verified") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"hidden_size": "a"}, {"conv_dim": 3}, {"conv_stride": [1]}, {"encoder_config": 3}, {"model_type": []}],
+    ids=str,
+)
+def test_an_impossible_encoder_configuration_is_a_sentence(fields: dict[str, Any], tmp_path: Path) -> None:
+    file = encoder_config(tmp_path)
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | fields), encoding="utf-8")
+    with pytest.raises(ConversionError, match=r"encoder.json") as caught:
+        convert(GOLDEN, None, encoder_config=file)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_back_end_of_impossible_scales_is_not_built(tmp_path: Path) -> None:

@@ -51,7 +51,11 @@ def settle_encoder_config(
             f"the encoder configuration {given} is of type {fields.get('model_type')!r}; this checkpoint needs "
             f"{system.encoder_type!r}."
         )
-    config = AutoConfig.for_model(**fields)
+    try:
+        config = AutoConfig.for_model(**fields)
+    except Exception as error:  # of transformers' own checks; what is wrong comes last
+        reason = str(error).strip().splitlines()[-1].split("Error: ", 1)[-1].strip()[:200].rstrip(".")
+        raise ConversionError(f"the encoder configuration {given} is impossible ({reason}).") from None
     for name, value in recognised.encoder.items():
         said = getattr(config, name)
         said = list(said) if isinstance(said, (list, tuple)) else said
@@ -83,4 +87,6 @@ def _read_config(path: Path, encoder_type: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ConversionError(f"--encoder-config {file} must hold the fields of a configuration.")
     fields = fields.get("encoder_config", fields)  # a Nes2Net folder has its encoder's in it
+    if not isinstance(fields, dict):
+        raise ConversionError(f"--encoder-config {file} must hold the encoder's fields as encoder_config.")
     return {"model_type": encoder_type, "layerdrop": 0.0, "apply_spec_augment": False, **fields}

@@ -21,7 +21,7 @@ from .checks import check_keys, settle_encoder_config
 from .download import fetch
 from .encoders import convert_encoder, is_bare_encoder
 from .keys import official_key, official_shape
-from .reading import Checkpoint, read_checkpoint
+from .reading import Checkpoint, apart, read_checkpoint
 from .recognition import Recognised, recognise
 from .system import System
 from .torch_files import is_legacy_pickle
@@ -99,7 +99,7 @@ def convert(
         if folder is not None:
             write(converted, folder, os.fspath(source) if is_on_hub else None)
             if verify is not None:
-                report(verify_folder(converted.model(), converted.extractor, folder, Path(verify)))
+                report(verify_folder(converted.model().float(), converted.extractor, folder, Path(verify)))
     return converted
 
 
@@ -135,24 +135,18 @@ def map_tensors(checkpoint: Checkpoint, system: System, config: Nes2NetConfig) -
     dropped = [key for key in checkpoint.tensors if system.is_dropped(key)]
     shapes = {name: official_shape(key, tuple(ours[key].shape), config) for name, key in expected.items()}
     check_keys(checkpoint, shapes, set(dropped))
-    tensors: dict[str, Tensor] = {}
-    places = set()
-    for name, key in expected.items():
-        tensor = checkpoint.tensors[name].reshape(ours[key].shape).contiguous()
-        if not ours[key].is_floating_point() and tensor.is_floating_point():
-            tensor = tensor.round().to(ours[key].dtype)  # counts of an averaged checkpoint
-        if tensor.untyped_storage().data_ptr() in places:
-            tensor = tensor.clone()  # tied weights, which are saved apart
-        places.add(tensor.untyped_storage().data_ptr())
-        tensors[key] = tensor
+    tensors = {key: checkpoint.tensors[name].reshape(ours[key].shape) for name, key in expected.items()}
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not ours[key].is_floating_point():
+            tensors[key] = tensor.round().to(ours[key].dtype)  # counts of an averaged checkpoint
     return tensors, dropped
 
 
 def write(converted: Converted, folder: Path, source: str | None) -> None:
     """Writes configuration, weights, extractor, the code that travels, and the card; `source` names it on the Hub."""
     model = _without_weights(converted.config)
-    # A dictionary of its own, for saving empties it. As one file: it is written from the mapped tensors, none copied.
-    model.save_pretrained(folder, state_dict=dict(converted.tensors), max_shard_size="1TB")
+    # As one file: it is written from the mapped tensors, none copied.
+    model.save_pretrained(folder, state_dict=apart(converted.tensors), max_shard_size="1TB")
     converted.extractor.save_pretrained(folder)
     write_card(
         folder,

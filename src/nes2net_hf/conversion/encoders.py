@@ -13,7 +13,7 @@ from transformers import AutoModel
 from .checks import check_keys, settle_encoder_config
 from .fairseq_xlsr import FAIRSEQ_XLSR, PRETRAINING
 from .keys import official_encoder_key
-from .reading import Checkpoint
+from .reading import Checkpoint, apart
 from .recognition import Recognised, recognise_encoder
 from .system import has_wavlm_keys
 from .unilm_wavlm import UNILM_WAVLM
@@ -54,4 +54,4 @@ def convert_encoder(
         report(f"dropped   {len(dropped)} keys that only pre-training needs ({', '.join(sorted(dropped)[:3])} …)")
     if folder is not None:
         tensors = {key: checkpoint.tensors[name] for name, key in expected.items()}
-        model.save_pretrained(folder, state_dict=tensors, max_shard_size="1TB")
+        model.save_pretrained(folder, state_dict=apart(tensors), max_shard_size="1TB")

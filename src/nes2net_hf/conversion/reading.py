@@ -83,6 +83,18 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ConversionError(f"{path} is a damaged or truncated safetensors file ({error}).") from None
 
 
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors as safetensors takes them: contiguous, and those of one storage copied but for one."""
+    storages: set[int] = set()
+    made = {}
+    for key, tensor in tensors.items():
+        made[key] = tensor.contiguous()
+        if made[key].untyped_storage().data_ptr() in storages:
+            made[key] = made[key].clone()
+        storages.add(made[key].untyped_storage().data_ptr())
+    return made
+
+
 def _what_it_is(start: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS, not the file that it stands for: fetch that with `git lfs pull`"
