@@ -97,19 +97,30 @@ class Conv(nn.Conv1d):
     (B, C, T), for which torch has no such layout; the weights stay those of a 1-D convolution.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, kernel_size: int = 1, dilation: int = 1) -> None:
-        self.span = dilation * (kernel_size - 1) // 2
-        super().__init__(channels_in, channels_out, kernel_size, dilation=dilation, padding=self.span)
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, 1, T) → (B, C', 1, T')"""
+        stride, padding, dilation = (1, *self.stride), (0, *self.padding), (1, *self.dilation)
+        return F.conv2d(input, self.weight.unsqueeze(2), self.bias, stride, padding, dilation, self.groups)
+
+
+class Float32Linear(nn.Linear):
+    """A linear layer that computes in float32, whatever the precision of its weights and input or autocast say."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, 1, T) → (B, C', 1, T)"""
-        weight = self.weight.unsqueeze(2)
-        return F.conv2d(input, weight, self.bias, padding=(0, self.span), dilation=(1, self.dilation[0]))
+        with torch.autocast(input.device.type, enabled=False):
+            return F.linear(input.float(), self.weight.float(), self.bias.float())
 
 
-def _activation(name: str) -> nn.Module:
-    # In place: nothing before an activation here needs its own output for the gradient.
-    return nn.ReLU(inplace=True) if name == "relu" else nn.SELU(inplace=True)
+class Activation(nn.Module):
+    """ReLU or SELU, in place: nothing before it here needs its own output, but for a hook on that one's gradient."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.function = F.relu if name == "relu" else F.selu
+
+    def forward(self, input: Tensor) -> Tensor:
+        # Such a hook hands on a view. A compiler knows by itself what may be in place.
+        return self.function(input, inplace=torch.compiler.is_compiling() or not input._is_view())
 
 
 def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -160,7 +171,11 @@ class SqueezeExcitationAggregation(nn.Module):
 
 
 class AttentiveMerging(nn.Module):
-    """AttM (Pan et al. 2024): layers are weighed by attention over their means, then merged by a linear layer."""
+    """
+    AttM (Pan et al. 2024): layers are weighed by attention over their means, then merged by a linear layer.
+
+    That layer reads one tensor (B, T, D·L) of all weighted layers: 330 MB for 16 windows of 4 s of a large encoder.
+    """
 
     def __init__(self, layers: int, features: int) -> None:
         super().__init__()
@@ -170,16 +185,11 @@ class AttentiveMerging(nn.Module):
         self.projection = nn.Linear(features * layers, features)
 
     def forward(self, hidden_states: Sequence[Tensor], mask: Tensor | None) -> Tensor:
-        layers, features = len(hidden_states), hidden_states[0].shape[-1]
         means = torch.stack([_mean_over_time(h.transpose(1, 2), mask) for h in hidden_states], dim=1)  # (B, L, D)
         attention = F.silu((means @ self.feature_weights).squeeze(-1))
         weights = (F.silu(attention @ self.squeeze) @ self.excite).sigmoid()  # (B, L)
-        # The projection reads features major, layers minor. Layer by layer it needs no (B, T, L·D) tensor.
-        projection = self.projection.weight.view(features, features, layers)
-        merged = F.linear(hidden_states[0] * weights[:, 0, None, None], projection[..., 0], self.projection.bias)
-        for layer in range(1, layers):
-            merged = merged + F.linear(hidden_states[layer] * weights[:, layer, None, None], projection[..., layer])
-        return merged
+        weighted = [h * w[:, None, None] for h, w in zip(hidden_states, weights.unbind(1))]
+        return self.projection(torch.stack(weighted, dim=-1).flatten(2))  # features major, layers minor
 
 
 def _weigh(hidden_states: Sequence[Tensor], weights: Tensor) -> Tensor:
@@ -212,8 +222,9 @@ class ScaleStep(nn.Module):
 
     def __init__(self, channels: int, config: Nes2NetConfig) -> None:
         super().__init__()
-        self.conv = Conv(channels, channels, config.kernel_size, config.dilation)
-        self.act = _activation(config.hidden_act)
+        span = config.dilation * (config.kernel_size - 1) // 2
+        self.conv = Conv(channels, channels, config.kernel_size, padding=span, dilation=config.dilation)
+        self.act = Activation(config.hidden_act)
         self.norm = MaskedBatchNorm(channels)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -250,8 +261,8 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         bottleneck = max(2, channels // reduction)
-        self.squeeze = Conv(channels, bottleneck)
-        self.excite = Conv(bottleneck, channels)
+        self.squeeze = Conv(channels, bottleneck, 1)
+        self.excite = Conv(bottleneck, channels, 1)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B, C, 1, T) → (B, C, 1, T)"""
@@ -267,16 +278,16 @@ class InnerBlock(nn.Module):
         self.scale = config.inner_scale
         self.has_columns = config.backend_variant == "nes2net_x"
         width = channels // self.scale
-        self.conv_in = Conv(channels, channels)
+        self.conv_in = Conv(channels, channels, 1)
         self.norm_in = MaskedBatchNorm(channels)
         if self.has_columns:
             self.steps = nn.ModuleList(ColumnStep(width, i + 2, config) for i in range(self.scale - 1))
         else:
             self.steps = nn.ModuleList(ScaleStep(width, config) for _ in range(self.scale - 1))
-        self.conv_out = Conv(channels, channels)
+        self.conv_out = Conv(channels, channels, 1)
         self.norm_out = MaskedBatchNorm(channels)
         self.squeeze_excitation = SqueezeExcitation(channels, config.se_reduction)
-        self.act = _activation(config.hidden_act)
+        self.act = Activation(config.hidden_act)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B, C, 1, T) → (B, C, 1, T)"""
@@ -304,7 +315,7 @@ class Nes2NetBackend(nn.Module):
         self.blocks = nn.ModuleList(InnerBlock(channels, config) for _ in range(self.scale - 1))
         self.norms = nn.ModuleList(MaskedBatchNorm(channels) for _ in range(self.scale - 1))
         self.norm_out = MaskedBatchNorm(config.hidden_size)
-        self.act = _activation(config.hidden_act)
+        self.act = Activation(config.hidden_act)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, D, T), and a mask (B, 1, T) of ones for valid frames or None → (B, D, T)"""
@@ -375,6 +386,8 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
+    # Where the rest is loaded in half precision or quantised: it is small, and scores are read from it.
+    _keep_in_fp32_modules = _keep_in_fp32_modules_strict = ["classifier"]  # noqa: RUF012
     _no_split_modules = ["Nes2NetBackend", "AttentiveMerging", "AttentiveStatisticsPooling"]  # noqa: RUF012
 
     @torch.no_grad()
@@ -419,10 +432,21 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
         """
         place = {name: kwargs[name] for name in _PLACE if name in kwargs}
         _check_files(pretrained_model_name_or_path, place)
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        try:
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: config.json asks for other shapes than the weights have, which the "
+                "report names: let it be what they were trained with, or pass ignore_mismatched_sizes=True."
+            ) from error
         asked = kwargs.get("id2label") or kwargs.get("config")
         if asked is not None and pretrained_model_name_or_path is not None:
-            stored, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **place)
+            try:
+                stored, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **place)
+            except OSError:  # weights alone, whose labels are those that are asked for
+                return loaded
             _put_in_order(loaded[0] if isinstance(loaded, tuple) else loaded, stored.get("id2label") or ID2LABEL)
         return loaded
 
@@ -656,7 +680,7 @@ class Nes2NetForAudioClassification(Nes2NetPreTrainedModel):
         super().__init__(config)
         self.nes2net = Nes2NetModel(config)
         embedding = config.hidden_size * (2 if config.pooling == "attentive_statistics" else 1)
-        self.classifier = nn.Linear(embedding, config.classifier_outputs)
+        self.classifier = Float32Linear(embedding, config.classifier_outputs)
         self.post_init()
 
     def forward(
@@ -714,7 +738,7 @@ class Nes2NetForAudioFrameClassification(Nes2NetPreTrainedModel):
             raise ValueError(f"pooling must be 'mean' where frames are classified, got {config.pooling!r}.")
         super().__init__(config)
         self.nes2net = Nes2NetModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.classifier_outputs)
+        self.classifier = Float32Linear(config.hidden_size, config.classifier_outputs)
         self.post_init()
 
     def forward(
@@ -769,7 +793,7 @@ def _check_files(name: Any, place: dict[str, Any]) -> None:
     """Raises ValueError where a folder would bring in what is not in it."""
     if name is None:
         return
-    folder = os.path.join(name, place.get("subfolder") or "")
+    folder = os.path.join(name, place["subfolder"]) if place.get("subfolder") else os.fspath(name)
     is_local = os.path.isdir(name)
     if (is_local or is_peft_available()) and find_adapter_config_file(os.fspath(name), **place) is not None:
         raise ValueError(
@@ -784,10 +808,16 @@ def _check_files(name: Any, place: dict[str, Any]) -> None:
 def _check_index(path: str) -> None:
     try:
         with open(path, encoding="utf-8") as file:
-            files = set(json.load(file)["weight_map"].values())
+            index = json.load(file)
+        files = set(index["weight_map"].values())
+        if not files or not isinstance(index["metadata"], dict):
+            raise ValueError
         outside = [name for name in files if PurePosixPath(name).name != name or PureWindowsPath(name).name != name]
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-        raise ValueError(f"{path} must map the weights' names to the files beside it in weight_map.") from None
+        outside += [name for name in files if not name.endswith((".safetensors", ".bin"))]
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError):
+        raise ValueError(
+            f"{path} must be JSON with metadata, and a weight_map from the weights' names to the files beside it."
+        ) from None
     if outside:
         raise ValueError(f"{path}: weight_map must name files beside it, got {min(outside)[:100]!r}.")
 
@@ -816,10 +846,10 @@ def _class_weights(config: Any, logits: Tensor) -> Tensor | None:
     return torch.tensor(weights, dtype=logits.dtype, device=logits.device)
 
 
-def _classify(classifier: nn.Linear, features: Tensor, config: Any) -> Tensor:
+def _classify(classifier: nn.Module, features: Tensor, config: Any) -> Tensor:
     """(..., D) → logits (..., C), in float32 whatever the weights' precision or autocast say."""
-    with torch.autocast(features.device.type, enabled=False):
-        logits = F.linear(features.float(), classifier.weight.float(), classifier.bias.float())
+    with torch.autocast(features.device.type, enabled=False):  # also what stands around the classifier: adapters
+        logits = classifier(features.float()).float()
     if config.classifier_outputs == 1:
         # A head of one logit x keeps it: softmax of (-x/2, +x/2) is its sigmoid, their difference is x.
         halves = [-logits / 2, logits / 2]
