@@ -2,7 +2,7 @@
 Export: encoder, back-end and classifier as one ONNX graph, which is held against PyTorch before it is kept.
 
 The graph reads `input_values` (batch, samples), waveforms of one length as the feature extractor prepares them, and
-gives `logits` (batch, 2), of a model of frames (batch, frames, 2). Letters in shapes: B batch, S samples.
+gives `logits` (batch, C) of the C labels, of a model of frames (batch, frames, C). In shapes: B batch, S samples.
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ def export(
             folder = Path(whole) if int8 else fresh
             opset = _write_graph(network, extractor.window_length, folder)
             inputs = list(_speech(network.config, extractor))
-            axes = "(batch, frames, 2)" if judges_frames(network.config) else "(batch, 2)"
-            report(f"graph     {GRAPH}: input_values (batch, samples) → logits {axes}")
+            axes = "batch, frames" if judges_frames(network.config) else "batch"
+            classes = network.config.num_labels
+            report(f"graph     {GRAPH}: input_values (batch, samples) → logits ({axes}, {classes})")
             report(f"float32   opset {opset}, {_size(folder) / 1e6:.1f} MB")
             exported = Exported(target, opset, _size(folder), _largest_difference(network, folder, inputs))
             if not exported.difference <= TOLERANCE:
