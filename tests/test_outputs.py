@@ -29,6 +29,7 @@ from .test_files import held
 from .test_training import tiny_recipe, write
 
 SPEECH = SAMPLES / "spoof.flac"
+WRONG = ((0, "bonafide", "spoof"), (1, "spoof", "bonafide"))
 CHECKPOINT = FIXTURES / "checkpoints" / "e2e_xlsr_nes2netx_mean.pth"
 SCRIPTS = Path(__file__).parents[1] / "training"
 
@@ -55,6 +56,10 @@ def given(tiny_model_dir: Path, corpus: Path, tmp_path_factory: pytest.TempPathF
     (folder / "keys.txt").write_text("".join(labels), encoding="utf-8")
     weights = '{"systems": ["a.txt", "b.txt"], "weights": [1, 1], "offset": 0}'
     (folder / "weights.json").write_text(weights, encoding="utf-8")
+    rows = (corpus / "manifest.csv").read_text(encoding="utf-8").replace("audio/", f"{corpus}/audio/").splitlines()
+    for row in range(1, len(rows), 4):  # labels that no score tells apart
+        rows[row], rows[row + 1] = (rows[row + i].replace(f",{a},", f",{b},") for i, a, b in WRONG)
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     write(folder / "augment.yaml", tiny_recipe(corpus, folder / "none"))
     encoder = json.loads(CHECKPOINT.with_suffix(".json").read_text(encoding="utf-8"))["hf_config"]
     (folder / "encoder.json").write_text(json.dumps(encoder), encoding="utf-8")
@@ -63,7 +68,7 @@ def given(tiny_model_dir: Path, corpus: Path, tmp_path_factory: pytest.TempPathF
 
 
 def own(given: Given) -> list[Any]:
-    return ["--corpus", "own-data", "--root", given.corpus / "manifest.csv", "--where", "partition=dev"]
+    return ["--corpus", "own-data", "--root", given.folder / "manifest.csv", "--where", "partition=dev"]
 
 
 def shape(given: Given) -> list[Any]:

@@ -226,14 +226,17 @@ def _write_error(error: Exception, place: Path) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         if error.filename is None:
             return error.errno if error.errno in _REASONS else None
-        wrong = Path(os.path.realpath(os.fsdecode(error.filename)))
+        named = error.filename if error.filename2 is None else error.filename2  # of a copy, its target
+        wrong = Path(os.path.realpath(os.fsdecode(named)))
         ours = (place, _hidden(place, "part"), _hidden(place, "old"), _hidden(place, "lock"))
         return error.errno if any(wrong.is_relative_to(one) for one in ours) else None
     text = str(error)
     if found := re.search(r"os error (\d+)|errno:? (\d+)", text, re.IGNORECASE):  # safetensors, pyarrow
         return int(found[1] or found[2])
     # torch and soundfile do not say why
-    if type(error).__name__ in {"SafetensorError", "LibsndfileError"} or "PytorchStreamWriter" in text:
+    if type(error).__name__ in {"SafetensorError", "LibsndfileError"} or re.search(
+        "PytorchStreamWriter|inline_container", text
+    ):
         return _what_stops(place.parent)
     return None
 
