@@ -83,7 +83,9 @@ def spliced(tmp_path: Path, detector: Detector) -> Path:
 
 
 def judged(detector: Detector, *paths: Path) -> list[Result]:
-    return judge([str(path) for path in paths], lambda: detector, lambda done, seconds: None)
+    pairs = judge([str(path) for path in paths], lambda: detector, lambda done, seconds: None)
+    assert {path for path, _ in pairs} == {str(path) for path in paths}
+    return [result for _, result in pairs]
 
 
 def test_a_bona_fide_recording_shows_how_far_it_is_from_the_threshold(detector: Detector) -> None:

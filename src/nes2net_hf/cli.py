@@ -471,6 +471,11 @@ def demo(
     host: Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
     max_size: Annotated[int, typer.Option(min=1, help="Megabytes that a file may have.")] = 200,
+    max_duration: Annotated[float, typer.Option(min=1, help="Seconds that a recording may have.")] = 3600,
+    allow_hosts: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", help="A name under which browsers find the page, such as a proxy's; * for any."),
+    ] = None,
 ) -> None:
     """
     A page for the browser: drop or record speech; read, see and hear the verdict. Ctrl+C ends it.
@@ -479,7 +484,7 @@ def demo(
     """
     from .commands.demo import run_demo
 
-    raise typer.Exit(run_demo(models or [], host, port, max_size))
+    raise typer.Exit(run_demo(models or [], host, port, max_size, max_duration, allow_hosts or []))
 
 
 @app.command()

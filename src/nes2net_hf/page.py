@@ -8,6 +8,7 @@ The page of `nes2net demo` (needs the extra `demo`): recordings in, verdicts to 
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import re
@@ -20,11 +21,13 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: the page calls nobody
 
 import gradio as gr
+from starlette.middleware import Middleware
 
-from .detection import DEMO_NOTICE, DetectionError, Detector, Result
+from .detection import ALL_TRACKS, DEMO_NOTICE, DetectionError, Detector, Result
 from .loading import DEMO_MODEL, ModelError
+from .page_guard import PageGuard
 from .reports import CsvWriter, clock
-from .verdict import FILES, make_playable, remarks, render
+from .verdict import FILES, make_playable, named, remarks, render
 
 # Their kind, and their width in per cent of the table's.
 COLUMNS: dict[str, tuple[Any, int]] = {
@@ -38,11 +41,13 @@ COLUMNS: dict[str, tuple[Any, int]] = {
     "length": ("str", 8),
     "remarks": ("str", 21),
 }
+MAX_SECONDS, MAX_MEGABYTES = 3600.0, 200  # of a recording and of its file
 KEPT = 3600  # seconds that uploads stay on the disk, at least; a sixth more at most
 LIMITS = (
     "A detector knows the attacks it was trained on and some of their kin; new generators, languages, codecs and "
     "microphones move its scores. A score is no probability and no proof."
 )
+TRACKS = [("the default one", "default"), ("each", ALL_TRACKS)]  # of a file with several audio tracks
 PRIVACY = "Recordings are judged on the machine that serves this page, and deleted there after about an hour."
 # From gradio's own files; its default asks for the half-bold cut, whose file lacks most letters.
 FONT = (gr.themes.LocalFont("Source Sans Pro", (400, 700)), "sans-serif")
@@ -51,27 +56,35 @@ VERDICT = """${value ? value.html : '<p class="quiet">The verdict comes here.</p
 ${value && value.audio ? `<audio controls src="${value.audio.url}"></audio>` : ""}"""
 
 
-def build_page(models: Sequence[str | None] = (None,)) -> gr.Blocks:
+def build_page(models: Sequence[str | None] = (None,), max_duration: float = MAX_SECONDS) -> gr.Blocks:
     """
     Builds the page; a model is loaded when it first has something to judge.
 
     Args:
         models: Hub ids and folders to choose from, None for the bundled demonstration model; the first is chosen.
+        max_duration: seconds that a recording may have, counted as it is decoded, whatever its header declares.
     """
-    named = {DEMO_MODEL.name if model is None else model: model for model in models}
-    load = functools.cache(lambda name: Detector(named[name]))
+    known = {DEMO_MODEL.name if model is None else model: model for model in models}
+    load = functools.cache(lambda name: Detector(known[name], max_duration=max_duration))
 
-    def on_input(files: list[str] | None, recording: str | None, name: str, progress: Any = gr.Progress()) -> Any:  # noqa: B008
+    def on_input(
+        files: list[str] | None,
+        recording: str | None,
+        name: str,
+        tracks: str,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> Any:
         paths = [*(files or []), *([recording] if recording else [])]
 
         def tell(done: int, seconds: float) -> None:
             progress((done, len(paths)), desc=f"{clock(seconds)} of audio judged", unit="recordings")
 
         try:
-            results = judge(paths, lambda: load(name), tell)
+            judged = judge(paths, lambda: of_tracks(load(name), tracks), tell)
         except (ModelError, DetectionError) as error:
-            return [], gr.update(visible=False), gr.update(visible=False), show("", Result("", error=str(error)))
-        judged = list(zip(paths, results, strict=True))
+            hidden = gr.update(visible=False)
+            return [], hidden, hidden, show("", Result("", error=str(error)))
+        results = [result for _, result in judged]
         rows = [row(number, result) for number, result in enumerate(results, 1)]
         return (
             judged,
@@ -88,11 +101,12 @@ def build_page(models: Sequence[str | None] = (None,)) -> gr.Blocks:
         notice = gr.Markdown(describe(models[0]), elem_classes="notice")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                model = gr.Dropdown(list(named), value=next(iter(named)), label="Model", interactive=len(named) > 1)
+                model = gr.Dropdown(list(known), value=next(iter(known)), label="Model", interactive=len(known) > 1)
                 files = gr.File(label="Audio or video files", file_count="multiple", height=170)
                 recording = gr.Audio(
                     label="Or record", sources=["microphone"], type="filepath", editable=False, buttons=[]
                 )
+                tracks = gr.Radio(TRACKS, value="default", label="Of several audio tracks, judge", visible=False)
                 gr.Markdown(PRIVACY, elem_classes="quiet")
             with gr.Column(scale=3, min_width=320):
                 verdict = gr.HTML(
@@ -113,19 +127,34 @@ def build_page(models: Sequence[str | None] = (None,)) -> gr.Blocks:
         download = gr.DownloadButton("Download the verdicts as CSV", visible=False, size="md")
 
         judged: Any = gr.State([])
-        model.change(lambda name: describe(named[name]), model, notice, api_visibility="private")
+        model.change(lambda name: describe(known[name]), model, notice, api_visibility="private")
         gr.on(
-            [files.change, recording.change, model.change],
+            [files.change, recording.change, model.change, tracks.input],
             on_input,
-            [files, recording, model],
+            [files, recording, model, tracks],
             [judged, table, download, verdict],
             api_name="judge",
+        )
+        judged.change(
+            lambda judged: gr.update(visible=any(result.track is not None for _, result in judged)),
+            judged,
+            tracks,
+            api_visibility="private",
         )
         table.select(on_select, judged, verdict, api_visibility="private")
     return page
 
 
-def judge(paths: Sequence[str], load: Callable[[], Detector], tell: Callable[[int, float], object]) -> list[Result]:
+def of_tracks(detector: Detector, tracks: str) -> Detector:
+    """The same model, judging the default audio track of a file or all of them."""
+    chosen = copy.copy(detector)
+    chosen.track = None if tracks == "default" else ALL_TRACKS
+    return chosen
+
+
+def judge(
+    paths: Sequence[str], load: Callable[[], Detector], tell: Callable[[int, float], object]
+) -> list[tuple[str, Result]]:
     """
     Judges uploaded files, named as they were uploaded and not as they lie on the server.
 
@@ -133,24 +162,27 @@ def judge(paths: Sequence[str], load: Callable[[], Detector], tell: Callable[[in
         load: gives the model; not called where there is nothing to judge.
         tell: called with the number of recordings done and the seconds of audio judged, as these grow.
 
+    Returns:
+        Each result with the path that it is of; several of a file where each of its audio tracks is judged.
+
     Raises:
         ModelError: the model cannot be loaded.
         DetectionError: the model ran out of memory.
     """
-    results: list[Result] = []
+    judged: list[tuple[str, Result]] = []
     seconds = 0.0
 
     def on_batch(more: float) -> None:
         nonlocal seconds
         seconds += more
-        tell(len(results), seconds)
+        tell(len({path for path, _ in judged}), seconds)
 
     for result in load().stream(paths, on_batch) if paths else ():
         path = result.file
         result.file = Path(path).name
         result.error = result.error and result.error.replace(path, result.file)
-        results.append(result)
-    return results
+        judged.append((path, result))
+    return judged
 
 
 def show(path: str, result: Result) -> dict[str, Any]:
@@ -160,18 +192,18 @@ def show(path: str, result: Result) -> dict[str, Any]:
     if result.error is not None:
         return {"html": render(result), "audio": None}
     playable = _new_file("heard.wav")
-    html = render(result, make_playable(path, playable))
+    html = render(result, make_playable(path, playable, result.track))
     return {"html": html, "audio": gr.FileData(path=str(playable)).model_dump()}
 
 
 def row(number: int, result: Result) -> list[str | float | None]:
     """A result as a row of the table, with numbers to sort by."""
     if result.score is None or result.min_window_score is None:
-        return [number, result.file, "not judged", None, None, None, "", "", result.error]
+        return [number, named(result), "not judged", None, None, None, "", "", result.error]
     far = None if result.threshold is None else round(result.score - result.threshold, 2)
     scores = [round(result.score, 2), far, round(result.min_window_score, 2)]
     times = [clock(result.min_window_start or 0), clock(result.duration or 0)]
-    return [number, result.file, result.label, *scores, *times, " ".join(remarks(result))]
+    return [number, named(result), result.label, *scores, *times, " ".join(remarks(result))]
 
 
 def write_csv(results: Sequence[Result]) -> str:
@@ -198,7 +230,9 @@ def serve(
     models: Sequence[str | None] = (None,),
     host: str | None = "127.0.0.1",
     port: int | None = 7860,
-    max_size: int = 200,
+    max_size: int = MAX_MEGABYTES,
+    max_duration: float = MAX_SECONDS,
+    allow_hosts: Sequence[str] = (),
 ) -> None:
     """
     Serves the page until it is interrupted or terminated; then all that was uploaded is deleted.
@@ -207,6 +241,9 @@ def serve(
         models: as `build_page` takes them.
         host, port: None leaves them to gradio's environment variables, as a Space sets them.
         max_size: megabytes that a file may have.
+        max_duration: seconds that a recording may have.
+        allow_hosts: names under which browsers find the page, beside this machine's own, such as a proxy's; `*` for
+            any. A Space, whose proxy sees to it, asks for none.
 
     Raises:
         OSError: host and port cannot be bound.
@@ -214,13 +251,19 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="nes2net-demo-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        page = launch(build_page(models), host, port, max_size)
+        page = launch(build_page(models, max_duration), host, port, max_size, allow_hosts)
         print(f"Open {page.local_url} in a browser; Ctrl+C ends it.", flush=True)
         page.block_thread()
 
 
-def launch(page: gr.Blocks, host: str | None, port: int | None, max_size: int) -> gr.Blocks:
+def launch(
+    page: gr.Blocks, host: str | None, port: int | None, max_size: int, allow_hosts: Sequence[str] = ()
+) -> gr.Blocks:
     """Starts the server, which runs in a thread of its own."""
+    bound = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"  # as gradio chooses
+    in_space = os.environ.get("SPACE_ID") or os.environ.get("SPACE_HOST")
+    guard = [] if in_space else [Middleware(PageGuard, bound=bound, more=allow_hosts)]
+    os.environ["GRADIO_NUM_WORKERS"] = "0"  # they would serve files at ports of their own, where nobody guards
     page.launch(
         server_name=host,
         server_port=port,
@@ -228,6 +271,7 @@ def launch(page: gr.Blocks, host: str | None, port: int | None, max_size: int) -
         css_paths=FILES / "page.css",
         theme=gr.themes.Default(font=FONT, font_mono=FONT),
         share=False,
+        app_kwargs={"middleware": guard},
         footer_links=[],
         run_history=False,
         enable_monitoring=False,

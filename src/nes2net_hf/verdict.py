@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -72,7 +73,18 @@ def remarks(result: Result) -> list[str]:
     """The detector's warnings, and whether a passing mean hides windows that do not pass."""
     below = any(is_below(window.score, result.threshold) for window in result.windows)
     hidden = "The recording passes, but not the whole of it: listen to its suspicious stretches."
-    return ([hidden] if below and result.label == "bonafide" else []) + [f"Weak: {what}" for what in result.warnings]
+    return ([hidden] if below and result.label == "bonafide" else []) + [_on_page(what) for what in result.warnings]
+
+
+def _on_page(warning: str) -> str:
+    """A warning of the detector, whose remedies are options of the command line."""
+    what, _, choice = re.sub(r"[,:] (choose|judge) [^:]*--.*", "", warning).partition(" audio tracks: ")
+    return f"{what} audio tracks: {choice}; you can let each be judged." if choice else f"Weak: {what}"
+
+
+def named(result: Result) -> str:
+    """The file, and which of its audio tracks."""
+    return result.file if result.track is None else f"{result.file}, track {result.track}"
 
 
 def render(result: Result, waveform: tuple[np.ndarray, np.ndarray, float] | None = None) -> str:
@@ -90,7 +102,7 @@ def render(result: Result, waveform: tuple[np.ndarray, np.ndarray, float] | None
         trim_blocks=True,
         lstrip_blocks=True,
     ).get_template("verdict.html")
-    shown: dict[str, Any] = {"result": result, "clock": clock, "signed": signed}
+    shown: dict[str, Any] = {"result": result, "name": named(result), "clock": clock, "signed": signed}
     if result.error is None:
         assert waveform is not None
         shown |= {
@@ -105,9 +117,11 @@ def render(result: Result, waveform: tuple[np.ndarray, np.ndarray, float] | None
     return template.render(shown)
 
 
-def make_playable(source: str | os.PathLike[str], path: Path) -> tuple[np.ndarray, np.ndarray, float]:
+def make_playable(
+    source: str | os.PathLike[str], path: Path, track: int | None = None
+) -> tuple[np.ndarray, np.ndarray, float]:
     """
-    Writes what the model heard (the mix, 16 kHz) as a WAV file, which every browser plays and seeks in.
+    Writes what the model heard (the mix of a track, 16 kHz) as a WAV file, which every browser plays and seeks in.
 
     Returns:
         Its waveform, as `render` takes it.
@@ -115,7 +129,7 @@ def make_playable(source: str | os.PathLike[str], path: Path) -> tuple[np.ndarra
     Raises:
         AudioError: the source cannot be read.
     """
-    with open_audio(source) as audio, soundfile.SoundFile(path, "w", SAMPLING_RATE, 1, "PCM_16") as file:
+    with open_audio(source, track=track) as audio, soundfile.SoundFile(path, "w", SAMPLING_RATE, 1, "PCM_16") as file:
 
         def written() -> Iterator[np.ndarray]:
             for block in audio.blocks("mix"):

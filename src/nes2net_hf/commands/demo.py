@@ -5,14 +5,16 @@ from __future__ import annotations
 from .common import UsageError, be_quiet, ending
 
 
-def run_demo(models: list[str], host: str, port: int, max_size: int) -> int:
+def run_demo(
+    models: list[str], host: str, port: int, max_size: int, max_duration: float, allow_hosts: list[str]
+) -> int:
     """Serves the page until it is interrupted; returns the exit code."""
     with ending(extra="demo") as end:
         from ..page import serve
 
         be_quiet()
         try:
-            serve(models or [None], host, port, max_size)
+            serve(models or [None], host, port, max_size, max_duration, allow_hosts)
         except OSError:
             raise UsageError(
                 f"the page cannot be served at {host}:{port}: choose another --port, or a --host of this machine."

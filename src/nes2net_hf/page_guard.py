@@ -1,0 +1,94 @@
+"""
+Who may use a page that is served on this machine: those who opened it here, and not other web pages in their browser.
+A page of another site can send requests to 127.0.0.1, or let its own name point there (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+ANY_ADDRESS = ("0.0.0.0", "::", "[::]")
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.%]+\]|[\w.-]+?)\.?(?::\d{1,5})?", re.IGNORECASE)
+
+
+class PageGuard:
+    """
+    ASGI middleware that answers a request only where its `Host` is this machine's, and no other site's page sent it.
+
+    starlette's TrustedHostMiddleware knows neither addresses that are only bound to (0.0.0.0) nor origins.
+
+    Args:
+        app: what it stands before.
+        bound: the host that the server is bound to; where that is every address of this machine, any address may be
+            asked for, because a name is what a foreign page would come by. The port may be another's (a tunnel).
+        more: names that are asked for as well, such as a proxy's; `*` lets everything through.
+    """
+
+    def __init__(self, app: ASGIApp, bound: str, more: Sequence[str] = ()) -> None:
+        self._app = app
+        self._more = {_name(name) or name for name in more}
+        self._names = {*LOOPBACK, _name(bound) or f"[{bound.lower()}]", *self._more}
+        self._any_address = bound in ANY_ADDRESS
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = None
+        if scope["type"] in ("http", "websocket") and "*" not in self._more:
+            refusal = self._refusal(scope)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})  # policy violation
+        else:
+            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        """Status and sentence, where there is something to refuse."""
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        name = _name(hosts[0]) if len(hosts) == 1 else None
+        if name is None or not (name in self._names or (self._any_address and _is_address(name))):
+            asked = f" {name}" if name else ""
+            return 400, (
+                f"This page is served for this machine, and not under the name{asked}: if the name is yours, start it "
+                "with --allow-host and the name."
+            )
+        if self._is_foreign(scope, headers, hosts[0]):
+            return 403, "This page takes requests of itself alone, and not of other sites: open it by its own address."
+        return None
+
+    def _is_foreign(self, scope: Scope, headers: Headers, host: str) -> bool:
+        """Whether a page of another site sent the request. Whoever is no browser says nothing of origins."""
+        origin = headers.get("origin")
+        if origin is not None:
+            place = origin.partition("://")[2]
+            return _without_usual_port(place) != _without_usual_port(host) and _name(place) not in self._more
+        if headers.get("sec-fetch-site") in (None, "same-origin", "none"):
+            return False
+        # A link that leads here is followed; a picture, a frame or a form that brings us into another page is not.
+        is_link = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+        return not (is_link and scope.get("method") in ("GET", "HEAD"))
+
+
+def _name(host: str) -> str | None:
+    """`LOCALHOST.:7860` → `localhost`; None where it is no host."""
+    match = _HOST.fullmatch(host)
+    return match["name"].lower() if match else None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+        return True
+    except ValueError:
+        return False
+
+
+def _without_usual_port(place: str) -> str:
+    return re.sub(r":(80|443)$", "", place.lower())
