@@ -381,7 +381,9 @@ def _of_wave(
     if tag in (0x50, 0x55):  # MPEG audio in a WAV
         inner = _mpeg(_View(Pieces(view.file, list(ranges)), sum(map(_length, ranges))), 0)  # type: ignore[arg-type]
         if inner is not None:
-            parts = [Part(_mapped(part.pieces, ranges), part.declared, part.held, cut, form=part.form) for part in inner[0]]
+            parts = [
+                Part(_mapped(part.pieces, ranges), part.declared, part.held, cut, form=part.form) for part in inner[0]
+            ]
             return parts, end
     pieces: list[Piece] = [(start, end)]
     if len([one for one in ranges if _length(one)]) > 1 or cut or unknown(sizes[0]):
@@ -514,7 +516,9 @@ def _nist(view: _View, start: int) -> _Found | None:
     held = view.size - start - length
     form = "nistsphere" if held > count * width else None  # FFmpeg reads on to the end
     declared = _seconds(count, rate)
-    return [Part([(start, view.size)], declared, _seconds(held, width * rate), held < count * width, form=form)], view.size
+    return [
+        Part([(start, view.size)], declared, _seconds(held, width * rate), held < count * width, form=form)
+    ], view.size
 
 
 # MPEG audio: frames
@@ -715,6 +719,7 @@ def _ogg(view: _View, start: int) -> _Found | None:
         if page[:4] != b"OggS":
             following = view.find(b"OggS\0", at)
             if following < 0:
+                cut = cut or (_tag_end(view, at) is None and bool(view.at(at, _SILENT_FILL).strip(b"\0")))
                 break
             at = following
             continue
@@ -840,13 +845,13 @@ def _flv(view: _View, start: int) -> _Found | None:
 def _ebml(view: _View, start: int) -> _Found | None:
     at, size = _ebml_body(view, start)
     at += size or 0
-    if view.at(at, 4) == b"\x18\x53\x80\x67":  # the segment
+    cut = False
+    if view.at(at, 4) == b"\x18\x53\x80\x67":  # the segment; written live, it is of unknown size
         at, size = _ebml_body(view, at)
-        if size is not None:
-            cut = at + size > view.size
-            return [Part([(start, min(at + size, view.size))], cut=cut, form="matroska")], min(at + size, view.size)
-    # Written live, so of unknown size: it ends with the file or where the next begins.
-    end = at
+        at += size or 0
+        cut = at > view.size
+    # It ends where the next begins: clusters behind its declared end are its own.
+    end = at - 1
     while True:
         end = view.find(b"\x1a\x45\xdf\xa3", end + 1)
         if end < 0:
@@ -854,7 +859,7 @@ def _ebml(view: _View, start: int) -> _Found | None:
             break
         if re.search(rb"\x42[\x86\xf7]", view.at(end + 4, 16)):
             break
-    return [Part([(start, end)], form="matroska")], end
+    return [Part([(start, end)], cut=cut, form="matroska")], end
 
 
 def _ebml_body(view: _View, at: int) -> tuple[int, int | None]:
