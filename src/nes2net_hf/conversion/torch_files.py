@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,9 +63,10 @@ class TorchFile:
             reach += step * (size - 1)
         if (offset + reach + 1) * dtype.itemsize > length:
             raise ValueError("reaches beyond what the file holds of it: the file is damaged")
-        part = self._mapped[start : start + length]
         if start % dtype.itemsize:
-            part = part.clone()
+            part = torch.from_numpy(np.fromfile(self.path, np.uint8, length, offset=start)).untyped_storage()
+        else:
+            part = self._mapped[start : start + length]
         return torch.empty(0, dtype=dtype).set_(part, offset, shape, stride)
 
     @cached_property
