@@ -1,0 +1,70 @@
+"""
+Where a file's audio lies, and how much of it its headers declare. Used by `decoders.py` alone.
+
+A length that a header declares is a claim: recorders crash, downloads stop, and people join files with `cat`. Decoders
+believe the first header and end there, so every chunk, page and frame is walked here. What follows a recording in the
+same file is a part of its own; tags and metadata chunks are no audio; audio behind the declared end is audio.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import IO
+
+from .boxes import walk_amr, walk_avi, walk_ebml, walk_flv, walk_mp4
+from .chunks import walk_aiff, walk_au, walk_caf, walk_nist, walk_w64, walk_wav
+from .flac import walk_flac
+from .mpeg import walk_mpeg
+from .ogg import walk_ogg
+from .view import TOLERANCE as TOLERANCE
+from .view import UNKNOWN_FORM, Found, Part, Piece, View, behind_tags
+from .view import Pieces as Pieces
+
+_WALKS: list[tuple[bytes, Callable[[View, int], Found | None]]] = [
+    (rb"(RIFF|RF64|BW64|RIFX)....WAVE", walk_wav),
+    (rb"RIFF....AVI ", walk_avi),
+    (rb"riff\x2e\x91\xcf\x11", walk_w64),
+    (rb"FORM....AIF[FC]", walk_aiff),
+    (rb"caff", walk_caf),
+    (rb"\.snd|dns\.", walk_au),
+    (rb"NIST_1A", walk_nist),
+    (rb"OggS", walk_ogg),
+    (rb"fLaC", walk_flac),
+    (rb"....ftyp", walk_mp4),
+    (rb"\x1a\x45\xdf\xa3", walk_ebml),
+    (rb"FLV\x01", walk_flv),
+    (rb"#!AMR", walk_amr),
+    (rb"\xff[\xe2-\xff]", walk_mpeg),
+]
+
+
+def parts_of(file: IO[bytes]) -> list[Part]:
+    """The recordings in an open, seekable file, in their order; at least one, which may be no audio at all."""
+    view = View(file, file.seek(0, os.SEEK_END))
+    parts: list[Part] = []
+    at = 0
+    while at < view.size:
+        start = behind_tags(view, at)
+        found = _walk(view, start)
+        if found is None:
+            if not parts:
+                whole: list[Piece] = [(start if start < view.size else 0, view.size)]
+                return [Part(whole, form=UNKNOWN_FORM)]
+            break  # what follows the last recording is no audio that we know
+        its_parts, end = found
+        parts += its_parts
+        at = max(end, start + 1)
+    return parts
+
+
+def _walk(view: View, start: int) -> Found | None:
+    """The recording that starts here, or several where they cannot be told apart at once; None of no known format."""
+    head = view.at(start, 16)
+    for pattern, walk in _WALKS:
+        if re.match(pattern, head, re.DOTALL):
+            found = walk(view, start)
+            if found is not None:
+                return found
+    return None
