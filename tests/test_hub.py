@@ -16,10 +16,13 @@ import pytest
 import torch
 from huggingface_hub import constants, get_session
 
+from nes2net_hf import hub as hub_module
 from nes2net_hf.corpora import CorpusError, load_corpus
-from nes2net_hf.errors import ConversionError, ModelError
+from nes2net_hf.corpora.sharding import push_shards
+from nes2net_hf.errors import ConversionError, ModelError, PushError, ReleaseError
 from nes2net_hf.hub import bounded_requests, hub_reason
 from nes2net_hf.loading import load_model
+from nes2net_hf.releasing import push
 
 from .loopback_hub import TOKEN, Fault, LoopbackHub, Repo
 
@@ -320,6 +323,32 @@ def test_a_corpus_on_the_hub(hub: LoopbackHub, fault: Fault, words: str, name: s
 def test_a_corpus_that_is_not_on_the_hub(hub: LoopbackHub, name: str, root: str) -> None:
     with pytest.raises(CorpusError, match=f"{root} .*no such repository on the Hub, or it is private"):
         load_corpus(name, "train", root=root)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault("", 503), "out of order"),
+        (Fault("/commit/", 429, {"Retry-After": "300"}), f"{WAIT} 5 minutes"),
+        (Fault("/commit/", 403), "the Hub refused the token: log in with `hf auth login`, by one that may write"),
+        (Fault("/commit/", drop_at=0), "the connection to the Hub broke off"),
+        (Fault("/commit/", stall_at=0), "the Hub sent nothing"),
+        (Fault("create", 200, {}, b"<html>Welcome</html>"), "is no Hub, or its answer is broken"),
+    ],
+)
+def test_what_is_sent(
+    hub: LoopbackHub, fault: Fault, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "WRITING", 0.3)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.faults.append(fault)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "README.md").write_text("# Shards or a model")
+    with pytest.raises(PushError, match=r"could not be pushed to org/new: .*; the shards are kept\.$") as shards:
+        push_shards(tmp_path / "out", "org/new")
+    with pytest.raises(ReleaseError, match=r"org/fresh could not be sent: ") as release:
+        push(tmp_path / "out", "org/fresh", public=False)
+    assert words in str(shards.value) and words in str(release.value)
 
 
 def test_a_gated_dataset_and_its_revisions(hub: LoopbackHub) -> None:

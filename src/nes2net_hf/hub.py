@@ -30,6 +30,7 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_s
 
 from .files import sha256_of, write_reason
 
+WRITING = 300.0  # s, that the Hub may take to commit what was sent
 SHORT_WAIT = 5.0  # s; a longer rate limit is told instead of slept through, five times in a row
 
 SILENCES = 3  # connections of a download in a row on which nothing comes, before it fails
@@ -66,8 +67,8 @@ def why(error: BaseException) -> str:
 def bounded_requests() -> Iterator[None]:
     """
     Inside, requests of huggingface_hub end in time: none that reads waits longer than `HF_HUB_DOWNLOAD_TIMEOUT` for
-    the next byte (some would wait without end), and a rate limit of more than `SHORT_WAIT` is an error at once (it
-    would be slept through in silence, for minutes).
+    the next byte, and none that writes longer than `WRITING` (some would wait without end). A rate limit of more than
+    `SHORT_WAIT` is an error at once (it would be slept through in silence, for minutes).
     """
     client = get_session()
     before = client.event_hooks
@@ -157,12 +158,12 @@ def _read_on(url: str, so_far: IO[bytes], size: int, name: str) -> None:
 
 
 def _bound(request: Any) -> None:
-    if request.method in ("GET", "HEAD"):
-        limit = constants.HF_HUB_ETAG_TIMEOUT if request.method == "HEAD" else constants.HF_HUB_DOWNLOAD_TIMEOUT
-        timeout = request.extensions.get("timeout", {})
-        request.extensions["timeout"] = {
-            phase: min(timeout.get(phase) or limit, limit) for phase in ("connect", "read", "write", "pool")
-        }
+    limits = {"HEAD": constants.HF_HUB_ETAG_TIMEOUT, "GET": constants.HF_HUB_DOWNLOAD_TIMEOUT}
+    limit = limits.get(request.method, WRITING)
+    timeout = request.extensions.get("timeout", {})
+    request.extensions["timeout"] = {
+        phase: min(timeout.get(phase) or limit, limit) for phase in ("connect", "read", "write", "pool")
+    }
 
 
 def _refuse_long_wait(response: Any) -> None:

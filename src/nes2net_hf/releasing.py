@@ -27,7 +27,7 @@ from . import __version__
 from .configuration_nes2net import Nes2NetConfig
 from .errors import ModelError, OutputError
 from .files import atomic_folder, explained, sha256_of
-from .hub import why
+from .hub import bounded_requests, why
 from .loading import fingerprint, judges_frames, load_model
 from .release_card import Evaluation, ReleaseError, write_card
 from .space import write_space
@@ -169,17 +169,18 @@ def push(folder: Path, repo_id: str, public: bool, *, space: bool = False) -> st
     """
     hub = HfApi()
     try:
-        kind = "space" if space else "model"
-        address = hub.create_repo(
-            repo_id, repo_type=kind, space_sdk="gradio" if space else None, private=not public, exist_ok=True
-        )
-        if not public and not hub.repo_info(repo_id, repo_type=kind).private:
-            raise ReleaseError(
-                f"{repo_id} is on the Hub already, and public: say --public, or name another --repo-id."
+        with bounded_requests():
+            kind = "space" if space else "model"
+            address = hub.create_repo(
+                repo_id, repo_type=kind, space_sdk="gradio" if space else None, private=not public, exist_ok=True
             )
-        hub.upload_folder(
-            repo_id=repo_id, repo_type=kind, folder_path=folder, commit_message="Release by nes2net release"
-        )
+            if not public and not hub.repo_info(repo_id, repo_type=kind).private:
+                raise ReleaseError(
+                    f"{repo_id} is on the Hub already, and public: say --public, or name another --repo-id."
+                )
+            hub.upload_folder(
+                repo_id=repo_id, repo_type=kind, folder_path=folder, commit_message="Release by nes2net release"
+            )
     except ReleaseError:
         raise
     except Exception as error:  # huggingface_hub's HTTP client, and so its errors, differ from version to version

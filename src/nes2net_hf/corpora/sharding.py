@@ -24,7 +24,7 @@ from datasets import Dataset, Features
 from ..cards import render
 from ..errors import CorpusError, PushError
 from ..files import atomic_file, explained, sha256_of
-from ..hub import why
+from ..hub import bounded_requests, why
 from .arena_form import ARENA_FEATURES, SPLIT, check_utterance_ids, eval_yaml, to_arena
 from .corpus import Row
 from .labels import LABEL_NAMES
@@ -168,8 +168,9 @@ def push_shards(out: Path, repo_id: str) -> str:
 
     api = HfApi()
     try:
-        repo = api.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=out, repo_type="dataset", ignore_patterns=["*.part", ".*"])
+        with bounded_requests():
+            repo = api.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
+            api.upload_folder(repo_id=repo_id, folder_path=out, repo_type="dataset", ignore_patterns=["*.part", ".*"])
     except Exception as error:
         raise PushError(f"{out} could not be pushed to {repo_id}: {why(error)}; the shards are kept.") from None
     return str(repo)

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ..errors import Nes2NetError, OutputError
 from ..files import atomic_file, claim, explained
-from ..hub import why
+from ..hub import bounded_requests, why
 from .adapters import without_adapters
 from .batches import BatchStream
 from .building import build_model
@@ -440,8 +440,9 @@ def _push(folder: Path, repo_id: str, epoch: int) -> None:
     from huggingface_hub import HfApi
 
     try:
-        HfApi().create_repo(repo_id, private=True, exist_ok=True)
-        HfApi().upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"epoch {epoch}")
+        with bounded_requests():
+            HfApi().create_repo(repo_id, private=True, exist_ok=True)
+            HfApi().upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"epoch {epoch}")
     except Exception as error:
         logger.warning("epoch %d was not pushed to %s: %s", epoch, repo_id, why(error))
 
