@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -86,6 +87,18 @@ def judged(detector: Detector, *paths: Path) -> list[Result]:
     pairs = judge([str(path) for path in paths], lambda: detector, lambda done, seconds: None)
     assert {path for path, _ in pairs} == {str(path) for path in paths}
     return [result for _, result in pairs]
+
+
+def film_of(path: Path, *samples: Path) -> Path:
+    """A file with an audio track of each sample."""
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("pcm_s16le", rate=SAMPLING_RATE, layout="mono") for _ in samples]
+        for stream, sample in zip(streams, samples, strict=True):
+            frame = av.AudioFrame.from_ndarray((read_audio(sample)[None] * 32767).astype(np.int16), "s16", "mono")
+            frame.sample_rate = SAMPLING_RATE
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
+                container.mux(packet)
+    return path
 
 
 def test_a_bona_fide_recording_shows_how_far_it_is_from_the_threshold(detector: Detector) -> None:

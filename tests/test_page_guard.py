@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import soundfile
@@ -28,7 +27,7 @@ from nes2net_hf.page import build_page, judge, launch, of_tracks, show
 from nes2net_hf.page_guard import PageGuard
 from nes2net_hf.verdict import remarks
 
-from .test_page import BONAFIDE, SPOOF, connect, free_port
+from .test_page import BONAFIDE, SPOOF, connect, film_of, free_port
 
 
 def answer(guard: PageGuard, kind: str = "http", method: str = "POST", **headers: str | list[str]) -> int:
@@ -210,16 +209,7 @@ def test_the_options_of_the_command_reach_the_server(nes2net: Any, monkeypatch: 
 @pytest.fixture
 def film(tmp_path: Path) -> Path:
     """A file with two audio tracks, the bona fide sample and the spoofed one."""
-    path = tmp_path / "film.mkv"
-    with av.open(str(path), "w") as container:
-        streams = [container.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(2)]
-        for stream, sample in zip(streams, (BONAFIDE, SPOOF), strict=True):
-            samples = (read_audio(sample)[None] * 32767).astype(np.int16)
-            frame = av.AudioFrame.from_ndarray(samples, "s16", "mono")
-            frame.sample_rate = 16_000
-            for packet in [*stream.encode(frame), *stream.encode(None)]:
-                container.mux(packet)
-    return path
+    return film_of(tmp_path / "film.mkv", BONAFIDE, SPOOF)
 
 
 def test_of_several_tracks_one_is_judged_and_the_others_are_told(film: Path, tmp_path: Path) -> None:

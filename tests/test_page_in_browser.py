@@ -25,7 +25,7 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed: 
 
 from playwright.sync_api import sync_playwright
 
-from .test_page import BONAFIDE, SPOOF, free_port, wait_for
+from .test_page import BONAFIDE, SPOOF, film_of, free_port, wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")]
@@ -260,3 +260,28 @@ def test_on_a_phone_nothing_lies_beside_the_screen_and_the_table_moves(tab: Any,
     last = tab.locator("[role=gridcell]", has_text="not an audio or video file")
     last.scroll_into_view_if_needed()
     assert last.evaluate(SIDES)[1] <= width
+
+
+def test_of_several_tracks_each_can_be_judged(tab: Any, tmp_path: Path) -> None:
+    choice = tab.get_by_text("Of several audio tracks, judge")
+    drop(tab, SPOOF)
+    assert not choice.is_visible()
+    clear(tab)
+    text = drop(tab, film_of(tmp_path / "film.mkv", BONAFIDE, SPOOF))
+    assert "film.mkv, track 0" in text and "2 audio tracks: only track 0 was judged" in text
+    tab.get_by_label("each", exact=True).check()
+    tab.get_by_text("film.mkv, track 1").first.click()
+    tab.locator(".verdict h2", has_text="Spoof").wait_for()
+
+
+def test_a_page_of_another_site_reads_and_sends_nothing(chromium: Any, address: str) -> None:
+    other = chromium.new_page()
+    other.goto("data:text/html,<h1>Another site</h1>")
+    refused = """async address => {
+        const says = async options => (await fetch(address, options).catch(() => null))?.status ?? "refused";
+        return [await says({}), await says({method: "POST", body: new FormData()})];
+    }"""
+    for path in ("config", "gradio_api/upload", "gradio_api/queue/join"):
+        assert other.evaluate(refused, address + path) == ["refused", "refused"]
+    assert other.goto(address).status == 200  # by its own address, it opens
+    other.close()
