@@ -221,7 +221,7 @@ def test_figures_of_the_card_are_told_where_the_folder_has_no_others(nes2net: An
         ("config.json", None, "holds no config.json: it is no Nes2Net model"),
         ("config.json", '{"model_type": "wav2vec2"}', "is no Nes2Net model: its model_type is 'wav2vec2'"),
         ("model.safetensors", None, "could not be loaded"),
-        ("model.safetensors", "no weights", "could not be loaded"),
+        ("model.safetensors", "no weights", "is damaged"),
         ("evaluation/x.json", "{", "evaluation/x.json cannot be read"),
         ("evaluation/x.json", "[]", "it holds no mapping of keys to values): make it anew by nes2net evaluate"),
         ("evaluation/x.json", '{"eer": 0.1, "intervals": {}}', "evaluation/x.json lacks eer: make it anew"),

@@ -181,8 +181,8 @@ def test_a_folder_loaded_with_other_labels_keeps_its_scores(labels: dict[int, st
     assert other.config.id2label == labels and other.config.label2id == {b: a for a, b in labels.items()}
     with torch.inference_mode():
         expected, logits = usual(windows).logits, other(windows).logits
-        assert torch.equal(other.score(logits), usual.score(expected))
-        assert torch.equal(other.two_classes(logits), expected)
+        torch.testing.assert_close(other.score(logits), usual.score(expected))
+        torch.testing.assert_close(other.two_classes(logits), expected)
         assert other.score(logits)[0] > 0 > other.score(logits)[1]
         truth = [other.config.bonafide_index, 1 - other.config.bonafide_index]
         assert float(other(windows, labels=torch.tensor(truth)).loss) < 0.2
@@ -200,8 +200,8 @@ def test_every_way_of_scoring_has_the_same_direction_in_either_order(
     with torch.inference_mode():
         before = usual(windows, labels=torch.tensor([1, 0]))
         after = other(windows, labels=torch.tensor([0, 1]))
-    assert torch.equal(after.logits, before.logits.flip(-1))
-    assert torch.equal(other.score(after.logits), usual.score(before.logits))
+    torch.testing.assert_close(after.logits, before.logits.flip(-1))
+    torch.testing.assert_close(other.score(after.logits), usual.score(before.logits))
     torch.testing.assert_close(after.loss, before.loss)  # weighted by class, not by place
 
 
@@ -249,7 +249,7 @@ def test_frames_have_the_same_direction_in_either_order(windows: torch.Tensor, t
         logits = usual(windows).logits
         truth = torch.arange(logits[..., 0].numel()).view(logits.shape[:2]) % 2
         before, after = usual(windows, labels=truth), other(windows, labels=1 - truth)
-    assert torch.equal(other.score(after.logits), usual.score(before.logits))
+    torch.testing.assert_close(other.score(after.logits), usual.score(before.logits))
     torch.testing.assert_close(after.loss, before.loss)
 
 

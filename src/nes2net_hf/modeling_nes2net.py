@@ -107,7 +107,8 @@ class Float32Linear(nn.Linear):
     """A linear layer that computes in float32, whatever the precision of its weights and input or autocast say."""
 
     def forward(self, input: Tensor) -> Tensor:
-        with torch.autocast(input.device.type, enabled=False):
+        # The meta device, on which costs are counted, has no autocast.
+        with torch.autocast("cpu" if input.is_meta else input.device.type, enabled=False):
             return F.linear(input.float(), self.weight.float(), self.bias.float())
 
 
