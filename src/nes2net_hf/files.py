@@ -213,7 +213,7 @@ _REASONS = {
     errno.EROFS: "the disk is read-only",
     errno.EACCES: "no permission",
     errno.EPERM: "no permission",
-    errno.ENOENT: "its folder does not exist",
+    errno.ENOENT: "its folder does not exist; name an output in an existing folder",
     errno.ENOTDIR: "a part of its path is no folder",
     errno.EEXIST: "it, or a part of its path, is no folder",
     errno.EISDIR: "it is a folder",

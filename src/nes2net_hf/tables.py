@@ -123,6 +123,7 @@ def row_of(table: Table, where: str, fields: list[str], error: type[Nes2NetError
 
 
 def _records(path: Path, text: str, separator: str, error: type[Nes2NetError]) -> Iterator[tuple[str, list[str]]]:
+    csv.field_size_limit(2**31 - 1)  # the windows of a day, as nes2net detect writes them
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     try:
         for fields in reader:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from ..audio import AUDIO_SUFFIXES
 from ..corpora.labels import known_label
 from ..errors import EvaluationError
+from ..spreadsheets import from_cell
 from ..tables import (
     FILES,
     IDS,
@@ -134,7 +135,8 @@ def _from_table(path: Path, columns: _Columns, scored: Mapping[str, Any] | None 
         )
     values = dict(columns)
     rest = {plain(key): value for key, value in columns if key not in (score, name, label)}
-    ids = None if name is None else _column(str(value).strip() for value in values[name])
+    text = str if path.suffix.lower() == ".parquet" else from_cell
+    ids = None if name is None else _column(text(str(value)).strip() for value in values[name])
     kinds = None if label is None else _kinds(path, label, values[label])
     return _checked(ScoreFile(path, numbers(path, score, values[score]), ids, kinds, rest, scored or {}))
 
