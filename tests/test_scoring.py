@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -17,10 +18,11 @@ pytest.importorskip("accelerate")
 
 import pyarrow.parquet as pq
 
-from nes2net_hf import Nes2NetFeatureExtractor
+from nes2net_hf import Nes2NetFeatureExtractor, scoring
 from nes2net_hf.audio import read_audio
 from nes2net_hf.corpora import CorpusError, load_corpus
 from nes2net_hf.corpora.sharding import shard_corpus
+from nes2net_hf.errors import OutputError
 from nes2net_hf.loading import load_model
 from nes2net_hf.scoring import score_corpus
 from nes2net_hf.training import BrokenDataError
@@ -85,9 +87,7 @@ def test_what_cannot_be_read_costs_nothing_else(manifest: Path, tiny_model_dir: 
     (tmp_path / "audio/007.flac").write_bytes(whole[:3_000])
     options: dict[str, Any] = {"corpus": "own-data", "root": str(manifest), "batch_size": 4}
     out = tmp_path / "scores.txt"
-    with pytest.raises(
-        BrokenDataError, match=r"1 of \d+ utterances could not be read \(.*007.flac is truncated"
-    ):
+    with pytest.raises(BrokenDataError, match=r"1 of \d+ utterances could not be read \(.*007.flac is truncated"):
         score_corpus(str(tiny_model_dir), out, **options)
     assert not out.exists()
     with pytest.raises(CorpusError, match="holds scores of another model or corpus"):
@@ -95,6 +95,69 @@ def test_what_cannot_be_read_costs_nothing_else(manifest: Path, tiny_model_dir: 
     (tmp_path / "audio/007.flac").write_bytes(whole)
     scored = score_corpus(str(tiny_model_dir), out, **options)
     assert scored.fresh == 1 and dict(read(out)) == pytest.approx(dict(expected(tiny_model_dir, manifest)), abs=1e-5)
+
+
+def test_a_broken_utterance_is_named_once(manifest: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
+    for name in ("003.flac", "007.flac"):
+        (tmp_path / "audio" / name).write_bytes(b"no audio")
+    with pytest.raises(BrokenDataError, match="2 of 72 utterances could not be read") as broken:
+        score_corpus(str(tiny_model_dir), tmp_path / "scores.txt", corpus="own-data", root=str(manifest), batch_size=4)
+    assert [str(broken.value).count(name) for name in ("003.flac", "007.flac")] == [1, 1]
+
+
+LINES = ["a\u2028b", "a\x0bb", "a\x85b", "a\x1cb", "a\nb", "a\rb", "a b"]
+
+
+@pytest.fixture
+def separated(tmp_path: Path) -> Path:
+    """Utterances whose ids hold what separates lines, and one that holds a space."""
+    speech = sorted((FIXTURES / "audio").glob("*.flac"))
+    rows = [
+        {"utterance_id": name, "path": str(speech[row]), "label": ("spoof", "bonafide")[row % 2]}
+        for row, name in enumerate(LINES)
+    ]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return tmp_path / "data.jsonl"
+
+
+def test_ids_of_several_lines_are_refused_before_anything_is_scored(
+    separated: Path, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nes2net_hf.scoring._judge", lambda *_: pytest.fail("it scored"))
+    with pytest.raises(OutputError, match=r"utterance 'a\\u2028b' cannot be written to .*ends in \.parquet"):
+        score_corpus(str(tiny_model_dir), tmp_path / "scores.txt", corpus="own-data", root=str(separated))
+    assert list(tmp_path.iterdir()) == [separated]
+
+
+@pytest.mark.parametrize("form", ["manifest", "shards"])
+def test_a_table_holds_any_id(form: str, separated: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
+    root, out = separated, tmp_path / "scores.parquet"
+    if form == "shards":
+        root = tmp_path / "shards"
+        shard_corpus("own-data", root, root=str(separated), shard_bytes=200_000)
+    options: dict[str, Any] = {"corpus": "own-data", "root": str(root), "batch_size": 2}
+    score_corpus(str(tiny_model_dir), out, **options)
+    assert pq.read_table(out)["utterance_id"].to_pylist() == LINES
+
+
+def test_what_the_first_version_had_scored_is_not_scored_again(
+    separated: Path, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wrote ids into its parts, line separators and all, and failed on reading them."""
+    out = tmp_path / "scores.parquet"
+    options: dict[str, Any] = {"corpus": "own-data", "root": str(separated), "batch_size": 2}
+    monkeypatch.setattr(scoring, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        score_corpus(str(tiny_model_dir), out, **options)
+    monkeypatch.undo()
+    [part] = Path(f"{out}.parts").glob("*.txt")
+    lines = part.read_text(encoding="utf-8").split("\n")[:-1]
+    old = "".join(f"{line} {LINES[int(line.split(' ')[0])]}\n" for line in lines)
+    with open(part, "w", encoding="utf-8", newline="") as file:
+        file.write(old + "5 0.1 2")  # killed in its last line
+    scored = score_corpus(str(tiny_model_dir), out, **options)
+    assert (scored.utterances, scored.fresh) == (len(LINES), 0)
+    assert pq.read_table(out)["utterance_id"].to_pylist() == LINES
 
 
 @pytest.mark.slow
