@@ -431,6 +431,9 @@ BOMBS: dict[str, bytes] = {
         {f"{FRONT}a": Rebuilt(torch._utils._rebuild_qtensor, Storage(6), 0, (HUGE,), (1,), (3, 0.1, 0), False, None)}
     ),
     "circle": b"\x80\x02}q\x00X\x05\x00\x00\x00modelh\x00s.",
+    "hash": b"\x80\x02}" + b")" + b"2\x86" * 60 + b"N" + b"s.",
+    "hash of a set": b"\x80\x04(" + b")" + b"2\x86" * 60 + b"\x91.",
+    "hash in a set": b"\x80\x04\x8f(" + b")" + b"2\x86" * 60 + b"\x90.",
     "marks": b"\x80\x02" + b"(" * 5000 + b".",
     "nothing": b"",
     "no pickle": b"hello",

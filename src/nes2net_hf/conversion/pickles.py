@@ -75,18 +75,29 @@ class StandIn:
     __setitem__ = append = extend = add = _ignore
 
 
+class Entries(OrderedDict[Any, Any]):
+    """A dict without keys that are tuples: one of tuples in tuples takes years to hash."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if not isinstance(key, tuple):
+            super().__setitem__(key, value)
+
+
 class PickleReader(pickle._Unpickler):
     """
-    Reads one pickle into plain containers, [`Described`] tensors and stand-ins.
+    Reads one pickle into lists, tuples, [`Entries`], [`Described`] tensors and stand-ins.
 
     The unpickler in Python, for that in C makes room for the largest index that a pickle names. No checkpoint needs
-    the operation that makes a bytearray of a length named in the pickle.
+    the operation that makes a bytearray of a length named in the pickle, nor that of dicts in Python 2's text form.
     """
 
-    dispatch: ClassVar = {
-        code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.EMPTY_DICT[0]: lambda self: self.append(Entries()),
+        pickle.EMPTY_SET[0]: lambda self: self.append(StandIn()),
+        pickle.FROZENSET[0]: lambda self: (self.pop_mark(), self.append(StandIn())),
     }
-
+    del dispatch[pickle.BYTEARRAY8[0]], dispatch[pickle.DICT[0]]
     proto = 0
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
@@ -107,7 +118,7 @@ class PickleReader(pickle._Unpickler):
         if module.startswith("torch.") and name.startswith("_rebuild"):
             return partial(_problem, f"is a tensor of an unknown kind: {_PLAIN}")
         if path == "collections.OrderedDict":
-            return OrderedDict
+            return type("OrderedDict", (Entries,), {})
         if path == "torch.Size":
             return tuple
         if not _is_harmless(module, name):

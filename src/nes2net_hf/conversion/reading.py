@@ -182,7 +182,7 @@ def _kind(value: Any) -> str:
     if isinstance(value, Described):
         return "tensor"
     if not isinstance(value, StandIn):
-        return type(value).__name__
+        return "dict" if isinstance(value, Mapping) else type(value).__name__
     if type(value).__module__.startswith("numpy."):
         return "numpy array" if type(value).__name__ == "_reconstruct" else "numpy scalar"
     return f"{type(value).__module__}.{type(value).__name__}"
