@@ -158,7 +158,7 @@ def test_python_in_the_readme_runs(place: Path, speech: list[np.ndarray], monkey
             continue
         exec(block, {"waveform": speech[0][:64_600]})
         ran += 1
-    assert ran == 2
+    assert ran == 3
 
 
 def test_what_a_verdict_looks_like_is_as_it_looks(nes2net: Any, speech: list[np.ndarray], tmp_path: Path) -> None:
