@@ -67,6 +67,7 @@ Labels = Annotated[
     list[str] | None,
     typer.Option("--label", metavar="THEIRS=OURS", help="Of your own data: which of its labels is bonafide, spoof."),
 ]
+Config = Annotated[str | None, typer.Option(metavar="NAME", help="Of a dataset: one of its configurations.")]
 Where = Annotated[
     list[str] | None,
     typer.Option("--where", metavar="COLUMN=VALUE", help="Only such rows; of several values, any."),
@@ -549,6 +550,7 @@ def check(
     columns: Columns = None,
     labels: Labels = None,
     full: Annotated[bool, typer.Option("--full", help="Decode every file instead of reading its header.")] = False,
+    config: Config = None,
 ) -> None:
     """
     Say what of a benchmark, your own data or a dataset is there, missing, unreadable or not as published.
@@ -557,7 +559,7 @@ def check(
     """
     from .commands.corpus import run_corpus_check
 
-    raise typer.Exit(run_corpus_check(name, root, split, columns or [], labels or [], full))
+    raise typer.Exit(run_corpus_check(name, root, split, columns or [], labels or [], full, config))
 
 
 @corpus_app.command()
@@ -581,6 +583,7 @@ def shard(
     form: Annotated[
         ShardForm, typer.Option("--form", help="Our columns, or those of the Speech Anti-Spoofing Arena.")
     ] = ShardForm.nes2net,
+    config: Config = None,
 ) -> None:
     """
     Write a corpus as Parquet shards that stream from a disk, the Hub or S3. Stopped, the same command goes on.
@@ -591,7 +594,7 @@ def shard(
     from .commands.corpus import ShardOptions, run_corpus_shard
 
     options = ShardOptions(
-        name, root, out, split, columns or [], labels or [], flac, allow_missing, shard_size, push, form.value
+        name, root, out, split, columns or [], labels or [], flac, allow_missing, shard_size, push, form.value, config
     )
     raise typer.Exit(run_corpus_shard(options))
 

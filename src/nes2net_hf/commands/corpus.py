@@ -11,9 +11,9 @@ from ..files import claim
 from .common import as_utf8, counting, ending, pairs
 
 
-@offering("split", "columns", "label_map")
+@offering("split", "columns", "label_map", "config")
 def run_corpus_check(
-    name: str, root: str, split: str | None, columns: list[str], labels: list[str], full: bool
+    name: str, root: str, split: str | None, columns: list[str], labels: list[str], full: bool, config: str | None
 ) -> int:
     """Checks a corpus and says what was found; returns the exit code."""
     as_utf8(sys.stdout)
@@ -25,7 +25,7 @@ def run_corpus_check(
         disable_progress_bar()
         maps = pairs("--column", columns), pairs("--label", labels)
         with counting("files looked at") as count:
-            for checked in check_corpus(name, root, split, full, count, *maps):
+            for checked in check_corpus(name, root, split, full, count, *maps, config=config):
                 end.code |= not checked.is_whole
                 for line in report_check(name, checked):
                     print(line, flush=True)
@@ -47,9 +47,10 @@ class ShardOptions:
     shard_size: int
     push: str | None
     form: str
+    config: str | None
 
 
-@offering("split", "columns", "label_map", "allow_missing")
+@offering("split", "columns", "label_map", "allow_missing", "config")
 def run_corpus_shard(options: ShardOptions) -> int:
     """Writes shards, and pushes them where asked; returns the exit code."""
     with ending("Interrupted: finished shards are kept, and the same command makes the rest.", extra="train") as end:
@@ -72,6 +73,7 @@ def run_corpus_shard(options: ShardOptions) -> int:
                 allow_missing=options.allow_missing,
                 columns=columns,
                 label_map=label_map,
+                config=options.config,
             )
         print(f"{options.out}: {len(shards)} shards, {sum(shard.stat().st_size for shard in shards) / 1e9:.2f} GB")
         if options.push:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 from datasets import Audio, Dataset, DatasetDict, IterableDataset, Value, load_dataset, load_from_disk
+from datasets.data_files import EmptyDatasetError
+from datasets.exceptions import DatasetGenerationError
 
 from ..audio import SAMPLING_RATE
 from ..errors import CorpusError, option
-from ..hub import why
+from ..hub import bounded_requests, why
 from .corpus import Row
 from .labels import LABEL_NAMES, map_label
 from .own_data import match_columns, our_columns
@@ -20,6 +23,12 @@ from .schema import FEATURES, TEXT_COLUMNS, to_table
 
 _ROWS_AT_ONCE = 16  # with their audio, where they are looked at one by one
 AnyDataset: TypeAlias = Dataset | IterableDataset
+
+
+class NoRowsError(CorpusError):
+    """A dataset is empty: it is the data that is wrong, not what was asked."""
+
+    exit_code = 1
 
 
 def open_dataset(root: str, split: str | None, streaming: bool, options: Mapping[str, Any]) -> AnyDataset:
@@ -43,26 +52,55 @@ def open_splits(root: str, split: str | None, streaming: bool, options: Mapping[
     Args:
         root: Hub id; folder of audio, Parquet or anything else that `datasets.load_dataset` knows; folder of
             `save_to_disk`; or one Parquet file.
-        options: of `load_dataset`, e.g. `revision`.
+        options: of `load_dataset`, e.g. `revision`; the name of a configuration is `config`.
 
     Raises:
         CorpusError: it cannot be loaded, or has no such split.
     """
     path = Path(root)
+    options = {"name" if key == "config" else key: value for key, value in options.items() if value is not None}
     if (path.is_absolute() or root.startswith(".")) and not path.exists():
         raise CorpusError(f"dataset {root} does not exist.")
     try:
         if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
             return _saved(root, split, streaming, options)
-        if path.is_file() and path.suffix.lower() == ".parquet":
-            loaded = load_dataset("parquet", data_files=root, split=split, streaming=streaming, **options)
-        else:
-            loaded = load_dataset(root, split=split, streaming=streaming, **options)
+        with _stored_as_it_is(), nullcontext() if path.exists() else bounded_requests():
+            if path.is_file() and path.suffix.lower() == ".parquet":
+                loaded = load_dataset("parquet", data_files=root, split=split, streaming=streaming, **options)
+            else:
+                loaded = load_dataset(root, split=split, streaming=streaming, **options)
     except CorpusError:
         raise
     except Exception as error:  # whatever the library and its file formats raise
-        raise CorpusError(f"dataset {root} could not be loaded: {why(error)}.") from None
+        if isinstance(error, EmptyDatasetError) or "corresponds to no data" in str(error):
+            raise NoRowsError(f"dataset {root} has no rows: fill it, or name another one.") from None
+        reason = why(error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error)
+        if "Config name is missing" in reason:
+            reason = f"{reason.split(' Example of usage')[0]}, by {option('config')}"
+        raise CorpusError(f"dataset {root} could not be loaded: {reason}.") from None
     return {str(split): loaded} if split is not None else dict(loaded)
+
+
+@contextmanager
+def _stored_as_it_is() -> Iterator[None]:
+    """
+    Within it, `datasets` puts paths and bytes of audio into a table without torchcodec, which it wants for that and
+    needs for arrays alone: folders of audio and archives are read so.
+    """
+    encode = Audio.encode_example
+
+    def store(self: Audio, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"bytes": None, "path": value}
+        if isinstance(value, dict) and value.get("bytes") is not None and "array" not in value:
+            return {"bytes": value["bytes"], "path": value.get("path")}
+        return encode(self, value)
+
+    Audio.encode_example = store
+    try:
+        yield
+    finally:
+        Audio.encode_example = encode
 
 
 def _saved(root: str, split: str | None, streaming: bool, options: Mapping[str, Any]) -> dict[str, AnyDataset]:

@@ -17,7 +17,16 @@ from ..errors import AudioError, CorpusError
 from .any_dataset import iter_rows
 from .corpus import Condition, Corpus, Row
 from .labels import LABEL_NAMES
-from .loading import ANY_DATASET, OWN_DATA, check_own_split, check_split, dataset_splits, find_corpus, refuse_maps
+from .loading import (
+    ANY_DATASET,
+    OWN_DATA,
+    check_own_split,
+    check_split,
+    dataset_splits,
+    find_corpus,
+    refuse_maps,
+    refuse_options,
+)
 from .own_data import UnreadableError, read_own_data
 from .tree import Tree
 
@@ -47,7 +56,8 @@ class PartitionCheck:
         """Whether there are rows, none is missing, unreadable, wrong or doubled, and the counts are as published."""
         problems = (self.missing, self.unreadable, self.wrong_lines, self.doubled_lines)
         counts = [(self.lines, self.published), *self.conditions.values()]
-        return self.lines > 0 and not any(problems) and all(published in (None, count) for count, published in counts)
+        as_published = all(published in (None, count) for count, published in counts)
+        return bool(self.labels) and not any(problems) and as_published
 
     def add_error(self, error: CorpusError) -> None:
         """Takes a row, or a folder, that cannot be read."""
@@ -62,6 +72,7 @@ def check_corpus(
     progress: Callable[[int], None] = lambda files: None,
     columns: Mapping[str, str] | None = None,
     label_map: Mapping[Any, str] | None = None,
+    **options: Any,
 ) -> Iterator[PartitionCheck]:
     """
     Checks a benchmark partition by partition, a dataset split by split, or your own data.
@@ -74,23 +85,26 @@ def check_corpus(
         progress: told of each file looked at.
         columns: ours → the data's own, as of `load_corpus`.
         label_map: the data's own labels → `"spoof"` and `"bonafide"`.
+        **options: of a dataset, as of `load_corpus`.
 
     Raises:
         CorpusError: the corpus is not known, has no protocol below `root`, or cannot be loaded.
     """
     if name == OWN_DATA:
+        refuse_options(options)
         check_own_split(split)
         check = PartitionCheck("all", published=None)
         rows = read_own_data(Path(root), columns, label_map, check.add_error)
         yield _checked(check, rows, _source, {}, full, progress)
         return
     if name == ANY_DATASET:
-        for part, dataset in dataset_splits(root, split).items():
+        for part, dataset in dataset_splits(root, split, **options).items():
             check = PartitionCheck(part, published=None)
             rows = iter_rows(dataset, root, columns, label_map, check.add_error)
             yield _checked(check, rows, _source, {}, full, progress)
         return
     corpus = find_corpus(name)
+    refuse_options(options)
     refuse_maps(name, columns, label_map)
     tree = Tree(root)
     partitions = [*corpus.protocols] if split is None else [check_split(corpus, split)]
@@ -172,7 +186,9 @@ def _duration(source: Any, full: bool) -> float:
 
 def report_check(corpus: str, check: PartitionCheck) -> Iterator[str]:
     """Lines for a person."""
-    verdict = "whole" if check.is_whole else "not as published" if check.lines else "no rows: there is nothing in it"
+    verdict = "whole" if check.is_whole else "not as published"
+    if not check.labels:
+        verdict = "no rows: nothing in it can be used"
     published = "" if check.published is None else f" ({check.published:,} published)"
     yield f"{corpus} {check.partition}: {verdict}"
     yield f"  protocol     {check.lines:,} lines{published}: " + ", ".join(

@@ -64,19 +64,20 @@ def load_corpus(
         streaming: an `IterableDataset`.
         columns: ours → the data's own, of `"own-data"` and `"dataset"`.
         label_map: the data's own labels → `"spoof"` and `"bonafide"`; a column of bare integers needs it.
-        **options: passed to `datasets.load_dataset` for a `"dataset"`, e.g. `revision`.
+        **options: passed to `datasets.load_dataset` for a `"dataset"`, e.g. `revision`; `config` is the name of one of
+            its configurations.
 
     Raises:
         CorpusError: the corpus, a protocol, a column or a label is not there or not known, or audio is missing.
     """
     if shards := _shards(name, split, root):
-        _refuse_options(options)
+        refuse_options(options)
         dataset = load_dataset("parquet", data_files=shards, split="train", streaming=streaming)
         return _filter(dataset, RowFilter(name, condition, where))
     if name == ANY_DATASET:
         dataset = open_dataset(os.fspath(root), split, streaming, options)
         return _filter(in_our_columns(dataset, root, columns, label_map), RowFilter(name, condition, where))
-    _refuse_options(options)
+    refuse_options(options)
     belongs = RowFilter(name, condition, where)
     tables: list[pa.Table] = []
     held: list[Row] = []
@@ -198,7 +199,7 @@ def _filter(dataset: Dataset | IterableDataset, belongs: RowFilter) -> Dataset |
     return dataset.filter(lambda *values: belongs(dict(zip(said, values))), input_columns=said)
 
 
-def dataset_splits(root: str | os.PathLike[str], split: str | None = None) -> dict[str, AnyDataset]:
+def dataset_splits(root: str | os.PathLike[str], split: str | None = None, **options: Any) -> dict[str, AnyDataset]:
     """
     The splits of a `"dataset"`, or the one asked for, in its own columns; also where they are shards.
 
@@ -206,7 +207,7 @@ def dataset_splits(root: str | os.PathLike[str], split: str | None = None) -> di
         CorpusError: it cannot be loaded, or has no such split.
     """
     if not is_url(root):
-        return open_splits(os.fspath(root), split, False, {})
+        return open_splits(os.fspath(root), split, False, options)
     parts = list(find_shards(root)) if split is None else [split]
     return {
         part: load_dataset("parquet", data_files=_shards(ANY_DATASET, part, root), split="train")
@@ -214,9 +215,11 @@ def dataset_splits(root: str | os.PathLike[str], split: str | None = None) -> di
     }
 
 
-def _refuse_options(options: Mapping[str, Any]) -> None:
-    if options:
-        raise CorpusError(f"{', '.join(options)}: only a {ANY_DATASET!r} takes further options.")
+def refuse_options(options: Mapping[str, Any]) -> None:
+    """Of what is no dataset of the `datasets` library."""
+    given = [option(name) for name, value in options.items() if value is not None]
+    if given:
+        raise CorpusError(f"{', '.join(given)}: only a {ANY_DATASET!r} takes further options.")
 
 
 def read_rows(

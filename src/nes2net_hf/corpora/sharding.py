@@ -205,7 +205,7 @@ def _splits(
     elif name == OWN_DATA and split and not find_shards(root):
         yield split, of_partition(split)
     elif name == ANY_DATASET and split is None and not find_shards(root):
-        for part in dataset_splits(root):
+        for part in dataset_splits(root, **{key: options[key] for key in ("config", "revision") if key in options}):
             yield part, partial(load, part)
     else:
         yield split or "train", partial(load, split)

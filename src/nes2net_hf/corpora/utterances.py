@@ -19,6 +19,8 @@ def read_utterance(row: Row) -> np.ndarray:
         AudioError: it cannot be read; the message names the file, or the utterance where there are only bytes.
     """
     audio = row["audio"]
+    if audio is None or audio["bytes"] is audio["path"] is None:  # of a dataset with gaps
+        raise AudioError(f"utterance {row['utterance_id']} has no audio.")
     if audio["bytes"] is None:
         return read_audio(audio["path"])
     try:
@@ -32,5 +34,5 @@ def audio_bytes(row: Row) -> int:
     audio = row["audio"]
     try:
         return len(audio["bytes"]) if audio["bytes"] is not None else os.stat(audio["path"]).st_size
-    except OSError:
+    except (OSError, TypeError):  # not there, or no path at all
         return 0
