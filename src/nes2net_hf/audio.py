@@ -218,6 +218,11 @@ class AudioStream:
             name, decoder.sampling_rate, decoder.channels, decoder.duration, decoder.tracks, decoder.track
         )
         self.summary: AudioSummary | None = None
+        try:
+            self._refuse_too_long(decoder.duration)
+        except AudioError:
+            decoder.close()
+            raise
 
     def __enter__(self) -> AudioStream:
         return self
@@ -243,6 +248,14 @@ class AudioStream:
         decoder = open_decoder(self.info.name, self._file, track)
         return AudioStream(self.info.name, decoder, self._file, max_duration=self._max_duration)
 
+    def _refuse_too_long(self, seconds: float | None) -> None:
+        limit = self._max_duration
+        if limit is not None and seconds is not None and seconds > limit:
+            named = f"{limit:g} seconds" if limit < 120 else f"{limit / 60:.4g} minutes"
+            raise AudioError(
+                f"{self.info.name} is longer than the {named} that are allowed here: cut it into shorter files."
+            )
+
     def blocks(self, channels: str = "mix") -> Iterator[np.ndarray]:
         """
         Yields float32 blocks (C, S) at 16 kHz of about four seconds; C is 1 for `"mix"`, the mean of the channels.
@@ -260,11 +273,7 @@ class AudioStream:
         for block in _even(self._decoder.blocks(), meter.frame * max(frames, 1)):
             highest = _refuse_impossible(block, info, meter.samples)
             block = meter.see(block, highest)
-            if self._max_duration is not None and meter.samples > self._max_duration * info.sampling_rate:
-                raise AudioError(
-                    f"{info.name} is longer than the {self._max_duration / 60:.3g} minutes that are allowed here: cut "
-                    "it into shorter files."
-                )
+            self._refuse_too_long(meter.samples / info.sampling_rate)
             yield meter.give(resample(block, False))
         yield meter.give(resample(np.zeros((0, len(meter.peak)), np.float32), True))
 
