@@ -61,7 +61,7 @@ def to_official(
         except KeyError:
             raise ConversionError(f"{folder}: its weight {key} has no place in the official system.") from None
         if key.startswith("classifier.") and config.classifier_outputs > 1:
-            tensor = tensor[rows_by_label(config.id2label, ID2LABEL)]
+            tensor = tensor[rows_by_label(config.id2label or {}, ID2LABEL)]
         official[name] = tensor.reshape(official_shape(key, tuple(tensor.shape), config))
     report(f"system    {system.title}")
     if original is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import ConversionError
@@ -79,8 +79,11 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-    except SafetensorError as error:
-        raise ConversionError(f"{path} is a damaged or truncated safetensors file ({error}).") from None
+    except OSError as error:
+        raise ConversionError(f"{path} cannot be read ({error.strerror or error}).") from None
+    except Exception as error:  # a header of nonsense raises other kinds than SafetensorError too
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise ConversionError(f"{path} is a damaged or truncated safetensors file ({reason}).") from None
 
 
 def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
