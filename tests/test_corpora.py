@@ -505,7 +505,7 @@ def test_check_of_own_data(fixture_audio_dir: Path, tmp_path: Path, nes2net: Any
     report = "\n".join(" ".join(line.split()) for line in done.out.splitlines())
     assert "protocol 5 lines: 1 bonafide, 2 spoof" in report and "audio 2 files found" in report
     assert "missing 1\ngone\n" in report and "wrong line 2\n" in report
-    assert "line 5: label_map does not map '2'" in report and "line 6: column 'wav' is empty" in report
+    assert "line 5: --label does not map '2'" in report and "line 6: column 'wav' is empty" in report
     (tmp_path / "mine.csv").write_text("\n".join(lines[:3]))
     done = nes2net("corpus", "check", "own-data", "--root", tmp_path / "mine.csv", *maps, "--full")
     assert (done.code, done.out.splitlines()[0]) == (0, "own-data all: whole")

@@ -22,6 +22,7 @@ from .own_data import match_columns, our_columns
 from .schema import FEATURES, TEXT_COLUMNS, to_table
 
 _ROWS_AT_ONCE = 16  # with their audio, where they are looked at one by one
+_NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0")  # what the library says of empty files
 AnyDataset: TypeAlias = Dataset | IterableDataset
 
 
@@ -72,9 +73,10 @@ def open_splits(root: str, split: str | None, streaming: bool, options: Mapping[
     except CorpusError:
         raise
     except Exception as error:  # whatever the library and its file formats raise
-        if isinstance(error, EmptyDatasetError) or "corresponds to no data" in str(error):
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        if isinstance(cause, EmptyDatasetError) or any(words in str(cause) for words in _NO_ROWS):
             raise NoRowsError(f"dataset {root} has no rows: fill it, or name another one.") from None
-        reason = why(error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error)
+        reason = why(cause)
         if "Config name is missing" in reason:
             reason = f"{reason.split(' Example of usage')[0]}, by {option('config')}"
         raise CorpusError(f"dataset {root} could not be loaded: {reason}.") from None
