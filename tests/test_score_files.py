@@ -1,0 +1,172 @@
+"""Score files and keys as people have them: with suffixes on their ids, headers, any separator and line end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+pytest.importorskip("datasets")
+
+from nes2net_hf.evaluation import EvaluationError, match, read_keys, read_scores
+
+SCORES = {"LA_E_1": 1.5, "LA_E_2": -0.5, "x.1.2": 0.25}
+LABELS = {"LA_E_1": "bonafide", "LA_E_2": "spoof", "x.1.2": "spoof"}
+
+
+def scores_of(tmp_path: Path, scores: bytes, keys: bytes, names: tuple[str, str] = ("s.txt", "k.txt")) -> list[float]:
+    """The scores of the trials in the order of the keys."""
+    (tmp_path / names[0]).write_bytes(scores)
+    (tmp_path / names[1]).write_bytes(keys)
+    return match(read_scores(tmp_path / names[0]), read_keys(tmp_path / names[1])).scores.tolist()
+
+
+def lines(table: dict[str, Any], suffix: str = "", between: str = " ", end: str = "\n", head: str = "") -> bytes:
+    rows = [head] if head else []
+    return (end.join([*rows, *(f"{name}{suffix}{between}{value}" for name, value in table.items())]) + end).encode()
+
+
+@pytest.mark.parametrize("of_scores", ["", ".flac", ".WAV", ".mp3"])
+@pytest.mark.parametrize("of_keys", ["", ".flac", ".m4a"])
+def test_ids_with_and_without_the_suffix_of_audio_are_one_trial(
+    of_scores: str, of_keys: str, tmp_path: Path, nes2net: Any
+) -> None:
+    scores, keys = lines(SCORES, of_scores), lines(LABELS, of_keys)
+    assert scores_of(tmp_path, scores, keys) == [*SCORES.values()]
+    run = nes2net("evaluate", tmp_path / "s.txt", "--keys", tmp_path / "k.txt", "--resamples", 100)
+    assert run.code == 0 and "left out" not in run.err
+    table = {"filename": [name + of_scores for name in SCORES], "Score": [*SCORES.values()]}
+    pq.write_table(pa.table(table), tmp_path / "s.parquet")
+    assert match(read_scores(tmp_path / "s.parquet"), read_keys(tmp_path / "k.txt")).scores.tolist() == [
+        1.5,
+        -0.5,
+        0.25,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scores", "keys", "expected"),
+    [
+        ("a.wav 1\na.flac 2\nb 3\n", "a.flac bonafide\na.wav spoof\nb spoof\n", [2, 1, 3]),  # told apart by suffix
+        ("a.wav 1\na.flac 2\nb 3\n", "a.flac bonafide\nb spoof\n", [2, 3]),
+        ("a 1\na.wav 2\nb 3\n", "a bonafide\na.wav spoof\nb spoof\n", [1, 2, 3]),
+        ("a.wav 1\na.flac 2\n", "a bonafide\nb spoof\n", "a.wav and a.flac may both be trial a: leave one out"),
+        ("a.wav 1\na.flac 2\n", "a.mp3 bonafide\nb spoof\n", "may both be trial a.mp3"),
+        ("a 1\na.flac 2\nb 3\n", "a bonafide\nb spoof\n", "a and a.flac may both be trial a"),
+        ("a 1\na.wav 2\nb 3\n", "a.wav bonafide\nb spoof\n", "a.wav and a may both be trial a.wav"),
+        ("a 1\nb 3\n", "a.wav bonafide\na.flac spoof\n", "a may be trial a.wav or trial a.flac: give both by suffix"),
+        ("a.wav 1\n", "a.wav bonafide\na spoof\n", r"1 of 2 trials of .* have no score \(a\)"),
+        ("a.txt 1\nb 2\n", "a bonafide\nb spoof\n", r"1 of 2 trials of .* have no score \(a\)"),  # no audio
+    ],
+)
+def test_ids_that_may_be_two_trials_are_refused(
+    scores: str, keys: str, expected: list[float] | str, tmp_path: Path
+) -> None:
+    if isinstance(expected, list):
+        assert scores_of(tmp_path, scores.encode(), keys.encode()) == expected
+        return
+    with pytest.raises(EvaluationError, match=expected):
+        scores_of(tmp_path, scores.encode(), keys.encode())
+
+
+@pytest.mark.parametrize(
+    ("head", "between"),
+    [
+        ("filename label", " "),
+        ("FileName   Label", " "),
+        ("utt_id\tKEY", "\t"),
+        ("Utterance ID\tCM-Label", "\t"),
+        ("trial key", " "),
+        ("clip class", " "),
+        ("Path,LABEL", ","),
+        ('"Path", "Label"', ","),
+        ("file name;label", ";"),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n"])
+def test_keys_may_begin_with_a_header_and_have_any_separator(
+    head: str, between: str, end: str, tmp_path: Path
+) -> None:
+    keys = b"\xef\xbb\xbf" + lines(LABELS, "", between, end, head)
+    assert scores_of(tmp_path, lines(SCORES), keys) == [*SCORES.values()]
+    wide = keys.decode("utf-8-sig").encode("utf-16")
+    assert scores_of(tmp_path, lines(SCORES, ".flac"), wide) == [*SCORES.values()]
+
+
+@pytest.mark.parametrize(
+    ("head", "between"),
+    [
+        ("filename score", " "),
+        ("filename\tcm-score", "\t"),
+        ("FileName\tCM-Score", "\t"),
+        ("utt logit", " "),
+        ("Utterance_ID,SCORE", ","),
+        ("score;Filename", ";"),
+        ("", " "),
+        ("", "\t"),
+        ("", "   "),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n"])
+def test_scores_may_begin_with_a_header_and_have_any_separator(
+    head: str, between: str, end: str, tmp_path: Path
+) -> None:
+    turned = head.startswith("score")
+    rows = {str(score): name for name, score in SCORES.items()} if turned else SCORES
+    assert scores_of(tmp_path, lines(rows, "", between, end, head), lines(LABELS)) == [*SCORES.values()]
+
+
+def test_tables_of_more_columns(tmp_path: Path) -> None:
+    keys = b"speaker filename Attack label\ns1 LA_E_1 - bonafide\ns2 LA_E_2 A1 spoof\ns3 x.1.2 A2 spoof\n"
+    assert scores_of(tmp_path, lines(SCORES), keys) == [*SCORES.values()]
+    assert read_keys(tmp_path / "k.txt").columns["attack"].tolist() == [None, "A1", "A2"]
+    scores = b"filename\tcm-score\tasv-score\n" + b"".join(f"{n}\t{s}\t1\n".encode() for n, s in SCORES.items())
+    assert scores_of(tmp_path, scores, keys) == [*SCORES.values()]
+    csv = b"Score,Utterance_ID,Label,\n1.5,LA_E_1,Real,\n-0.5,LA_E_2,FAKE,\n\n,,,\n"
+    (tmp_path / "s.csv").write_bytes(csv)
+    assert read_scores(tmp_path / "s.csv").kinds.tolist() == ["bonafide", "spoof"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("s.csv", "id,Score,score\n", "its columns 'Score' and 'score' have one name"),
+        ("s.csv", "utterance_id,score\na,b,1\n", "s.csv, line 2: 3 fields instead of 2"),
+        ("s.csv", 'utterance_id,score\n"a,1\nb,2\n', "a quotation mark is not closed"),
+        ("s.txt", "filename score\na\n", "score '' is no number"),
+        ("k.csv", "file,label,Label\na,spoof,spoof\n", "its columns 'label' and 'Label' have one name"),
+        (
+            "k.csv",
+            "file,label\na,maybe\n",
+            r"k.csv, line 2: 'maybe' is no label .*\): fix it\.",
+        ),
+        ("k.csv", "clip,file,verdict\na,b,spoof\n", "it needs `utterance_id` and `label`"),
+        ("k.txt", "a bonafide\nfilename label\n", "k.txt, line 2: 'label' is no label"),  # no header there
+        ("k.txt", "filename label\n", "k.txt holds no trials"),
+    ],
+)
+def test_tables_that_are_wrong_are_one_sentence(name: str, content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(EvaluationError, match=message):
+        (read_keys if name.startswith("k") else read_scores)(tmp_path / name)
+
+
+def test_systems_whose_ids_differ_by_suffix_are_compared_and_fused(tmp_path: Path, nes2net: Any) -> None:
+    rng = np.random.default_rng(0)
+    labels = {f"u{n}": ("spoof", "bonafide")[n % 2] for n in range(60)}
+    for name, suffix in (("a", ""), ("b", ".wav")):
+        scores = {key: rng.normal() + (label == "bonafide") for key, label in labels.items()}
+        (tmp_path / f"{name}.txt").write_bytes(lines(scores, suffix))
+        rows = "".join(f"{key}{suffix},{labels[key]},{score}\n" for key, score in [*scores.items()][::-1])
+        (tmp_path / f"{name}.csv").write_text("Utterance_ID,Label,Score\n" + rows)
+    (tmp_path / "k.txt").write_bytes(lines(labels, ".flac", head="filename label"))
+    files = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    assert nes2net("evaluate", *files, "--keys", tmp_path / "k.txt", "--resamples", 100).code == 0
+    assert nes2net("evaluate", tmp_path / "a.csv", tmp_path / "b.csv", "--resamples", 100).code == 0
+    assert nes2net("fuse", *files, "--keys", tmp_path / "k.txt", "--out", tmp_path / "w.json").code == 0
+    assert nes2net("fuse", *files, "--apply", tmp_path / "w.json", "--out", tmp_path / "f.txt").code == 0
+    assert len(read_scores(tmp_path / "f.txt").scores) == 60
