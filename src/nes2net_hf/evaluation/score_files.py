@@ -6,7 +6,6 @@ take it, CSV with a header, and Parquet.
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -176,6 +175,8 @@ def find_trials(ids: np.ndarray, wanted: np.ndarray, path: Path) -> np.ndarray:
         EvaluationError: a trial may be one of several rows, or a row one of several trials.
     """
     place = {name: row for row, name in enumerate(ids)}
+    if not any("." in name for name in (*ids, *wanted)):  # most corpora: in a tenth of the time
+        return np.fromiter((place.get(trial, -1) for trial in wanted), np.int64, len(wanted))
     alike: dict[str, list[str]] = defaultdict(list)
     for name in ids:
         alike[_bare(name)].append(name)
@@ -200,8 +201,8 @@ def find_trials(ids: np.ndarray, wanted: np.ndarray, path: Path) -> np.ndarray:
 
 def _bare(name: str) -> str:
     """A name without the suffix of an audio file."""
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in AUDIO_SUFFIXES else name
+    stem, dot, suffix = name.rpartition(".")
+    return stem if stem and dot + suffix.lower() in AUDIO_SUFFIXES else name
 
 
 def numbers(path: Path, name: str, column: np.ndarray) -> np.ndarray:
