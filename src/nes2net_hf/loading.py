@@ -65,7 +65,7 @@ def load_model(
     if dtype not in DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     name = os.fspath(model)
-    _check_place(name)
+    check_place(name)
     if holds_only_a_graph(Path(name)):
         raise ModelError(f"model folder {name} holds an ONNX graph and no weights of PyTorch: use --backend onnx.")
     loaded: Any
@@ -101,7 +101,7 @@ def load_onnx_model(
     if dtype != "float32":
         raise ModelError(f"--backend onnx has the precision it was exported with: leave --dtype {dtype} away.")
     name = os.fspath(model)
-    _check_place(name)
+    check_place(name)
     with _in_a_sentence(name, revision):
         place = _place_of_nes2net(name, revision)
         folder = Path(name)
@@ -191,7 +191,8 @@ def _check_weights(name: str, missing: Iterable[str], unexpected: Iterable[str],
             raise ModelError(f"model {name} {problem.format(count=len(found), first=found[0])}.")
 
 
-def _check_place(name: str) -> None:
+def check_place(name: str) -> None:
+    """Raises ModelError where it is neither a model's folder nor possible on the Hub; the Hub is not asked."""
     if os.path.isdir(name):
         for file, of_what in (("config.json", "it is no Nes2Net model"), (FEATURE_EXTRACTOR_NAME, "copy it there")):
             if not os.path.isfile(os.path.join(name, file)):

@@ -78,8 +78,8 @@ def ending(
     """
     end = Ending()
     try:
-        yield end
-        with explained("standard output"):
+        with explained("standard output"):  # all other outputs are explained where they are written
+            yield end
             sys.stdout.flush()  # a full disk is found here, and not after we have said that all is well
     except Nes2NetError as error:
         say(f"{error_word}: {error}")

@@ -10,9 +10,12 @@ def run_demo(
 ) -> int:
     """Serves the page until it is interrupted; returns the exit code."""
     with ending(extra="demo") as end:
+        from ..loading import check_place
         from ..page import serve
 
         be_quiet()
+        for model in models:  # each is loaded when it first has something to judge
+            check_place(model)
         try:
             serve(models or [None], host, port, max_size, max_duration, allow_hosts)
         except OSError:

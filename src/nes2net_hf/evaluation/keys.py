@@ -92,12 +92,9 @@ def keys_of_corpus(name: str, split: str | None = None, *, root: str, **options:
     The keys of a corpus as `load_corpus` finds it, which takes these arguments.
 
     Raises:
-        EvaluationError: the corpus cannot be opened.
+        CorpusError: the corpus cannot be opened.
     """
-    try:
-        dataset = load_corpus(name, split, root=root, **options)
-    except CorpusError as error:
-        raise EvaluationError(str(error)) from None
+    dataset = load_corpus(name, split, root=root, **options)
     wanted = ("utterance_id", "label", *TEXT_COLUMNS, *(("segment_labels",) if name == "partialspoof" else ()))
     return _collect(root, name, dataset.select_columns(list(wanted)))
 
