@@ -395,19 +395,19 @@ def test_a_partition_of_own_data_can_be_chosen_in_our_form_too(voices: Path, tmp
 def test_the_command_says_what_the_arena_cannot_take(voices: Path, tmp_path: Path, nes2net: Any) -> None:
     command = ("corpus", "shard", "own-data", "--out", tmp_path / "out", "--form", "arena", "--root")
     several = nes2net(*command, voices)
-    assert several.code == 1
+    assert several.code == 2
     assert (
         several.err
-        == "Error: split: the Arena's form has one split, and own-data has dev, eval: choose one of them.\n"
+        == "Error: --split: the Arena's form has one split, and own-data has dev, eval: choose one of them.\n"
     )
     spaced = voices.parent / "spaced.csv"
     spaced.write_text("path,label,utterance_id\naudio/v0.flac,real,utt 0\n")
     refused = nes2net(*command, spaced)
-    assert refused.code == 1 and "utterance_id 'utt 0' is empty or holds white space" in refused.err
+    assert refused.code == 2 and "utterance_id 'utt 0' is empty or holds white space" in refused.err
     twice = load_corpus("own-data", root=voices).rename_column("partition", "set")
     twice.to_parquet(tmp_path / "theirs/data/train-00000-of-00001.parquet")
     refused = nes2net(
         "corpus", "shard", "dataset", "--out", tmp_path / "out", "--form", "arena", "--root", tmp_path / "theirs",
         "--split", "train", "--column", "utterance_id=speaker_id",
     )  # fmt: skip
-    assert refused.code == 1 and "utterance_id 'sprecher-ä' is there twice" in refused.err
+    assert refused.code == 2 and "utterance_id 'sprecher-ä' is there twice" in refused.err

@@ -16,6 +16,7 @@ from datasets.exceptions import DatasetGenerationError
 from ..audio import SAMPLING_RATE
 from ..errors import CorpusError, option
 from ..hub import bounded_requests, why
+from ..tables import LABELS
 from .corpus import Row
 from .labels import LABEL_NAMES, map_label
 from .own_data import match_columns, our_columns
@@ -167,7 +168,7 @@ def _prepared(
     features = dataset.features
     if features is None:
         raise CorpusError(f"dataset {root} does not say its columns: give a dataset with features.")
-    known = match_columns(features, our_columns(columns), f"dataset {root}")
+    known = match_columns(features, our_columns(columns), f"dataset {root}", {"audio": ("audio",), "label": LABELS})
     audio, label = known["audio"], known["label"]
     if not _is_audio(features[audio]):
         raise CorpusError(f"dataset {root}: its column {audio!r} is no audio but {features[audio]}.")

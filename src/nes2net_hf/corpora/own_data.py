@@ -16,7 +16,7 @@ from .labels import map_label
 from .schema import TEXT_COLUMNS, make_row
 
 OURS = ("audio", "label", "utterance_id", *TEXT_COLUMNS)
-_USUAL = {"audio": FILES, "label": LABELS}
+_USUAL: dict[str, tuple[str, ...]] = {"audio": FILES, "label": LABELS}
 _NO_MANIFEST = 'holds no rows of a manifest: make it an array of objects, [{"path": …, "label": …}, …].'
 
 Report = Callable[[CorpusError], None]
@@ -71,9 +71,12 @@ def our_columns(columns: Mapping[str, str] | None) -> dict[str, str]:
     return found
 
 
-def match_columns(names: Iterable[str], columns: Mapping[str, str], source: str) -> dict[str, str]:
+def match_columns(
+    names: Iterable[str], columns: Mapping[str, str], source: str, needed: Mapping[str, tuple[str, ...]] = _USUAL
+) -> dict[str, str]:
     """
-    Columns of ours → those among the data's `names`, as `columns` says, or by usual names.
+    Columns of ours → those among the data's `names`, as `columns` says, or by usual names, which `needed` has of those
+    that must be there.
 
     Raises:
         CorpusError: one that is needed, or that `columns` names, is absent, or two are spelt alike.
@@ -81,13 +84,13 @@ def match_columns(names: Iterable[str], columns: Mapping[str, str], source: str)
     names = list(names)
     found: dict[str, str] = {}
     for ours in OURS:
-        usual = _USUAL.get(ours, (ours,))
+        usual = needed.get(ours, (ours,))
         theirs = find_column(names, [columns[ours]] if ours in columns else usual, source, CorpusError)
         if theirs is not None:
             found[ours] = theirs
         elif ours in columns:
             raise CorpusError(f"{source} has no column {columns[ours]!r} for {ours} (it has {', '.join(names)}).")
-        elif ours in _USUAL:
+        elif ours in needed:
             raise CorpusError(
                 f"{source}: none of its columns ({', '.join(names)}) is the {ours}: name it by "
                 f"{option('columns', ours)}."

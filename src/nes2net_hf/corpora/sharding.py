@@ -123,7 +123,9 @@ def shard_corpus(
     if form == ARENA:
         if len(parts) > 1:
             named = ", ".join(part for part, _ in parts)
-            raise CorpusError(f"split: the Arena's form has one split, and {name} has {named}: choose one of them.")
+            raise CorpusError(
+                f"{option('split')}: the Arena's form has one split, and {name} has {named}: choose one of them."
+            )
         parts = [(SPLIT, load) for _, load in parts]
     written: list[Path] = []
     for part, load in parts:
