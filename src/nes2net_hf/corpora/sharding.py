@@ -22,7 +22,7 @@ import soundfile
 from datasets import Dataset, Features
 
 from ..cards import render
-from ..errors import CorpusError, PushError
+from ..errors import CorpusError, PushError, option
 from ..files import atomic_file, explained, sha256_of
 from ..hub import bounded_requests, why
 from .arena_form import ARENA_FEATURES, SPLIT, check_utterance_ids, eval_yaml, to_arena
