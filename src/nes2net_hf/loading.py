@@ -141,6 +141,8 @@ def _place_of_nes2net(name: str, revision: str | None) -> dict[str, Any]:
 def _settings(name: str, place: dict[str, Any]) -> tuple[Nes2NetConfig, Nes2NetFeatureExtractor]:
     """Configuration and feature extractor, each possible by itself, and together."""
     config = Nes2NetConfig.from_pretrained(**place)
+    if os.path.isdir(name) and not os.path.isfile(os.path.join(name, FEATURE_EXTRACTOR_NAME)):
+        raise ModelError(f"model folder {name} holds no {FEATURE_EXTRACTOR_NAME}: copy it there.")
     extractor = Nes2NetFeatureExtractor.from_pretrained(**place)
     whole = extractor.length_policy == "whole"
     for field in ("window_length", "min_samples") if whole else ("window_length",):
@@ -194,9 +196,8 @@ def _check_weights(name: str, missing: Iterable[str], unexpected: Iterable[str],
 def check_place(name: str) -> None:
     """Raises ModelError where it is neither a model's folder nor possible on the Hub; the Hub is not asked."""
     if os.path.isdir(name):
-        for file, of_what in (("config.json", "it is no Nes2Net model"), (FEATURE_EXTRACTOR_NAME, "copy it there")):
-            if not os.path.isfile(os.path.join(name, file)):
-                raise ModelError(f"model folder {name} holds no {file}: {of_what}.")
+        if not os.path.isfile(os.path.join(name, "config.json")):
+            raise ModelError(f"model folder {name} holds no config.json: it is no Nes2Net model.")
     elif os.path.exists(name):
         raise ModelError(f"model {name} is a file: give a folder in the Hugging Face layout, or a Hub id.")
     else:
