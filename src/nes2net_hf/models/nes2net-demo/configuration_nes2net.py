@@ -211,7 +211,8 @@ class Nes2NetConfig(PretrainedConfig):
     @property
     def bonafide_index(self) -> int:
         """Which logit is that of bona fide speech; the others are those of spoof."""
-        return next(index for index, label in self.id2label.items() if is_bonafide(label))
+        labels: Any = self.id2label
+        return next(index for index, label in labels.items() if is_bonafide(label))
 
     @property
     def hidden_size(self) -> int:
@@ -281,10 +282,11 @@ class Nes2NetConfig(PretrainedConfig):
                 f"encoder_config.layerdrop must be 0 with layer_aggregation={self.layer_aggregation!r}: a dropped "
                 f"layer is missing from the hidden states, got {encoder.layerdrop}."
             )
-        allowed = (1, 2) if len(self.id2label) == 2 else (len(self.id2label),)
+        labels = len(self.id2label or ())
+        allowed = (1, 2) if labels == 2 else (labels,)
         if type(self.classifier_outputs) is not int or self.classifier_outputs not in allowed:
             raise ValueError(
-                f"classifier_outputs must be {' or '.join(map(str, allowed))} with {len(self.id2label)} labels in "
+                f"classifier_outputs must be {' or '.join(map(str, allowed))} with {labels} labels in "
                 f"id2label, got {_short(self.classifier_outputs)}."
             )
         if self.threshold is not None and not _is_finite(self.threshold):
