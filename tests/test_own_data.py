@@ -188,6 +188,7 @@ def test_class_folders_behind_links_and_such_that_cannot_be_listed(
     (place / "corpus/fake/link").symlink_to(place / "elsewhere")
     (place / "corpus/fake/real").symlink_to("../real")  # whose recordings have one label, that of their own folder
     (place / "corpus/real/loop").symlink_to(place / "corpus")
+    (place / "corpus/loop").symlink_to(".")
     (place / "elsewhere/deep/loop").symlink_to("..")
     check = ("corpus", "check", "own-data", "--root", place / "corpus")
     assert read(place / "corpus") == [("fake/link/deep/b", 0), ("real/a", 1)]

@@ -105,7 +105,9 @@ def _read_folders(root: Path, label_map: Mapping[Any, str] | None, on_error: Rep
             on_error(UnreadableError(problem))
         else:
             files.setdefault(PurePath(path).relative_to(root).parts[0], []).append(Path(path))
-    folders = sorted(name for name in os.listdir(root) if (root / name).is_dir() and not name.startswith("."))
+    classes = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    # A link that brings nothing, as where it leads back to a folder above, is no class.
+    folders = sorted(path.name for path in classes if path.name in files or not path.is_symlink())
     if not folders:
         on_error(CorpusError(f"{root} holds no folders: put each class into one of its own, e.g. bonafide and spoof."))
     for folder in folders:
