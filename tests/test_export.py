@@ -201,11 +201,11 @@ def test_only_an_earlier_export_is_replaced_and_only_when_asked(nes2net: Any, mo
     assert nes2net("export", model, out).code == 0
     (out / GRAPH).write_bytes(b"old")
     run = nes2net("export", model, out)
-    assert run.code == 1 and run.err == f"Error: {out} exists: choose another folder, or replace it with --force.\n"
+    assert run.code == 2 and run.err == f"Error: {out} exists: choose another folder, or replace it with --force.\n"
     assert nes2net("export", model, out, "--force").code == 0
     assert (out / GRAPH).stat().st_size > 1000
     run = nes2net("export", model, model, "--force")
-    assert run.code == 1 and "--force replaces nothing else" in run.err and (model / "model.safetensors").is_file()
+    assert run.code == 2 and "--force replaces nothing else" in run.err and (model / "model.safetensors").is_file()
     (tmp_path / "file").write_text("")
     assert "is a file" in nes2net("export", model, tmp_path / "file").err
     assert "make the folder first" in nes2net("export", model, tmp_path / "none" / "out").err
@@ -216,7 +216,7 @@ def test_a_model_that_is_not_there_and_packages_that_are_not_are_named(
     nes2net: Any, model: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = nes2net("export", tmp_path / "none", tmp_path / "out")
-    assert run.code == 1 and "does not exist" in run.err
+    assert run.code == 2 and "does not exist" in run.err
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     run = nes2net("export", model, tmp_path / "out")
     assert run.code == 2 and run.err == "Error: onnxruntime is not installed: pip install 'nes2net_hf[onnx]'.\n"

@@ -323,7 +323,7 @@ def test_a_folder_that_is_there_is_replaced_only_when_asked(
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
     run = nes2net("release", tiny_model_dir, *AS, "--dry-run", "--out", out)
-    assert run.code == 1 and "exists: remove it" in run.err
+    assert run.code == 2 and "exists: remove it" in run.err
     run = nes2net("release", tiny_model_dir, *AS, "--dry-run", "--out", out, "--force")
     assert run.code == 2 and "is no folder that a release wrote" in run.err
     assert (out / "thesis.txt").read_text() == "years of work"
