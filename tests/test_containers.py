@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -79,6 +80,11 @@ def vbri(mp3: bytes, frames: int) -> bytes:
     return lead.ljust(end, b"\0") + mp3[end:]
 
 
+def without_page(ogg: bytes, number: int) -> bytes:
+    starts = [match.start() for match in re.finditer(b"OggS", ogg)]
+    return ogg[: starts[number]] + ogg[starts[number + 1] :]
+
+
 def mp3_in_wav(mp3: bytes) -> bytes:
     form = struct.pack("<HHIIHHHHIHHH", 0x55, 1, 16_000, 4_000, 1, 0, 12, 1, 2, 1152, 1, 1393)
     body = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(mp3)) + mp3
@@ -101,6 +107,7 @@ MP3, MP3_2 = mp3(FIRST), mp3(SECOND)
 VORBIS, OPUS, OPUS2 = (
     written(*form) for form in ((FIRST, "OGG", "VORBIS"), (FIRST, "OGG", "OPUS"), (SECOND, "OGG", "OPUS"))
 )
+APE = b"APETAGEX" + struct.pack("<IIII", 2000, 0, 0, 0) + bytes(8)  # empty, and its size is wrong
 FLAC, FLAC2 = (written(one, "FLAC", "PCM_16") for one in (FIRST, SECOND))
 AIFF, AIFF2 = (written(one, "AIFF", "PCM_16") for one in (FIRST, SECOND))
 AU, CAF, W64, RF64 = (written(FIRST, form, "PCM_16") for form in ("AU", "CAF", "W64", "RF64"))
@@ -128,6 +135,17 @@ JOINED: dict[str, Callable[[], bytes]] = {
     "au": lambda: AU + written(SECOND, "AU", "PCM_16"),
     "caf": lambda: CAF + written(SECOND, "CAF", "PCM_16"),
     "flac": lambda: FLAC + FLAC2,
+    "flac, tag between": lambda: FLAC + id3(3_000) + FLAC2,
+    "flac and wav": lambda: FLAC + WAV2,
+    "flac and opus": lambda: FLAC + OPUS2,
+    "wav and mp3": lambda: WAV + id3(500) + MP3_2,
+    "mp3 and wav": lambda: MP3 + WAV2,
+    "opus and flac": lambda: OPUS + FLAC2,
+    "m4a and wav": lambda: muxed(FIRST, "ipod", "aac") + WAV2,
+    "webm and wav": lambda: encode(FIRST, 16_000, "webm") + WAV2,
+    "wav of unknown length": lambda: at(WAV, 40, b"\xff" * 4) + at(WAV2, 40, b"\xff" * 4),
+    "au of unknown length": lambda: at(AU, 8, b"\xff" * 4) + written(SECOND, "AU", "PCM_16"),
+    "wave64": lambda: W64 + written(voice(2, 44_100), "W64", "PCM_16", 44_100),
     "m4a": lambda: muxed(FIRST, "ipod", "aac") + muxed(SECOND, "ipod", "aac"),
     "webm": lambda: encode(FIRST, 16_000, "webm") + encode(SECOND, 16_000, "webm"),
     "flv": lambda: flv(3) + flv(2),
@@ -167,6 +185,10 @@ LESS: dict[str, Callable[[], bytes]] = {
     "mp3": lambda: MP3[: len(MP3) // 2],
     "second mp3": lambda: (MP3 + MP3_2)[:-2000],
     "second opus": lambda: (OPUS + OPUS2)[:-900],
+    "first opus": lambda: OPUS[:-900] + OPUS2,
+    "first vorbis": lambda: VORBIS[: VORBIS.rfind(b"OggS") - 300] + VORBIS,
+    "first wav": lambda: WAV[:30_000] + WAV2,
+    "a page of opus": lambda: without_page(written(voice(20), "OGG", "OPUS"), 6),
     "wav": lambda: WAV[:30_000],
     "second wav": lambda: (WAV + WAV2)[:-30_000],
     "second data chunk": lambda: (WAV + WAV2[36:])[:-30_000],
@@ -207,6 +229,16 @@ WHOLE: dict[str, Callable[[], bytes]] = {
     "wav without padding": lambda: at(WAV, 40, struct.pack("<I", 95_999))[:-1] + LIST,
     "wav that lacks a moment": lambda: WAV[:-400],
     "flac with an old tag": lambda: FLAC + b"TAG" + b"x" * 125,
+    "flac with a line end": lambda: FLAC + b"\r\n",
+    "flac with zeros": lambda: FLAC + bytes(1_000),
+    "flac with a tag": lambda: FLAC + id3(5_000),
+    "flac with APE": lambda: FLAC + APE,
+    "wav with APE": lambda: WAV + APE,
+    "wav behind APE": lambda: APE + WAV,
+    "mp3 with APE": lambda: MP3 + APE,
+    "mp3 with junk": lambda: MP3 + np.random.default_rng(1).bytes(9_000),
+    "opus with junk": lambda: OPUS + np.random.default_rng(2).bytes(900),
+    "wavpack with APE": lambda: muxed(FIRST, "wv", "wavpack") + APE,
     "au of unknown length": lambda: at(AU, 8, b"\xff\xff\xff\xff"),
     "wav of ADPCM": lambda: written(FIRST, "WAV", "MS_ADPCM"),
     "wav of GSM": lambda: written(FIRST, "WAV", "GSM610"),
@@ -223,6 +255,59 @@ def test_padding_and_tags_are_neither_missing_nor_more(name: str) -> None:
     seconds, warnings = read(WHOLE[name]())
     assert seconds == pytest.approx(3.0, abs=0.15)
     assert not warnings
+
+
+def test_bytes_that_are_no_audio_are_said() -> None:
+    junk = np.random.default_rng(3).bytes(100_000)
+    for data in (MP3 + junk, OPUS + junk, FLAC + junk, muxed(FIRST, "ipod", "aac") + junk):
+        seconds, warnings = read(data)
+        assert seconds == pytest.approx(3.0, abs=0.2) and "not read" in warnings
+    frames = mp3(voice(20))
+    frames = frames[frames.index(frames[:2], 4) :]
+    half = len(frames) // 2
+    assert "damaged" in read(frames[:half] + bytes(5_000) + frames[half + 5_000 :])[1]
+
+
+def test_a_gap_in_the_middle_of_a_film_is_said() -> None:
+    data = encode(voice(20), SAMPLING_RATE, "webm")
+    half = len(data) // 2
+    assert (
+        "are missing in the middle" in read(data[:half] + bytes(len(data) // 10) + data[half + len(data) // 10 :])[1]
+    )
+
+
+class Failing(io.BytesIO):
+    """A file on a disk that fails after some reads."""
+
+    left = 30
+
+    def read(self, *count: Any) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(5, "Input/output error")
+        return super().read(*count)
+
+
+def test_a_disk_that_fails_is_an_error_in_words() -> None:
+    for data in (WAV, MP3, FLAC, OPUS, muxed(FIRST, "ipod", "aac")):
+        for left in (0, 5, 30):
+            file = Failing(data)
+            file.left = left
+            try:
+                read(file)
+            except AudioError as error:
+                assert "cannot be read" in str(error) and "Input/output error" in str(error)
+    with pytest.raises(AudioError, match="file object fails"):
+        closed = io.BytesIO(WAV)
+        closed.close()
+        read(closed)
+
+
+def test_tags_of_no_size_and_many_chunks_end() -> None:
+    many = WAV[:12] + b"JUNK\0\0\0\0" * 200_000 + WAV[12:]
+    assert read(many)[0] == 3.0
+    lyrics = bytes.fromhex("fff31018") + bytes(22) + b"LYRICSBEGIN"
+    read(MP3 + lyrics * 2_000)
 
 
 def test_a_cut_end_of_a_live_mp3_is_said() -> None:

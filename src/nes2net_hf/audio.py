@@ -405,10 +405,12 @@ def _open_path(name: str) -> IO[bytes]:
         return open(name, "rb")
     except FileNotFoundError:
         raise AudioError(f"{name} does not exist.") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise AudioError(f"{name} cannot be opened: {error.strerror or 'the system refuses it'}.") from None
+    except ValueError as error:
         if isinstance(error, AudioError):
             raise
-        raise AudioError(f"{name} cannot be opened: {getattr(error, 'strerror', None) or error}.") from None
+        raise AudioError(f"{name} cannot be opened: no file can have such a name.") from None
 
 
 def _spool(stream: IO[bytes]) -> IO[bytes]:
@@ -419,8 +421,12 @@ def _spool(stream: IO[bytes]) -> IO[bytes]:
 
 
 def _open_file(name: str, file: IO[bytes], owned: bool, track: int | None, max_duration: float | None) -> AudioStream:
-    if not file.seekable():  # standard input, a pipe: also behind a path
-        file, owned = _spool(file), True
+    try:
+        if not getattr(file, "seekable", lambda: False)():  # standard input, a pipe: also behind a path
+            file, owned = _spool(file), True
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or "the file object fails"
+        raise AudioError(f"{name} cannot be read: {reason}.") from None
     try:
         return AudioStream(name, open_decoder(name, file, track), file, owned, max_duration)
     except BaseException:

@@ -1,7 +1,7 @@
 """
 Decoding: an open file or an array → blocks (S, C) of float32 at its own rate. Used by `audio.py` alone.
 
-`containers.py` says where in a file its recordings lie; libsndfile reads what it can read to the end, FFmpeg (through
+`containers` says where in a file its recordings lie; libsndfile reads what it can read to the end, FFmpeg (through
 PyAV) the rest. The content of a file decides, not its name. Decoders tend to end quietly where a file was cut off, so
 what was read is compared with what the headers declare: less is an error, more is a warning.
 """
@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import re
+import struct
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, Protocol
 
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 MIN_RATE, MAX_RATE = 8_000, 192_000  # Hz
 MAX_CHANNELS = 64
+GAP_SECONDS = 0.5  # between the times of two frames: less is how containers count
 UNREAD_BYTES = 1 << 16  # at the end of a file: less is padding, or a tag
 BLOCK_SAMPLES = 1 << 18  # of all channels together: what is held in memory does not depend on a header
 
@@ -94,9 +96,16 @@ def open_decoder(name: str, file: IO[bytes], track: int | None = None) -> Decode
     Raises:
         AudioError: it is empty, not audio, damaged, or has no such track.
     """
-    if not file.seek(0, os.SEEK_END):
-        raise AudioError(f"{name} is empty (zero bytes).")
-    parts = parts_of(file)
+    try:
+        if not file.seek(0, os.SEEK_END):
+            raise AudioError(f"{name} is empty (zero bytes).")
+        parts = parts_of(file)
+    except (struct.error, ArithmeticError):  # of values that make no sense
+        parts = [Part([(0, file.seek(0, os.SEEK_END))], form=UNKNOWN_FORM)]
+    except AudioError:
+        raise
+    except Exception as error:
+        raise AudioError(f"{name} cannot be read: {_reason(error)}.") from None
     if len(parts) > 1:
         return _Sequence(name, file, parts, track)
     return _open_part(name, file, parts[0], track)
@@ -161,8 +170,10 @@ class _SoundFileDecoder:
     def blocks(self) -> Iterator[np.ndarray]:
         read = 0
         while True:
+            # Not a sample more than there are: what follows may be a tag, which libsndfile would take for damage.
+            wanted = min(BLOCK_SAMPLES // self.channels, self._file.frames - read)
             try:
-                block = self._file.read(BLOCK_SAMPLES // self.channels, dtype="float32", always_2d=True)
+                block = self._file.read(wanted, dtype="float32", always_2d=True)
             except (soundfile.SoundFileError, ValueError):
                 raise _damaged(self._name, read / self.sampling_rate, self.duration) from None
             if not len(block):
@@ -188,6 +199,8 @@ class _PyAVDecoder:
             options={"format_whitelist": _CONTAINERS},
             metadata_errors="replace",
         )
+        self._due: float | None = None  # s, when the next frame should come
+        self._gaps: list[tuple[float, float]] = []  # where, and how long
         self._undecodable = False  # whether a packet before the first sound was
         self._end = 0.0  # s, where the last packet of any track ends
         self.warnings: list[str] = []
@@ -231,6 +244,9 @@ class _PyAVDecoder:
         reached, tolerance = (heard, TOLERANCE) if self._length is None else (max(heard, self._end), 0.5)
         self.warnings += _check_end(self._name, self._part, reached, self._length, tolerance, self._length is not None)
 
+        if self._gaps:
+            missing, first = sum(gap for _, gap in self._gaps), self._gaps[0][0]
+            self.warnings.append(f"{missing:.1f} s are missing in the middle, the first of them at {first:.1f} s")
         unread = self._pieces.size - self._pieces.reached
         if self._part.form == UNKNOWN_FORM and unread > UNREAD_BYTES:
             self.warnings.append(f"the last {unread / 1e6:.1f} MB of the file were not read: they follow its audio")
@@ -249,6 +265,14 @@ class _PyAVDecoder:
             for part in convert.resample(frame):
                 yield part.sample_rate, part.to_ndarray().T
 
+    def _note_gap(self, frame: av.AudioFrame, seconds: float) -> None:
+        """Remembers how much is missing before a frame, by the times that the container gives."""
+        if frame.time is None:
+            return
+        if self._due is not None and frame.time - self._due > GAP_SECONDS:
+            self._gaps.append((seconds, frame.time - self._due))
+        self._due = frame.time + frame.samples / frame.sample_rate
+
     def _decode(self) -> Iterator[av.AudioFrame]:
         seconds = 0.0
         try:
@@ -266,6 +290,7 @@ class _PyAVDecoder:
                     self._undecodable = True  # the recording begins in the middle of a frame
                     continue
                 for frame in frames:
+                    self._note_gap(frame, seconds)
                     seconds += frame.samples / frame.sample_rate
                     yield frame
         except (av.error.FFmpegError, ValueError):
@@ -366,7 +391,7 @@ def _check_end(
 ) -> list[str]:
     """
     Compares the `seconds` read with what the walk, the headers and the decoder's own `length` make one expect.
-    `vouched`: that length is declared by a container whose last data may well be cut without harm.
+    `vouched`: the container declares that length, so a cut in it is judged by how much was heard.
 
     Returns:
         warnings, where there is more than the headers declare, or the end looks torn off.
@@ -381,11 +406,10 @@ def _check_end(
         )
     if part.cut and part.declared is None and not vouched:
         raise AudioError(
-            f"{name} is truncated: it ends after {seconds:.1f} s in the middle of its data; copy or download it again."
+            f"{name} is truncated or damaged: a part of its data is missing, {seconds:.1f} s could be read; copy or "
+            "download it again."
         )
-    warnings = []
-    if part.ragged:
-        warnings.append("the file ends in the middle of a frame: it may have been cut off")
+    warnings = list(part.notes)
     if part.declared is not None and seconds > part.declared + tolerance:
         warnings.append(f"the header declares {part.declared:.1f} s, but {seconds:.1f} s are there: all was read")
     return warnings
@@ -397,11 +421,16 @@ def _conformed(
     """Blocks (S, C) that may change their rate and channels → all with the same, and a warning where they change."""
     form = (rate, channels)
     resample: Any = None
-    samples = 0
+    samples, changed = 0, False
     for its_rate, block in runs:
         if (its_rate, block.shape[1]) != form:
             check_form(name, its_rate, block.shape[1])
-            warnings.append(f"sampling rate or channels change at {samples / rate:.1f} s")
+            if not changed:
+                warnings.append(
+                    f"from {samples / rate:.1f} s on there are {block.shape[1]} channels at {its_rate} Hz, read as "
+                    f"{channels} at {rate} Hz"
+                )
+            changed = True
             if resample is not None:
                 yield resample.resample_chunk(np.zeros((0, channels), np.float32), last=True)
             form = (its_rate, block.shape[1])
@@ -418,8 +447,11 @@ def _conformed(
 
 def _refuse_unread(name: str, pieces: Pieces) -> None:
     if pieces.failure is not None:
-        reason = getattr(pieces.failure, "strerror", None) or "the file object failed"
-        raise AudioError(f"{name} cannot be read to its end: {reason}.")
+        raise AudioError(f"{name} cannot be read to its end: {_reason(pieces.failure)}.")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or "the file object fails"
 
 
 def _damaged(name: str, seconds: float, declared: float | None) -> AudioError:

@@ -19,7 +19,7 @@ from .flac import walk_flac
 from .mpeg import walk_mpeg
 from .ogg import walk_ogg
 from .view import TOLERANCE as TOLERANCE
-from .view import UNKNOWN_FORM, Found, Part, Piece, View, behind_tags
+from .view import UNKNOWN_FORM, Found, Part, Piece, View, behind_tags, end_of_tags, unread_note
 from .view import Pieces as Pieces
 
 _WALKS: list[tuple[bytes, Callable[[View, int], Found | None]]] = [
@@ -50,9 +50,12 @@ def parts_of(file: IO[bytes]) -> list[Part]:
         found = _walk(view, start)
         if found is None:
             if not parts:
-                whole: list[Piece] = [(start if start < view.size else 0, view.size)]
+                end = end_of_tags(view, start)
+                whole: list[Piece] = [(start, end) if start < end else (0, view.size)]
                 return [Part(whole, form=UNKNOWN_FORM)]
-            break  # what follows the last recording is no audio that we know
+            left = view.at(start, 1 << 16)
+            parts[-1].notes += unread_note(view.size - start if left.strip(b"\0") else 0)
+            break
         its_parts, end = found
         parts += its_parts
         at = max(end, start + 1)

@@ -10,6 +10,8 @@ import struct
 
 from .view import UNKNOWN_SIZE, Found, Part, View, is_start
 
+_BOX = rb"[A-Za-z0-9 \xa9_-]{4}"
+
 
 def walk_mp4(view: View, start: int) -> Found | None:
     at, has_index = start, False
@@ -19,7 +21,9 @@ def walk_mp4(view: View, start: int) -> Found | None:
             size = int.from_bytes(view.at(at + 8, 8), "big")
         elif size == 0:
             size = view.size - at
-        if size < 8 or (name == b"ftyp" and has_index and at > start):
+        if size < 8 or (name == b"ftyp" and has_index) or (at > start and not re.fullmatch(_BOX, name)):
+            break
+        if at > start and name != b"ftyp" and is_start(view, at):
             break
         has_index |= name == b"moov"
         if at + size > view.size:
@@ -32,7 +36,7 @@ def walk_flv(view: View, start: int) -> Found | None:
     at = start + int.from_bytes(view.at(start + 5, 4), "big") + 4
     while at + 11 <= view.size:
         head = view.at(at, 11)
-        if re.match(rb"FLV\x01", head):
+        if head[0] & 0x1F not in (8, 9, 18):  # neither sound nor pictures nor text
             break
         at += 11 + int.from_bytes(head[1:4], "big") + 4
     return [Part([(start, min(at, view.size))], cut=at > view.size, form="flv")], min(at, view.size)
@@ -46,6 +50,8 @@ def walk_ebml(view: View, start: int) -> Found | None:
         at, size = _ebml_body(view, at)
         at += size or 0
         cut = at > view.size
+        if size is not None and (is_start(view, at) or re.match(rb"\xff[\xe2-\xff]", view.at(at, 2))):
+            return [Part([(start, at)], form="matroska")], at
     # It ends where the next begins: clusters behind its declared end are its own.
     end = at - 1
     while True:
@@ -75,7 +81,7 @@ def walk_avi(view: View, start: int) -> Found | None:
         if name != b"RIFF" or (kind == b"AVI " and at > start) or kind not in (b"AVI ", b"AVIX"):
             break
         at += 8 + size + size % 2
-        cut = at > view.size + 8 and size < UNKNOWN_SIZE
+        cut = at > view.size + 8 and size < UNKNOWN_SIZE  # some writers count a header too much
     at = min(at, view.size)
     if not is_start(view, at) and view.at(at, 4) != b"RIFF":
         at = view.size  # what a recorder that crashed left behind is still its own

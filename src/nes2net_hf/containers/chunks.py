@@ -22,9 +22,12 @@ from .view import (
     end_of_samples,
     is_start,
     length_of,
+    next_start,
     seconds_of,
     tag_end,
 )
+
+MOST_CHUNKS = 10_000
 
 
 class _Chunk(NamedTuple):
@@ -59,7 +62,7 @@ def _chunks(
     chunks: list[_Chunk] = []
     ranges: list[tuple[int, int]] = []
     at = start + layout.first
-    while at + layout.header <= view.size:
+    while at + layout.header <= view.size and len(chunks) < MOST_CHUNKS:
         if ranges and is_start(view, at):  # its first bytes look like a chunk, too
             break
         name, size = layout.read(view.at(at, layout.header))
@@ -87,8 +90,12 @@ def _chunks(
                 at = ranges[-1][1]
                 break
             if body + size > view.size:
-                ranges.append((body, view.size))
-                return chunks, ranges, True, view.size
+                ranges.append((body, end_of_samples(view, body)))
+                return chunks, ranges, True, ranges[-1][1]
+            following = next_start(view, body, body + size, [b"WAVE"])
+            if following is not None:  # a recording that was cut, and another joined on
+                ranges.append((body, following))
+                return chunks, ranges, True, following
             ranges.append((body, body + size))
             at = body + size + (-(layout.lead + size) % layout.align)
         elif name == b"LIST" and layout.inside and view.at(body, 4) == layout.inside:
@@ -170,7 +177,7 @@ def _of_wave(
     if tag == 0xFFFE and len(form) >= 26:
         (tag,) = struct.unpack(f"{order}H", form[24:26])
     if tag in (1, 3, 6, 7):  # PCM, floats, A-law, µ-law: every sample takes its place
-        per_second = rate * (align or channels * bits // 8)
+        per_second = rate * (channels * ((bits + 7) // 8) or align)
     elif tag in (0x02, 0x11, 0x31) and len(form) >= 20:  # ADPCM and GSM: blocks of samples
         per_second = rate * align / (struct.unpack(f"{order}H", form[18:20])[0] or 1)
     else:  # of the others only an average is known, and that often wrong
@@ -292,7 +299,7 @@ def walk_au(view: View, start: int) -> Found | None:
     if not width or not rate or not 24 <= offset <= view.size - start:
         return None
     known = 0 < size < UNKNOWN_SIZE
-    end = body + size if known and body + size < view.size else view.size
+    end = min(body + size, view.size) if known else end_of_samples(view, body)
     cut = known and body + size > view.size
     if end < view.size and not is_start(view, end) and tag_end(view, end) is None:
         end = max(end_of_samples(view, end), end)  # an AU file has no chunks: what follows are samples

@@ -6,7 +6,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from .view import Found, Part, View, end_of_samples
+from .view import Found, Part, View, end_of_samples, next_start, unread_note
 
 
 def walk_flac(view: View, start: int) -> Found | None:
@@ -23,28 +23,39 @@ def walk_flac(view: View, start: int) -> Found | None:
         body += 4 + int.from_bytes(block[1:], "big")
         if block[0] & 0x80:
             break
-    end = body
-    while True:  # the next stream, if one was joined on
-        end = view.find(b"fLaC", end)
-        if end < 0:
-            end = end_of_samples(view, body)
-            break
-        if view.at(end + 4, 4) in (b"\0\0\0\x22", b"\x80\0\0\x22"):
-            break
-        end += 1
+    block_size = struct.unpack(">H", info[2:4])[0]
     declared = total / rate if total and rate else None
+    following = next_start(view, body, view.size, [b"fLaC"])
+    end = end_of_samples(view, body) if following is None else following
     largest = int.from_bytes(info[7:10], "big") or 1 << 16
     tail = max(body, end - largest - 4096)
-    ends = _flac_frame_ends(view.at(tail, end - tail), struct.unpack(">H", info[2:4])[0])
-    whole = bool(total) and total in ends
-    return [Part([(start, end)], declared, form=None if whole else "flac")], end
+    if total and any(last == total for _, last in _frames(view.at(tail, end - tail), block_size)):
+        return [Part([(start, end)], declared)], end
+    # Its last frame is elsewhere: before what was joined on, or nowhere.
+    last = _frame_ending(view, body, end, total, block_size) if total else None
+    if last is None:
+        return [Part([(start, end)], declared, form="flac")], end
+    end = min(next_start(view, last, end) or end, end)
+    unread = end - last - largest
+    return [Part([(start, end)], declared, notes=unread_note(unread))], end
+
+
+def _frame_ending(view: View, start: int, end: int, total: int, block_size: int) -> int | None:
+    """Where the frame starts that ends with the sample `total`."""
+    while start < end:
+        data = view.at(start, min(1 << 20, end - start))
+        for place, last in _frames(data, block_size):
+            if last == total:
+                return start + place
+        start += max(len(data) - 16, 16)
+    return None
 
 
 _FLAC_BLOCKS = {1: 192, **{code: 144 << code for code in range(2, 6)}, **{code: 1 << code for code in range(8, 16)}}
 
 
-def _flac_frame_ends(data: bytes, block_size: int) -> Iterator[int]:
-    """Where frames end whose headers lie in `data`, in samples from the start of the stream."""
+def _frames(data: bytes, block_size: int) -> Iterator[tuple[int, int]]:
+    """Where in `data` headers of frames stand, and where those frames end, in samples from the start of the stream."""
     for match in re.finditer(rb"\xff[\xf8\xf9]", data):
         header = data[match.start() : match.start() + 16]
         if len(header) < 6:
@@ -62,7 +73,7 @@ def _flac_frame_ends(data: bytes, block_size: int) -> Iterator[int]:
             samples = _FLAC_BLOCKS.get(code, 0)
         at += {12: 1, 13: 2, 14: 2}.get(header[2] & 15, 0)
         if samples and at < len(header) and _crc8(header[:at]) == header[at]:
-            yield (number if header[1] & 1 else number * block_size) + samples
+            yield match.start(), (number if header[1] & 1 else number * block_size) + samples
 
 
 def _crc8(data: bytes) -> int:

@@ -72,9 +72,10 @@ def walk_mpeg(view: View, start: int) -> Found | None:
             if end is None and is_start(view, at):
                 break
             begin = end if end is not None else at + 1
-            place = _mpeg_sync(view, begin, view.size)
+            place = _mpeg_sync(view, begin, view.size, strict=True)
             if place is None:
                 break
+            run.skipped += place - begin
             at = place
             continue
         kind, mono = frame.kind, header[3] >> 6 == 3
@@ -102,10 +103,11 @@ class _MpegHeader(NamedTuple):
     frames: int = 0
     """As counted there, 0 if it does not count."""
 
-    def counting(self, frames: int) -> bytes:
-        """The same with another count."""
+    def counting(self, frames: int, size: int) -> bytes:
+        """The same with another count of frames, and of bytes if it has one."""
         assert self.at is not None
-        return self.data[: self.at] + struct.pack(">I", frames) + self.data[self.at + 4 :]
+        counts = struct.pack(">II", frames, size) if self.data[self.at - 1] & 2 else struct.pack(">I", frames)
+        return self.data[: self.at] + counts + self.data[self.at + len(counts) :]
 
 
 class _MpegRun:
@@ -118,6 +120,7 @@ class _MpegRun:
         self.pieces: list[tuple[int, int]] = []
         self.count = self.samples = 0
         self.ragged = False
+        self.skipped = 0  # bytes in its middle
 
     def add(self, start: int, end: int, frame: _Frame) -> None:
         self.ragged = end < start + frame.length
@@ -132,12 +135,17 @@ class _MpegRun:
         frame = held / max(self.count, 1)
         frames = self.header.frames if self.header is not None else 0
         declared = frames * frame if frames and abs(frames - self.count) > 1 else None
+        notes = []
+        if self.ragged and not frames:
+            notes.append("the file ends in the middle of a frame: it may have been cut off")
+        if self.skipped > 1000:
+            notes.append(f"{self.skipped / 1000:.1f} kB in its middle are damaged: they were not read")
         if self.header is None or self.header.at is None or not self.count:
-            ragged = self.ragged and not frames
-            return Part(list(self.pieces), declared, held, ragged=ragged, form="mp3")
+            return Part(list(self.pieces), declared, held, notes=notes, form="mp3")
         # libsndfile stops at the count, and cuts off what the encoder put before and after: up to three frames.
-        pieces: list[Piece] = [self.header.counting(self.count), *self.pieces]
-        return Part(pieces, declared, max(held - 3 * frame, 0.0))
+        size = len(self.header.data) + sum(end - start for start, end in self.pieces)
+        pieces: list[Piece] = [self.header.counting(self.count, size), *self.pieces]
+        return Part(pieces, declared, max(held - 3 * frame, 0.0), notes=notes)
 
 
 def _may_be_header(view: View, at: int, run: _MpegRun) -> bool:
@@ -150,16 +158,17 @@ def _mpeg_header(data: bytes, kind: tuple[int, int, int], mono: bool) -> _MpegHe
         return None
     side = (17 if mono else 32) if version == 3 else (9 if mono else 17)
     for offset in (4 + side, 6 + side):  # behind a checksum, too
-        if data[offset : offset + 4] in (b"Xing", b"Info") and len(data) >= offset + 12:
+        if data[offset : offset + 4] in (b"Xing", b"Info") and len(data) >= offset + 16:
             flags, frames = struct.unpack(">II", data[offset + 4 : offset + 12])
+            frames = frames if frames < 1 << 30 else 0  # a year: nobody counted
             return _MpegHeader(data, offset + 8, frames) if flags & 1 else _MpegHeader(data, None)
     if data[36:40] == b"VBRI" and len(data) >= 54:
         return _MpegHeader(data, None, struct.unpack(">I", data[50:54])[0])
     return None
 
 
-def _mpeg_sync(view: View, start: int, end: int) -> int | None:
-    """Where the next frame starts that another of its kind follows, or that ends the file."""
+def _mpeg_sync(view: View, start: int, end: int, strict: bool = False) -> int | None:
+    """Where the next frame starts that two of its kind follow, or the end of the file, if it is not `strict`."""
     end = min(end, view.size)
     while start < end:
         block = view.at(start, min(1 << 16, view.size - start))
@@ -168,7 +177,7 @@ def _mpeg_sync(view: View, start: int, end: int) -> int | None:
             if place >= end:
                 return None
             frame = _mpeg_frame(view.at(place, 4))
-            if frame is not None and _followed(view, place, frame):
+            if frame is not None and _followed(view, place, frame, strict):
                 return place
         if start + len(block) >= view.size:
             return None
@@ -176,11 +185,13 @@ def _mpeg_sync(view: View, start: int, end: int) -> int | None:
     return None
 
 
-def _followed(view: View, at: int, frame: _Frame) -> bool:
+def _followed(view: View, at: int, frame: _Frame, strict: bool = False) -> bool:
     """Whether frames of the same kind follow: three in a row are no chance."""
     for _ in range(2):
         at += frame.length
-        if at >= view.size or tag_end(view, at) is not None:
+        if at >= view.size:
+            return not strict or at == view.size
+        if re.match(rb"ID3|TAG|APETAGEX|LYRICSBEGIN", view.at(at, 11)):
             return True
         following = _mpeg_frame(view.at(at, 4))
         if following is None or following.kind != frame.kind:

@@ -3,42 +3,70 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from .view import FILL, Found, Part, View, tag_end
+from .view import FILL, Found, Part, View, next_start
 
 _OGG_AUDIO = re.compile(rb"\x01vorbis|OpusHead|\x7fFLAC|Speex   ")
+
+_OTHERS = (b"WAVE", b"fLaC", b"ftyp", b"\x1a\x45\xdf\xa3", b"ID3\3\0", b"ID3\4\0")
+
+
+@dataclass
+class _Link:
+    start: int
+    end: int
+    audio: int = 0  # streams
+    other: int = 0
+    cut: bool = False
+    ended: bool = False  # by a page that says so
 
 
 def walk_ogg(view: View, start: int) -> Found | None:
     """The links of a chain: a page that begins a stream, behind pages that do not, begins the next."""
-    links: list[list[int]] = []  # start, end, streams of audio, other streams
-    beginning = cut = False
+    links: list[_Link] = []
+    numbers: dict[bytes, int] = {}  # of each stream's last page, where it held sound
+    beginning = False
     at = start
-    while at + 27 <= view.size:
-        page = view.at(at, 27 + 255 + 64)
+    while at + 4 <= view.size:
+        page = view.at(at, 27 + 255)
         if page[:4] != b"OggS":
-            following = view.find(b"OggS\0", at)
+            following = view.find(b"OggS\0", at, next_start(view, at, view.size, _OTHERS))
             if following < 0:
-                cut = cut or (tag_end(view, at) is None and bool(view.at(at, FILL).strip(b"\0")))
+                if links and not links[-1].ended and view.at(at, FILL).strip(b"\0"):
+                    links[-1].cut = True
                 break
+            if links:
+                links[-1].cut = True  # something is missing, or stands between
             at = following
             continue
-        lengths = page[27 : 27 + page[26]]
-        end = at + 27 + page[26] + sum(lengths)
+        lengths = page[27 : 27 + page[26]] if len(page) > 26 else b""
+        end = at + 27 + len(lengths) + sum(lengths)
+        if len(page) < 27 or len(lengths) < page[26] or end > view.size:
+            if links:
+                links[-1].cut, links[-1].end = True, view.size
+            at = view.size
+            break
         if page[5] & 2:
             if not beginning:
-                links.append([at, at, 0, 0])
-            is_audio = _OGG_AUDIO.match(view.at(at + 27 + page[26], 8)) is not None
-            links[-1][2 if is_audio else 3] += 1
-        beginning = bool(page[5] & 2)
-        cut = end > view.size or len(lengths) < page[26]
+                links.append(_Link(at, at))
+                numbers = {}
+            is_audio = _OGG_AUDIO.match(view.at(end - sum(lengths), 8)) is not None
+            links[-1].audio, links[-1].other = links[-1].audio + is_audio, links[-1].other + (not is_audio)
         if not links:  # the start is missing
             return None
-        at = min(end, view.size)
-        links[-1][1] = at
-    else:
-        cut = cut or view.at(at, 4) == b"OggS"
+        link, beginning = links[-1], bool(page[5] & 2)
+        link.ended = bool(page[5] & 4)
+        serial, number = page[14:18], int.from_bytes(page[18:22], "little")
+        link.cut |= serial in numbers and number > numbers[serial] + 1
+        if any(page[6:14]):
+            numbers[serial] = number
+        if end < view.size and view.at(end, 4) != b"OggS":  # a page that was cut, and another joined on
+            inside = view.find(b"OggS\0", at + 27, end)
+            link.cut |= inside >= 0
+            end = inside if inside >= 0 else end
+        at = link.end = end
     return [
-        Part([(first, last)], cut=cut and last == links[-1][1], form=None if (audio, other) == (1, 0) else "ogg")
-        for first, last, audio, other in links
+        Part([(one.start, one.end)], cut=one.cut, form=None if (one.audio, one.other) == (1, 0) else "ogg")
+        for one in links
     ], at

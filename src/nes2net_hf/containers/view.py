@@ -7,7 +7,8 @@ import os
 import re
 import struct
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
 Piece = tuple[int, int] | bytes
@@ -15,7 +16,7 @@ Piece = tuple[int, int] | bytes
 
 UNKNOWN_FORM = "unknown"
 TOLERANCE = 0.1  # s, codec padding: less than this is neither missing nor found
-UNKNOWN_SIZE = 0x7FFFF000  # from here on a 32-bit length is what a recorder wrote that could not know it
+UNKNOWN_SIZE = 0x7FFF0000  # from here on a 32-bit length is what a recorder wrote that could not know it
 FILL = 1 << 16  # bytes looked at to tell padding from audio
 
 
@@ -31,8 +32,8 @@ class Part:
     """Seconds, as counted here; None where only decoding tells."""
     cut: bool = False
     """Whether it ends in the middle of a chunk, page or box, whose size says how much is missing."""
-    ragged: bool = False
-    """Whether it ends in the middle of a frame, as a recording of a live stream may."""
+    notes: list[str] = field(default_factory=list)
+    """What is to be known of it: an end in the middle of a frame, bytes that are no audio."""
     form: str | None = None
     """FFmpeg's name of its format, where libsndfile must not read it: it would guess the length; or UNKNOWN_FORM."""
 
@@ -115,6 +116,11 @@ class View(NamedTuple):
         return -1
 
 
+def unread_note(size: int) -> list[str]:
+    """What is said of bytes behind a recording that are no audio of a known format; nothing of a few."""
+    return [f"{size / 1000:.0f} kB at the end of the file were not read: no known format"] if size > 1 << 14 else []
+
+
 def length_of(piece: Piece) -> int:
     return len(piece) if isinstance(piece, bytes) else max(piece[1] - piece[0], 0)
 
@@ -127,7 +133,7 @@ def behind_tags(view: View, at: int) -> int:
     """Behind the tags, and the zeros that fill up to them, that start here."""
     while True:
         end = tag_end(view, at)
-        if end is None:
+        if end is None or end <= at:
             return at
         at = min(end, view.size)
         filled = view.at(at, 4096)
@@ -147,30 +153,67 @@ def tag_end(view: View, at: int) -> int | None:
         return at + 227
     if head[:8] == b"APETAGEX":
         (size,) = struct.unpack("<I", head[12:16])
-        return at + size + (32 if head[23] & 0x20 else 0)  # the size counts the footer, not the header
+        return at + 32 + (size if head[23] & 0x20 else 0)  # a header, or a footer by itself
     if head[:11] == b"LYRICSBEGIN":
-        end = view.find(b"LYRICS200", at)
+        end = view.find(b"LYRICS200", at, at + (1 << 20))
         return end + 9 if end >= 0 else None
     return None
 
 
+# How recordings start that are known by their first bytes, and a part of it that can be searched for quickly.
+_STARTS = re.compile(
+    rb"(RIFF|RF64|BW64|RIFX)....WAVE|FORM....AIF[FC]|riff\x2e\x91\xcf\x11|caff\x00\x01|\.snd\x00\x00|"
+    rb"fLaC[\x00\x80]\x00\x00\x22|OggS\x00\x02|\x00\x00..ftyp|\x1a\x45\xdf\xa3.{1,8}\x42[\x82-\x87\xf2\xf3\xf7]|"
+    rb"FLV\x01[\x01\x04\x05]\x00\x00\x00|ID3[\x02-\x04]\x00[\x00-\xf0][\x00-\x7f]{4}",
+    re.DOTALL,
+)
+_NEEDLES = {
+    b"WAVE": 8, b"AIFF": 8, b"AIFC": 8, b"riff\x2e\x91\xcf\x11": 0, b"caff\0\1": 0, b".snd\0\0": 0, b"fLaC": 0,
+    b"OggS\0\2": 0, b"ftyp": 4, b"\x1a\x45\xdf\xa3": 0, b"FLV\1": 0, b"ID3\2\0": 0, b"ID3\3\0": 0, b"ID3\4\0": 0,
+}  # fmt: skip
+
+
 def is_start(view: View, at: int) -> bool:
     """Whether a recording of a format that is known by its first bytes starts here."""
-    return bool(
-        re.match(rb"RIFF....WAVE|RF64....WAVE|RIFX....WAVE|FORM....AIF|\.snd\0|caff\0", view.at(at, 12), re.DOTALL)
-    )
+    return _STARTS.match(view.at(at, 24)) is not None
+
+
+def next_start(view: View, start: int, end: int, needles: Iterable[bytes] = tuple(_NEEDLES)) -> int | None:
+    """Where in [start, end) the next recording starts that is known by its first bytes."""
+    found = None
+    for needle in needles:
+        at = start
+        while (at := view.find(needle, at, end)) >= 0:
+            place = at - _NEEDLES[needle]
+            if place >= start and is_start(view, place):
+                found = end = place
+                break
+            at += 1
+    return found
 
 
 def end_of_samples(view: View, at: int) -> int:
-    """The end of the file, but for a tag at its end, and zeros that merely fill up a sector."""
+    """
+    Where samples end whose number nobody knows: with the next recording, or with the file, but for a tag at its end
+    and zeros that merely fill up a sector.
+    """
+    following = next_start(view, at, view.size)
+    if following is not None:
+        return following
+    end = end_of_tags(view, at)
+    if end - at <= FILL and not view.at(at, end - at).strip(b"\0"):
+        return at
+    return end
+
+
+def end_of_tags(view: View, at: int) -> int:
+    """Where the tags start that end the file, of a recording that starts at `at`."""
     end = view.size
     if view.at(end - 128, 3) == b"TAG" and end - 128 >= at:
         end -= 128
     footer = view.at(end - 32, 32)
     if footer[:8] == b"APETAGEX":
-        size = struct.unpack("<I", footer[12:16])[0] + (32 if footer[23] & 0x80 else 0)
+        size = max(struct.unpack("<I", footer[12:16])[0], 32) + (32 if footer[23] & 0x80 else 0)
         if end - size >= at:
             end -= size
-    if end - at <= FILL and not view.at(at, end - at).strip(b"\0"):
-        return at
     return end
