@@ -194,7 +194,7 @@ def explained(path: str | os.PathLike[str]) -> Iterator[None]:
         number = _write_error(error, Path(os.path.realpath(path)))
         if number is None:
             raise
-        kind = DiskError if number in _DISK else OutputError
+        kind = DiskError if number in DISK_ERRORS else OutputError
         raise kind(f"{os.fspath(path)} cannot be written: {write_reason(number)}.") from error
 
 
@@ -204,7 +204,7 @@ def write_reason(number: int) -> str:
 
 
 # The request was possible and the work failed; all others are outputs that cannot be.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota of the disk is used up",
@@ -231,14 +231,11 @@ def _write_error(error: Exception, place: Path) -> int | None:
         ours = (place, _hidden(place, "part"), _hidden(place, "old"), _hidden(place, "lock"))
         return error.errno if any(wrong.is_relative_to(one) for one in ours) else None
     text = str(error)
-    if found := re.search(r"os error (\d+)|errno:? (\d+)", text, re.IGNORECASE):  # safetensors, pyarrow
+    found = re.search(r"os error (\d+)|errno:? (\d+)", text, re.IGNORECASE)
+    if found and re.match("safetensors|pyarrow", type(error).__module__):
         return int(found[1] or found[2])
-    # torch and soundfile do not say why
-    if type(error).__name__ in {"SafetensorError", "LibsndfileError"} or re.search(
-        "PytorchStreamWriter|inline_container", text
-    ):
-        return _what_stops(place.parent)
-    return None
+    # torch does not say why
+    return _what_stops(place.parent) if re.search("PytorchStreamWriter|inline_container", text) else None
 
 
 def _what_stops(folder: Path) -> int:

@@ -15,7 +15,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from transformers.utils import logging as transformers_logging
 
 from ..errors import Nes2NetError, UsageError
-from ..files import explained
+from ..files import DISK_ERRORS, write_reason
 
 
 def say(sentence: str) -> None:
@@ -78,9 +78,8 @@ def ending(
     """
     end = Ending()
     try:
-        with explained("standard output"):  # all other outputs are explained where they are written
-            yield end
-            sys.stdout.flush()  # a full disk is found here, and not after we have said that all is well
+        yield end
+        sys.stdout.flush()  # a full disk is found here, and not after we have said that all is well
     except Nes2NetError as error:
         say(f"{error_word}: {error}")
         end.code = error.exit_code
@@ -93,7 +92,11 @@ def ending(
         end.code = 1
     except OSError as error:
         reason = (error.strerror or str(error) or type(error).__name__).rstrip(".")
-        say(f"{error_word}: {error.filename or 'the output'}: {reason}.")
+        if error.filename:
+            reason = f"{error.filename}: {reason}"
+        elif error.errno in DISK_ERRORS:  # all other outputs are explained where they are written
+            reason = f"standard output cannot be written: {write_reason(error.errno)}"
+        say(f"{error_word}: {reason}.")
         end.code = 1
     except KeyboardInterrupt:
         say(interrupted if isinstance(interrupted, str) else interrupted())
