@@ -232,8 +232,9 @@ def _write_error(error: Exception, place: Path) -> int | None:
         return error.errno if any(wrong.is_relative_to(one) for one in ours) else None
     text = str(error)
     found = re.search(r"os error (\d+)|errno:? (\d+)", text, re.IGNORECASE)
-    if found and re.match("safetensors|pyarrow", type(error).__module__):
-        return int(found[1] or found[2])
+    if found and (isinstance(error, shutil.Error) or re.match("safetensors|pyarrow", type(error).__module__)):
+        number = int(found[1] or found[2])
+        return number if number in {*DISK_ERRORS, errno.EROFS} else None  # of all others it may be about reading
     # torch does not say why
     return _what_stops(place.parent) if re.search("PytorchStreamWriter|inline_container", text) else None
 
