@@ -397,7 +397,9 @@ def test_any_dataset_of_the_datasets_library(streaming: bool, fixture_audio_dir:
     with pytest.raises(CorpusError, match="0 is no label that is known by name"):
         load("bare.parquet")
     assert [row["label"] for row in load("bare.parquet", label_map={0: "spoof", 1: "bonafide"})] == [0, 1, 1, 0]
-    with pytest.raises(CorpusError, match=r"none of its columns \(speech, key, who\) is the audio: name it by columns"):
+    with pytest.raises(
+        CorpusError, match=r"none of its columns \(speech, key, who\) is the audio: name it by columns"
+    ):
         load("named.parquet")
 
 

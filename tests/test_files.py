@@ -42,9 +42,9 @@ def held(path: Path, kind: str = "file") -> Iterator[subprocess.Popen[str]]:
 def test_a_claim_is_of_one_process(tmp_path: Path, kind: str) -> None:
     out = tmp_path / "out"
     with held(out, kind) as process:
-        with pytest.raises(OutputError, match=rf"out is being written by another run \(process {process.pid}\)"):
-            with claim(out, kind):
-                pass
+        refused = rf"out is being written by another run \(process {process.pid}\)"
+        with pytest.raises(OutputError, match=refused), claim(out, kind):
+            pass
         (tmp_path / "link").symlink_to("out")
         with pytest.raises(OutputError, match=f"process {process.pid}"), claim(tmp_path / "link", kind):
             pass
@@ -194,9 +194,9 @@ def test_another_files_error_stays_its_own(tmp_path: Path) -> None:
 def test_a_device_is_written_directly(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    with pytest.raises(DiskError, match=r"^/dev/full cannot be written: the disk is full"):
-        with atomic_file("/dev/full") as file:
-            file.write("x")
+    full = pytest.raises(DiskError, match=r"^/dev/full cannot be written: the disk is full")
+    with full, atomic_file("/dev/full") as file:
+        file.write("x")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     got: list[str] = []
