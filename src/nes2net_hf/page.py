@@ -209,7 +209,7 @@ def row(number: int, result: Result) -> list[str | float | None]:
 def write_csv(results: Sequence[Result]) -> str:
     """A file with the columns of `nes2net detect --format csv`."""
     path = _new_file("verdicts.csv")
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = CsvWriter(file)
         for result in results:
             writer.write(result)
