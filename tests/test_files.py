@@ -14,16 +14,26 @@ from pathlib import Path
 
 import pytest
 
+import nes2net_hf
 from nes2net_hf.errors import DiskError, OutputError
 from nes2net_hf.files import atomic_file, atomic_folder, claim
 
-HOLD = """
-import sys, time
+# The package's `__init__` would import torch for seconds.
+LIGHT = f"""
+import sys, types
+package = types.ModuleType("nes2net_hf")
+package.__path__ = {list(nes2net_hf.__path__)!r}
+sys.modules["nes2net_hf"] = package
+"""
+HOLD = (
+    LIGHT
+    + """
 from nes2net_hf.files import claim
 with claim(sys.argv[1], sys.argv[2]):
     print("held", flush=True)
     sys.stdin.readline()
 """
+)
 
 
 @contextmanager
@@ -70,7 +80,9 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
 
 def test_a_forked_worker_does_not_hold_it_on(tmp_path: Path) -> None:
     """A loader's workers outlive a killed run by seconds."""
-    code = """
+    code = (
+        LIGHT
+        + """
 import multiprocessing, os, signal, sys, time
 from nes2net_hf.files import claim
 with claim(sys.argv[1]):
@@ -79,6 +91,7 @@ with claim(sys.argv[1]):
     print(worker.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
+    )
     if not hasattr(os, "fork"):
         pytest.skip("no fork here")
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE) as process:
@@ -94,7 +107,9 @@ with claim(sys.argv[1]):
 
 def test_many_claims_one_at_a_time(tmp_path: Path) -> None:
     """However often the lock's file comes and goes, two processes never have it together."""
-    code = """
+    code = (
+        LIGHT
+        + """
 import os, sys, time
 from nes2net_hf.errors import OutputError
 from nes2net_hf.files import claim
@@ -109,6 +124,7 @@ while time.monotonic() < end:
         pass
 print(had)
 """
+    )
     commands = [[sys.executable, "-c", code, str(tmp_path / "out")] for _ in range(3)]
     processes = [subprocess.Popen(one, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for one in commands]
     said = [process.communicate(timeout=60) for process in processes]

@@ -202,7 +202,14 @@ def disk(tmp_path: Path) -> Iterator[Any]:
     subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
 
 
-@pytest.mark.parametrize("free", [0, 4, 24], ids=["full", "4 kB free", "24 kB free"])
+@pytest.mark.parametrize(
+    "free",
+    [
+        pytest.param(0, id="full"),
+        pytest.param(4, id="4 kB free", marks=pytest.mark.slow),
+        pytest.param(24, id="24 kB free", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_full_disk_is_a_sentence_and_leaves_no_half_file(
     name: str, free: int, given: Given, run: Any, disk: Any, capsys: pytest.CaptureFixture[str]
@@ -310,6 +317,7 @@ def test_an_output_that_exists_is_2_everywhere(name: str, given: Given, run: Any
     assert [path.name for path in tmp_path.rglob("*")] == [what, "mine"]
 
 
+@pytest.mark.slow
 def test_results_on_a_full_standard_output(given: Given) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
