@@ -21,6 +21,8 @@ import yaml
 from nes2net_hf.cli import app
 from nes2net_hf.training.recipe import load_recipe
 
+from .test_containers import muxed
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "training/README.md", "model_cards/README.md")
 # What tells a command that is not run: a server, other people's checkpoints at full size, something sent to a Hub.
@@ -90,6 +92,7 @@ def place(tmp_path: Path, speech: list[np.ndarray], tiny_model_dir: Path, monkey
         Path(name).parent.mkdir(exist_ok=True)
         soundfile.write(name, np.stack([speech[0], 0.5 * speech[0]], 1)[:80_000], 16_000)
     shutil.copyfile("call.mp3", "voicemail.m4a")
+    Path("meeting.mkv").write_bytes(muxed(speech[0], "matroska", "aac", tracks=2))
     for name in ("nes2net-asv21", "other", "mine", "runs/x/best"):
         shutil.copytree(tiny_model_dir, name)
     Path("runs/x/recipe.yaml").write_text(yaml.safe_dump({"data": {"corpus": "asvspoof2019-la"}}))
