@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .mpeg import walk_mpeg
@@ -105,6 +105,11 @@ def _chunks(
     return chunks, ranges, False, min(at, view.size)
 
 
+def _content(view: View, chunks: list[_Chunk], name: bytes) -> bytes:
+    """The start of the first chunk of that name, which is all of those that are read here; empty if there is none."""
+    return next((view.at(chunk.body, min(chunk.size, 4096)) for chunk in chunks if chunk.name == name), b"")
+
+
 def _is_chunk(view: View, name: bytes, body: int, size: int, layout: _Layout, behind_data: bool) -> bool:
     """Samples may look like a name; hardly ever like a name and a length that fits."""
     if name == layout.data:
@@ -127,9 +132,7 @@ def _is_chunk_at(view: View, at: int, layout: _Layout) -> bool:
 def walk_wav(view: View, start: int) -> Found | None:
     head = view.at(start, 12)
     order = ">" if head[:4] == b"RIFX" else "<"
-    layout = _Layout(8, 12, lambda header: struct.unpack(f"{order}4sI", header), 2, b"data", inside=b"wavl")
     wide: dict[int, int] = {}
-
     if head[:4] in (b"RF64", b"BW64"):  # a chunk ds64 holds the true length of the data
         chunk = view.at(start + 12, 32)
         if chunk[:4] == b"ds64" and len(chunk) == 32:
@@ -139,10 +142,10 @@ def walk_wav(view: View, start: int) -> Found | None:
         name, size = struct.unpack(f"{order}4sI", header)
         return name, wide.get(size, size) if name == b"data" else size
 
-    layout.read = read
+    layout = _Layout(8, 12, read, 2, b"data", inside=b"wavl")
     unknown = (lambda size: size == 0) if wide else (lambda size: size == 0 or size >= UNKNOWN_SIZE)
     chunks, ranges, cut, end = _chunks(view, start, layout, unknown)
-    return _of_wave(view, start, chunks, ranges, cut, end, order, unknown, b"data")
+    return _of_wave(view, start, chunks, ranges, cut, end, order, unknown)
 
 
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # of every chunk's GUID but the first
@@ -153,9 +156,11 @@ def walk_w64(view: View, start: int) -> Found | None:
         size = struct.unpack("<q", header[16:])[0] - 24
         return (header[:4] if header[4:16] == _W64_TAIL else b"\0"), size
 
-    layout = _Layout(24, 40, read, 8, b"data")
-    chunks, ranges, cut, end = _chunks(view, start, layout, lambda size: size <= 0 or size >= 1 << 62)
-    return _of_wave(view, start, chunks, ranges, cut, end, "<", lambda size: size <= 0 or size >= 1 << 62, b"data")
+    def unknown(size: int) -> bool:
+        return size <= 0 or size >= 1 << 62
+
+    chunks, ranges, cut, end = _chunks(view, start, _Layout(24, 40, read, 8, b"data"), unknown)
+    return _of_wave(view, start, chunks, ranges, cut, end, "<", unknown)
 
 
 def _of_wave(
@@ -167,10 +172,9 @@ def _of_wave(
     end: int,
     order: str,
     unknown: Callable[[int], bool],
-    data: bytes,
 ) -> Found | None:
     """Parts of what is described by a WAVEFORMAT structure (the chunk `fmt `)."""
-    form = next((view.at(chunk.body, min(chunk.size, 4096)) for chunk in chunks if chunk.name == b"fmt "), b"")
+    form = _content(view, chunks, b"fmt ")
     if len(form) < 16 or not ranges:
         return None
     tag, channels, rate, per_second, align, bits = struct.unpack(f"{order}HHIIHH", form[:16])
@@ -182,19 +186,16 @@ def _of_wave(
         per_second = rate * align / (struct.unpack(f"{order}H", form[18:20])[0] or 1)
     else:  # of the others only an average is known, and that often wrong
         per_second = 0
-    sizes = [chunk.size for chunk in chunks if chunk.name == data]
+    sizes = [chunk.size for chunk in chunks if chunk.name == b"data"]
+    size = sum(map(length_of, ranges))
     declared = None if unknown(sizes[0]) else seconds_of(sizes[0] if not cut else sum(sizes), per_second)
-    held = seconds_of(sum(map(length_of, ranges)), per_second)
+    held = seconds_of(size, per_second)
     if tag in (0x50, 0x55):  # MPEG audio in a WAV
-        inner = walk_mpeg(View(Pieces(view.file, list(ranges)), sum(map(length_of, ranges))), 0)  # type: ignore[arg-type]
+        inner = walk_mpeg(View(Pieces(view.file, list(ranges)), size), 0)  # type: ignore[arg-type]
         if inner is not None:
-            parts = [
-                Part(_mapped(part.pieces, ranges), part.declared, part.held, cut, form=part.form) for part in inner[0]
-            ]
-            return parts, end
+            return [replace(part, pieces=_mapped(part.pieces, ranges), cut=cut) for part in inner[0]], end
     pieces: list[Piece] = [(start, end)]
     if len([one for one in ranges if length_of(one)]) > 1 or cut or unknown(sizes[0]):
-        size = sum(map(length_of, ranges))
         pieces = [_wave_header(form, size, order), *ranges]
     return [Part(pieces, declared, held, cut)], end
 
@@ -243,7 +244,7 @@ def walk_aiff(view: View, start: int) -> Found | None:
         return size == 0 or size >= UNKNOWN_SIZE - 8
 
     chunks, ranges, cut, end = _chunks(view, start, layout, unknown)
-    common = next((view.at(chunk.body, min(chunk.size, 4096)) for chunk in chunks if chunk.name == b"COMM"), b"")
+    common = _content(view, chunks, b"COMM")
     if len(common) < 18 or not ranges:
         return None
     channels, frames, bits, exponent, mantissa = struct.unpack(">HIHHQ", common[:18])
@@ -269,7 +270,7 @@ def walk_aiff(view: View, start: int) -> Found | None:
 def walk_caf(view: View, start: int) -> Found | None:
     layout = _Layout(12, 8, lambda header: struct.unpack(">4sq", header), 1, b"data", lead=4)
     chunks, ranges, cut, end = _chunks(view, start, layout, lambda size: size <= 0)
-    form = next((view.at(chunk.body, 32) for chunk in chunks if chunk.name == b"desc"), b"")
+    form = _content(view, chunks, b"desc")[:32]
     if len(form) < 32 or not ranges:
         return None
     rate, coding, _, packet_bytes, packet_frames, _, _ = struct.unpack(">d4sIIIII", form)
@@ -283,7 +284,7 @@ def walk_caf(view: View, start: int) -> Found | None:
             data = struct.pack(">4sqI", b"data", 4 + sum(map(length_of, ranges)), 0)
             return [Part([head + data, *ranges], declared, held, cut)], end
         return [Part([(start, end)], declared, held, cut)], end
-    packets = next((view.at(chunk.body, 16) for chunk in chunks if chunk.name == b"pakt"), b"")
+    packets = _content(view, chunks, b"pakt")[:16]
     valid = struct.unpack(">qq", packets)[1] if len(packets) == 16 else 0
     return [Part([(start, end)], seconds_of(valid, rate) if valid > 0 else None, cut=cut)], end
 

@@ -65,7 +65,7 @@ def walk_mpeg(view: View, start: int) -> Found | None:
     parts: list[Part] = []
     run = _MpegRun()
     while at + 4 <= view.size:
-        header = view.at(at, 4)
+        header = view.at(at, 64)
         frame = _mpeg_frame(header)
         if frame is None or (run.pieces and frame.kind != run.kind and not _followed(view, at, frame)):
             end = tag_end(view, at)
@@ -79,7 +79,9 @@ def walk_mpeg(view: View, start: int) -> Found | None:
             at = place
             continue
         kind, mono = frame.kind, header[3] >> 6 == 3
-        lead = _mpeg_header(view.at(at, frame.length), kind, mono) if _may_be_header(view, at, run) else None
+        lead = None
+        if not run.started or re.search(rb"Xing|Info|VBRI", header):
+            lead = _mpeg_header(view.at(at, frame.length), kind, mono)
         if run.started and (lead is not None or (kind, mono) != (run.kind, run.mono)):
             parts.append(run.part())
             run = _MpegRun()
@@ -146,10 +148,6 @@ class _MpegRun:
         size = len(self.header.data) + sum(end - start for start, end in self.pieces)
         pieces: list[Piece] = [self.header.counting(self.count, size), *self.pieces]
         return Part(pieces, declared, max(held - 3 * frame, 0.0), notes=notes)
-
-
-def _may_be_header(view: View, at: int, run: _MpegRun) -> bool:
-    return not run.started or bool(re.search(rb"Xing|Info|VBRI", view.at(at + 4, 60)))
 
 
 def _mpeg_header(data: bytes, kind: tuple[int, int, int], mono: bool) -> _MpegHeader | None:

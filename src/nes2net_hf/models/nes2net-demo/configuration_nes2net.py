@@ -389,7 +389,7 @@ def _check_places(fields: Mapping[str, Any], where: str = "") -> None:
                         "argument attn_implementation of from_pretrained."
                     )
         elif key == "transformers_weights" and value is not None:
-            raise ValueError(f"{name} is not allowed, for the weights are those of model.safetensors: remove it.")
+            raise ValueError(f"{name} is not allowed, because the weights are those of model.safetensors: remove it.")
         elif key == "quantization_config" and not (
             isinstance(value, dict) and value.get("quant_method") in _QUANTISERS
         ):
