@@ -95,6 +95,9 @@ class Nes2NetConfig(PretrainedConfig):
         class_weights (`list[float]`, *optional*):
             Weights of (spoof, bona fide) in the cross entropy, as (0.1, 0.9) in the published recipes; in this order
             whatever that of `id2label`, the first for every kind of spoof.
+        demonstration (`bool`, *optional*, defaults to `False`):
+            Whether the model only shows how things work and nobody should rely on its verdicts. `nes2net detect`
+            says so, and gives no probability.
 
     Raises:
         ValueError: a field is impossible or contradicts another; the message names it.
@@ -121,6 +124,7 @@ class Nes2NetConfig(PretrainedConfig):
         threshold: float | None = None,
         calibration: dict[str, Any] | None = None,
         class_weights: list[float] | tuple[float, float] | None = None,
+        demonstration: bool = False,
         **kwargs: Any,
     ) -> None:
         _check_names(type(self), kwargs)
@@ -145,6 +149,7 @@ class Nes2NetConfig(PretrainedConfig):
         self.threshold = threshold
         self.calibration = calibration
         self.class_weights = list(class_weights) if isinstance(class_weights, (list, tuple)) else class_weights
+        self.demonstration = demonstration
         # Saving adds the config and the saved class; the bare model is named here, so that AutoModel finds it as well.
         kwargs.setdefault("auto_map", {"AutoModel": "modeling_nes2net.Nes2NetModel"})
         _check_dtype("dtype", kwargs)
@@ -168,7 +173,7 @@ class Nes2NetConfig(PretrainedConfig):
 
         Labels that are given in `kwargs` take the place of the file's before anything else is set, so that the rest
         can be held against them. They mean that the model is trained anew: its threshold and its calibration, which
-        were fitted to the scores of the old weights, are dropped.
+        were fitted to the scores of the old weights, are dropped, and so is the mark of a demonstration model.
 
         Raises:
             ValueError: a value in the file is impossible, or asks for code or files from elsewhere.
@@ -179,7 +184,7 @@ class Nes2NetConfig(PretrainedConfig):
             labels = kwargs.pop("id2label", None)
             if labels is not None:
                 config_dict |= {"id2label": labels, "label2id": kwargs.pop("label2id", None)}
-                config_dict |= {"threshold": None, "calibration": None}
+                config_dict |= {"threshold": None, "calibration": None, "demonstration": False}
                 if isinstance(labels, Mapping) and (
                     len(labels) != 2 or config_dict.get("classifier_outputs") not in (1, None)
                 ):
@@ -293,6 +298,8 @@ class Nes2NetConfig(PretrainedConfig):
             raise ValueError(f"threshold must be a finite number or None, got {_short(self.threshold)}.")
         if self.calibration is not None:
             self._check_calibration(self.calibration)
+        if not isinstance(self.demonstration, bool):
+            raise ValueError(f"demonstration must be true or false, got {_short(self.demonstration)}.")
         weights = self.class_weights
         if weights is not None and not (
             isinstance(weights, list) and len(weights) == 2 and all(_is_finite(w) and w > 0 for w in weights)
