@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import ssl
 import sys
@@ -14,13 +15,14 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import constants, get_session
+from huggingface_hub import close_session, constants, get_session
+from huggingface_hub.utils import logging as hub_logging
 
 from nes2net_hf import hub as hub_module
 from nes2net_hf.corpora import CorpusError, load_corpus
 from nes2net_hf.corpora.sharding import push_shards
 from nes2net_hf.errors import ConversionError, ModelError, PushError, ReleaseError
-from nes2net_hf.hub import bounded_requests, hub_reason
+from nes2net_hf.hub import bounded_requests, hub_reason, prepare_push
 from nes2net_hf.loading import load_model
 from nes2net_hf.releasing import push
 
@@ -149,7 +151,7 @@ def test_a_short_fault_is_waited_out(hub: LoopbackHub) -> None:
 
 def test_no_network_no_certificate_and_no_address(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     for endpoint, words in (
-        ("http://127.0.0.1:9", "the Hub cannot be reached: check the network, or give a local one"),
+        ("http://127.0.0.1:9", "the Hub cannot be reached: check the network, or pass a local folder"),
         (hub.endpoint.replace("http:", "https:"), "certificate cannot be verified"),
         ("ftp://127.0.0.1", "ftp://127.0.0.1 is no address of a Hub: check HF_ENDPOINT"),
     ):
@@ -270,10 +272,58 @@ def test_a_damaged_cache_names_the_command_that_clears_it(hub: LoopbackHub) -> N
 
 
 def test_other_requests_are_left_as_they_were(hub: LoopbackHub) -> None:
-    before = get_session().event_hooks
-    with bounded_requests(), pytest.raises(ZeroDivisionError):
+    before, loggers = get_session().event_hooks, [logging.getLogger(name) for name in LOGGERS]
+    with bounded_requests(), bounded_requests(), pytest.raises(ZeroDivisionError):
+        assert all(logger.filters for logger in loggers)
         raise ZeroDivisionError
     assert get_session().event_hooks == before
+    assert not any(logger.filters or logger.level for logger in loggers)
+
+
+LOGGERS = ("huggingface_hub.utils._http", "huggingface_hub.file_download")
+WAITING = "no answer yet, trying again"
+
+
+@pytest.mark.parametrize("verbosity", [logging.WARNING, logging.ERROR], ids=["python", "command line"])
+@pytest.mark.parametrize("fault", ["no network", "503", "silence"])
+def test_waiting_is_said_once_and_soon(
+    hub: LoopbackHub, fault: str, verbosity: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub_logging.set_verbosity(verbosity)
+    monkeypatch.setattr(hub_module, "PATIENCE", 0.005)
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)  # as others have it
+    if fault == "no network":
+        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+        template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    else:
+        hub.faults.append(Fault("", 503) if fault == "503" else Fault("", stall_at=0))
+    try:
+        refusal()
+    finally:
+        hub_logging.set_verbosity(logging.WARNING)
+    said = [record.getMessage() for record in caplog.records if record.name.startswith(("nes2net", "huggingface"))]
+    assert said == [f"Waiting for the Hub at {constants.ENDPOINT}: no answer yet, trying again for a minute or so."]
+
+
+def test_a_hub_that_answers_is_not_waited_for_aloud(
+    hub: LoopbackHub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.faults.append(Fault("config.json", 503, times=2))
+    load()
+    assert WAITING not in caplog.text
+
+
+def test_after_a_broken_connection_requests_are_still_bounded(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bounded_requests():
+        close_session()  # as huggingface_hub does after a connection that failed, before it says that it retries
+        logging.getLogger(LOGGERS[0]).warning("Retrying in 1s [Retry 1/5].")
+        hub.faults.append(Fault("", 429, {"Retry-After": "120"}))
+        with pytest.raises(huggingface_hub.errors.HfHubHTTPError):
+            huggingface_hub.HfApi().model_info(MODEL)
+    assert len(hub.calls) == 1
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -349,6 +399,37 @@ def test_what_is_sent(
     with pytest.raises(ReleaseError, match=r"org/fresh could not be sent: ") as release:
         push(tmp_path / "out", "org/fresh", public=False)
     assert words in str(shards.value) and words in str(release.value)
+
+
+def test_a_push_is_prepared_before_the_work(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    for kind, folder in (("model", ""), ("dataset", "datasets/"), ("space", "spaces/")):
+        prepare_push("org/new", kind)
+        prepare_push("org/new", kind)
+        assert hub.repos[f"{folder}org/new"].private
+    monkeypatch.setenv("HF_TOKEN", "an-old-one")
+    with pytest.raises(PushError, match=r"^nothing can be pushed to org/new: the Hub refused the token: [^.]*\.$"):
+        prepare_push("org/new")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(
+        PushError, match=r"^nothing can be pushed to org/new: the Hub cannot be reached: check the netw"
+    ):
+        prepare_push("org/new")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(PushError, match=r"org/new: offline mode is on: unset HF_HUB_OFFLINE\.$"):
+        prepare_push("org/new")
+
+
+def test_shards_are_not_made_where_they_cannot_be_pushed(
+    hub: LoopbackHub, nes2net: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    out = tmp_path / "shards"
+    run = nes2net(
+        "corpus", "shard", "own-data", "--root", corpus / "manifest.csv", "--out", out, "--push", "org/speech"
+    )
+    assert run.code == 1 and run.out == "" and not out.exists()
+    assert run.err == "Error: nothing can be pushed to org/speech: the Hub cannot be reached: check the network.\n"
 
 
 def test_a_gated_dataset_and_its_revisions(hub: LoopbackHub) -> None:

@@ -80,7 +80,7 @@ class CorpusError(Nes2NetError, ValueError):
 
 
 class PushError(CorpusError):
-    """Shards cannot be sent to the Hub."""
+    """Shards, or a model in training, cannot be sent to the Hub."""
 
     exit_code = 1
 

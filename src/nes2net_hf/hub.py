@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import os
 import re
 import ssl
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -28,8 +30,12 @@ from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_session,
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status, tqdm
 
+from .errors import PushError
 from .files import sha256_of, write_reason
 
+logger = logging.getLogger(__name__)
+
+PATIENCE = 1.5  # s without an answer, after which we say that we wait
 WRITING = 300.0  # s, that the Hub may take to commit what was sent
 SHORT_WAIT = 5.0  # s; a longer rate limit is told instead of slept through, five times in a row
 
@@ -46,16 +52,19 @@ _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 _PLACE = re.compile(r"/(?:resolve|revision|tree|paths-info)/(?P<revision>[^/]+)(?:/(?P<file>.+))?$")
 
 
-def hub_reason(error: BaseException) -> str | None:
+def hub_reason(error: BaseException, local: str = "folder") -> str | None:
     """
     What a chain of exceptions comes down to, as the end of a sentence that begins with the id; None where the Hub has
     no part in it. What the Hub answered counts first, by its status, then what kept an answer away.
+
+    Args:
+        local: what can be passed instead of what was to be read from the Hub.
     """
     chain = list(_chain(error))
     for one in chain:
         if isinstance(getattr(getattr(one, "response", None), "status_code", None), int):
             return _of_answer(one.response)  # type: ignore[attr-defined]
-    return _of_silence(chain)
+    return _of_silence(chain, local)
 
 
 def why(error: BaseException) -> str:
@@ -68,18 +77,29 @@ def bounded_requests() -> Iterator[None]:
     """
     Inside, requests of huggingface_hub end in time: none that reads waits longer than `HF_HUB_DOWNLOAD_TIMEOUT` for
     the next byte, and none that writes longer than `WRITING` (some would wait without end). A rate limit of more than
-    `SHORT_WAIT` is an error at once (it would be slept through in silence, for minutes).
+    `SHORT_WAIT` is an error at once (it would be slept through in silence, for minutes). Where no answer comes within
+    `PATIENCE`, a warning says so once; huggingface_hub's own line for each try is dropped.
     """
-    client = get_session()
-    before = client.event_hooks
-    client.event_hooks = {
-        "request": [*before["request"], _bound],
-        "response": [*before["response"], _refuse_long_wait],
-    }
-    try:
+    with _watch:
         yield
-    finally:
-        client.event_hooks = before
+
+
+def prepare_push(repo_id: str, kind: str = "model") -> None:
+    """
+    Makes the repository, private, where there is none: what keeps a push from going through is known before the work.
+
+    Args:
+        kind: `"model"`, `"dataset"` or `"space"`.
+
+    Raises:
+        PushError: the Hub cannot be reached, or does not let this token write there.
+    """
+    try:
+        with bounded_requests():
+            space = {"space_sdk": "gradio"} if kind == "space" else {}
+            HfApi().create_repo(repo_id, repo_type=kind, private=True, exist_ok=True, **space)
+    except Exception as error:
+        raise PushError(f"nothing can be pushed to {repo_id}: {why(error)}.") from None
 
 
 def fetch_large(repo_id: str, files: str, revision: str | None = None) -> None:
@@ -155,6 +175,101 @@ def _read_on(url: str, so_far: IO[bytes], size: int, name: str) -> None:
                 if silences == SILENCES or _kinds([error]).isdisjoint(_BREAKS):
                     raise
                 time.sleep(1)
+
+
+class _Watch(logging.Filter):
+    """
+    What `bounded_requests` does, for all of its threads together: bounds requests, and says once that we wait. As a
+    filter of huggingface_hub's loggers it drops their lines about retries, and finds the new client that
+    huggingface_hub takes after a connection that failed.
+    """
+
+    _OF_RETRIES = logging.getLogger("huggingface_hub.utils._http")
+    _OF_DOWNLOADS = logging.getLogger("huggingface_hub.file_download")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._clients: list[tuple[Any, Any]] = []
+        """Each with the hooks that it had."""
+        self._timer: threading.Timer | None = None
+        self._has_said = False
+        self._level = logging.NOTSET
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._depth += 1
+            if self._depth > 1:
+                return
+            self._has_said = False
+            self._bind(get_session())
+            self._level = self._OF_RETRIES.level
+            if not self._OF_RETRIES.isEnabledFor(logging.WARNING):  # the filter must see them
+                self._OF_RETRIES.setLevel(logging.WARNING)
+            for its in (self._OF_RETRIES, self._OF_DOWNLOADS):
+                its.addFilter(self)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if self._depth:
+                return
+            self._stop()
+            for its in (self._OF_RETRIES, self._OF_DOWNLOADS):
+                its.removeFilter(self)
+            self._OF_RETRIES.setLevel(self._level)
+            while self._clients:
+                client, before = self._clients.pop()
+                client.event_hooks = before
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        with self._lock:
+            self._bind(get_session())
+        if record.name == self._OF_DOWNLOADS.name:
+            return not str(record.msg).startswith("Error while downloading")
+        return record.levelno != logging.WARNING
+
+    def _bind(self, client: Any) -> None:
+        if any(client is known for known, _ in self._clients):
+            return
+        before = client.event_hooks
+        self._clients.append((client, before))
+        client.event_hooks = {
+            "request": [*before["request"], _bound, self._begin],
+            "response": [*before["response"], _refuse_long_wait, self._end],
+        }
+
+    def _begin(self, request: Any) -> None:
+        if request.method not in ("GET", "HEAD"):  # an upload is answered when all of it is there
+            return
+        with self._lock:
+            if self._timer is None and not self._has_said:
+                self._timer = threading.Timer(PATIENCE, self._say)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _end(self, response: Any) -> None:
+        if response.status_code != 429 and response.status_code < 500:  # the others are retried
+            with self._lock:
+                self._stop()
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _say(self) -> None:
+        with self._lock:
+            if self._timer is None or self._has_said:
+                return
+            self._has_said = True
+        logger.warning(
+            "Waiting for the Hub at %s: no answer yet, trying again for a minute or so.", constants.ENDPOINT
+        )
+
+
+_watch = _Watch()
 
 
 def _bound(request: Any) -> None:
@@ -243,7 +358,7 @@ def _body(response: Any) -> str:
         return ""
 
 
-def _of_silence(chain: list[BaseException]) -> str | None:
+def _of_silence(chain: list[BaseException], local: str) -> str | None:
     """What kept an answer away, or broke it."""
     kinds = _kinds(chain)
     for one in chain:  # datasets names what happened in its message and drops the exception
@@ -252,8 +367,11 @@ def _of_silence(chain: list[BaseException]) -> str | None:
         said = " ".join(map(str, chain))
         return _GATED if "gated dataset" in said else _NO_REVISION.format("") if "Revision '" in said else _ABSENT
     is_absent = not kinds.isdisjoint({"LocalEntryNotFoundError", "RevisionResolutionError"})  # in the cache
+    is_sent = any(_is_sending(one) for one in chain)
+    instead = "" if is_sent else f", or pass a local {local}"
     if "OfflineModeIsEnabled" in kinds or (is_absent and constants.HF_HUB_OFFLINE):
-        return "offline mode is on and it is not in the cache: unset HF_HUB_OFFLINE, or give a local one"
+        where = "" if is_sent else " and it is not in the cache"
+        return f"offline mode is on{where}: unset HF_HUB_OFFLINE{instead}"
     at_hub = [one for one in chain if _is_of_hub(one)]
     for one in at_hub:
         if (number := _disk_error(one)) is not None:
@@ -270,7 +388,7 @@ def _of_silence(chain: list[BaseException]) -> str | None:
     if "ProxyError" in kinds:
         return f"the proxy does not let us through to the Hub: check the network{proxy}"
     if kinds & {"ConnectError", "ConnectTimeout"}:
-        return f"the Hub cannot be reached: check the network{proxy}, or give a local one"
+        return f"the Hub cannot be reached: check the network{proxy}{instead}"
     if kinds & {"TimeoutException", "ReadTimeout"}:
         return (
             f"the Hub sent nothing for {constants.HF_HUB_DOWNLOAD_TIMEOUT} s, several times in a row: run it again, "
@@ -291,7 +409,7 @@ def _of_silence(chain: list[BaseException]) -> str | None:
     if "XetDownloadError" in kinds or any("xet" in str(one).lower() for one in at_hub):
         return "the Hub's storage did not give it: run it again, or set HF_HUB_DISABLE_XET=1 to download without Xet"
     if is_absent:
-        return f"the Hub cannot be reached and it is not in the cache: check the network{proxy}, or give a local one"
+        return f"the Hub cannot be reached and it is not in the cache: check the network{proxy}{instead}"
     if "HFValidationError" in kinds:
         return "no repository of the Hub can have that id: it has the form ORG/NAME"
     return None
@@ -322,6 +440,15 @@ def _is_of_hub(error: BaseException) -> bool:
     )
 
 
+def _is_sending(error: BaseException) -> bool:
+    """Whether something was to be written to the Hub, and not read."""
+    return any(
+        frame.f_globals.get("__name__") == "huggingface_hub.hf_api" and frame.f_code.co_name in _SENDERS
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
+
+
+_SENDERS = {"create_repo", "create_commit", "preupload_lfs_files", "upload_folder", "upload_large_folder"}
 _OF_WRITING = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST,
     errno.ENOTDIR,

@@ -57,9 +57,12 @@ def run_corpus_shard(options: ShardOptions) -> int:
         from datasets.utils.logging import disable_progress_bar
 
         from ..corpora.sharding import push_shards, shard_corpus
+        from ..hub import prepare_push
 
         disable_progress_bar()
         columns, label_map = pairs("--column", options.columns), pairs("--label", options.labels)
+        if options.push:
+            prepare_push(options.push, "dataset")
         with claim(options.out, "workplace"), counting("utterances in shards") as count:
             shards = shard_corpus(
                 options.name,

@@ -33,7 +33,8 @@ def fetch(source: str, revision: str | None) -> tuple[Path, bool]:
             path = Path(hf_hub_download(repo, file, revision=revision))
     except Exception as error:
         reason = (
-            hub_reason(error) or f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+            hub_reason(error, "file")
+            or f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
         )
         raise ConversionError(f"{source[:200]} could not be downloaded: {reason}.") from None
     if not _is_whole(path, _checksum(path, repo, file)):
