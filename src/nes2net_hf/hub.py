@@ -84,20 +84,21 @@ def bounded_requests() -> Iterator[None]:
         yield
 
 
-def prepare_push(repo_id: str, kind: str = "model") -> None:
+def prepare_push(repo_id: str, kind: str = "model", public: bool = False) -> None:
     """
-    Makes the repository, private, where there is none: what keeps a push from going through is known before the work.
+    Makes the repository where there is none: what keeps a push from going through is known before the work.
 
     Args:
         kind: `"model"`, `"dataset"` or `"space"`.
+        public: whether everyone can see a new one.
 
     Raises:
         PushError: the Hub cannot be reached, or does not let this token write there.
     """
     try:
         with bounded_requests():
-            space = {"space_sdk": "gradio"} if kind == "space" else {}
-            HfApi().create_repo(repo_id, repo_type=kind, private=True, exist_ok=True, **space)
+            sdk = "gradio" if kind == "space" else None
+            HfApi().create_repo(repo_id, repo_type=kind, space_sdk=sdk, private=not public, exist_ok=True)
     except Exception as error:
         raise PushError(f"nothing can be pushed to {repo_id}: {why(error)}.") from None
 
