@@ -26,7 +26,7 @@ from .test_containers import muxed
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "training/README.md", "model_cards/README.md")
 # What tells a command that is not run: a server, other people's checkpoints at full size, something sent to a Hub.
-NOT_RUN = ("nes2net demo", "best.pth", ".pth nes2net-asv21", "xlsr2_300m.pt", "back.pth", "--push")
+NOT_RUN = ("nes2net demo", "nes2net serve", "best.pth", ".pth nes2net-asv21", "xlsr2_300m.pt", "back.pth", "--push")
 
 
 def blocks(document: str, language: str) -> Iterator[str]:

@@ -140,3 +140,16 @@ def test_a_file_may_not_be_larger_than_the_limit(tmp_path: Path) -> None:
     for inputs in (large, base64.b64encode(large).decode(), {"array": [0.0] * 600_000, "sampling_rate": 16_000}):
         answer = handler({"inputs": inputs})
         assert "MB, more than the 1 that are allowed here: cut the recording" in answer["error"]
+
+
+def test_several_results_are_a_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    handler = EndpointHandler(str(DEMO_MODEL))
+    monkeypatch.setattr(handler._detector, "channels", "each")
+    samples, rate = soundfile.read(SPOOF, dtype="float32")
+    soundfile.write(tmp_path / "call.flac", np.stack([samples, samples[::-1]], 1), rate)
+    call = (tmp_path / "call.flac").read_bytes()
+    answer = handler({"inputs": call})
+    assert isinstance(answer, list) and [one["channel"] for one in answer] == [0, 1]
+    assert [result.file for result in handler.judge({"inputs": call}, "call.flac")] == ["call.flac"] * 2
+    [unread] = handler.judge({"inputs": b"Dear Sir"}, "letter.txt")
+    assert unread.file == "letter.txt" and unread.error is not None and unread.error.startswith("letter.txt is not")

@@ -23,6 +23,7 @@ app.add_typer(corpus_app, name="corpus")
 
 
 class Channels(str, Enum):
+    auto = "auto"
     mix = "mix"
     each = "each"
 
@@ -83,7 +84,7 @@ def _print_version(wanted: bool) -> None:
 
 
 Version = Annotated[
-    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
 ]
 
 
@@ -110,15 +111,16 @@ def detect(
     ] = None,
     prior: Annotated[
         float | None,
-        typer.Option(help="Of a calibrated model: probability of spoof before listening.", show_default="0.5"),
+        typer.Option(help="Of a calibrated model: prior probability of spoofing.", show_default="0.5"),
     ] = None,
     costs: Annotated[
         tuple[float, float] | None,
         typer.Option(metavar="MISS FALSE-ALARM", help="Of a calibrated model: decide at the least cost."),
     ] = None,
     channels: Annotated[
-        Channels, typer.Option(help="Judge the mix of the channels, or each (calls: one speaker per channel).")
-    ] = Channels.mix,
+        Channels,
+        typer.Option(help="Judge the mix of the channels, or each; auto: each where they have little in common."),
+    ] = Channels.auto,
     track: Annotated[
         str | None,
         typer.Option(
@@ -128,7 +130,7 @@ def detect(
         ),
     ] = None,
     hop: Annotated[
-        float | None, typer.Option(help="Seconds from window to window.", show_default="one window: side by side")
+        float | None, typer.Option(help="Seconds from window to window.", show_default="one window: no overlap")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows judged together.")] = 8,
     device: Annotated[str | None, typer.Option(help="cuda, cuda:1, mps, cpu.", show_default="the best there")] = None,
@@ -486,6 +488,35 @@ def demo(
     from .commands.demo import run_demo
 
     raise typer.Exit(run_demo(models or [], host, port, max_size, max_duration, allow_hosts or []))
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str | None, typer.Option(help="Hub id or folder.", show_default="bundled demonstration model")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    max_size: Annotated[int, typer.Option(min=1, help="Megabytes that a request may have.")] = 200,
+    max_duration: Annotated[float, typer.Option(min=1, help="Seconds that a recording may have.")] = 3600,
+    queue: Annotated[int, typer.Option(min=0, help="Requests that may wait while a recording is judged.")] = 4,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds that a request may take, with its upload and its waiting.")
+    ] = 600,
+    allow_hosts: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", help="A name under which clients find the server, such as a proxy's; * for any."),
+    ] = None,
+) -> None:
+    """
+    An HTTP server: POST a recording to /judge, read the verdict as JSON; GET /health. Ctrl+C ends it.
+
+    Exit codes: 0 ended, 2 an option or a model is not possible, 130 interrupted before it served.
+    """
+    from .commands.serve import run_serve
+
+    code = run_serve(model, host, port, max_size, max_duration, queue, timeout, allow_hosts or [])
+    raise typer.Exit(code)
 
 
 @app.command()

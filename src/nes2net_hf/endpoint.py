@@ -1,14 +1,17 @@
 """
-Judging recordings behind an inference endpoint of Hugging Face: a released folder's `handler.py` imports the class
-that such an endpoint looks for, and its `requirements.txt` brings this package.
+Judging recordings that come as requests. A released folder's `handler.py` imports the class that an inference endpoint
+of Hugging Face looks for, and its `requirements.txt` brings this package; `nes2net serve` puts the same class behind a
+server of one's own.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +31,7 @@ class EndpointHandler:
     One recording a request, judged whole as `nes2net detect` does.
 
     Args:
-        path: folder of the model.
+        path: folder or Hub id of the model; the bundled demonstration model if None.
         max_duration: seconds that a recording may have, counted as it is decoded, whatever its header declares.
         max_size: megabytes that its file may have.
 
@@ -36,11 +39,18 @@ class EndpointHandler:
         ModelError: the model cannot be loaded.
     """
 
-    def __init__(self, path: str = "", max_duration: float = MAX_SECONDS, max_size: int = MAX_MEGABYTES) -> None:
+    def __init__(
+        self, path: str | None = "", max_duration: float = MAX_SECONDS, max_size: int = MAX_MEGABYTES
+    ) -> None:
         self._detector = Detector(path, max_duration=max_duration)
         self._max_bytes = max_size * 1_000_000
 
-    def __call__(self, data: Any) -> dict[str, Any]:
+    @property
+    def model_name(self) -> str:
+        """Of the model that judges, as results have it."""
+        return self._detector.model_name
+
+    def __call__(self, data: Any) -> dict[str, Any] | list[dict[str, Any]]:
         """
         Args:
             data: a dict whose `inputs` are the bytes of an audio or video file, as an endpoint makes
@@ -50,13 +60,38 @@ class EndpointHandler:
 
         Returns:
             What `nes2net detect --format jsonl` writes of a recording: `score`, `label`, `windows`, `warnings` ...,
-            and in `error` a sentence where it cannot be judged, whatever was sent.
+            and in `error` a sentence where it cannot be judged, whatever was sent. A list of such objects where the
+            recording has several results, such as one of each channel.
         """
         try:
-            [result] = self._detector.stream([self._recording(data)])
+            results = self.judge(data)
         except (AudioError, DetectionError) as error:
-            result = Result("<inputs>", model=self._detector.model_name, error=str(error))
-        return result.to_dict()
+            results = [Result("<inputs>", model=self.model_name, error=str(error))]
+        answers = [result.to_dict() for result in results]
+        return answers[0] if len(answers) == 1 else answers
+
+    def judge(
+        self, data: Any, name: str | None = None, progress: Callable[[float], None] | None = None
+    ) -> list[Result]:
+        """
+        Args:
+            data: as `__call__` takes it.
+            name: of the file, for results and their errors.
+            progress: as [`Detector.stream`] takes it; what it raises ends the judging.
+
+        Returns:
+            At least one result; `error` says of each why it could not be judged.
+
+        Raises:
+            AudioError: the request holds no recording, or a file that is too large.
+            DetectionError: the model ran out of memory.
+        """
+        source = self._recording(data)
+        if name is None or not isinstance(source, bytes):
+            return list(self._detector.stream([source], progress))
+        named = _NamedBytes(source)
+        named.name = name
+        return [replace(result, file=name) for result in self._detector.stream([named], progress)]
 
     def _recording(self, data: Any) -> Any:
         """What was sent as a source for the detector; raises AudioError."""
@@ -116,6 +151,10 @@ class EndpointHandler:
                 f"`inputs` has {size / 1e6:.3g} MB, more than the {self._max_bytes / 1e6:.3g} that are allowed here: "
                 "cut the recording, or send it in a compressed format."
             )
+
+
+class _NamedBytes(io.BytesIO):
+    name: str
 
 
 def _kind(value: Any) -> str:

@@ -1,16 +1,17 @@
 """
-Who may use a page that is served on this machine: those who opened it here, and not other web pages in their browser.
-A page of another site can send requests to 127.0.0.1, or let its own name point there (DNS rebinding).
+Who may use what is served on this machine, by `nes2net demo` or `nes2net serve`: those who opened it here, and not
+other web pages in their browser. A page of another site can send requests to 127.0.0.1, or let its own name point
+there (DNS rebinding).
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -29,10 +30,18 @@ class PageGuard:
         bound: the host that the server is bound to; where that is every address of this machine, any address may be
             asked for, because a name is what a foreign page would come by. The port may be another's (a tunnel).
         more: names that are asked for as well, such as a proxy's; `*` lets everything through.
+        refuse: makes the answer to what is refused, of a sentence and a status.
     """
 
-    def __init__(self, app: ASGIApp, bound: str, more: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        bound: str,
+        more: Sequence[str] = (),
+        refuse: Callable[[str, int], Response] = PlainTextResponse,
+    ) -> None:
         self._app = app
+        self._refuse = refuse
         self._more = {_name(name) or name for name in more}
         self._names = {*LOOPBACK, _name(bound) or f"[{bound.lower()}]", *self._more}
         self._any_address = bound in ANY_ADDRESS
@@ -46,7 +55,7 @@ class PageGuard:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})  # policy violation
         else:
-            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
+            await self._refuse(refusal[1], refusal[0])(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Status and sentence, where there is something to refuse."""
@@ -56,11 +65,11 @@ class PageGuard:
         if name is None or not (name in self._names or (self._any_address and _is_address(name))):
             asked = f" {name}" if name else ""
             return 400, (
-                f"This page is served for this machine, and not under the name{asked}: if the name is yours, start it "
-                "with --allow-host and the name."
+                f"This is served for this machine, and not under the name{asked}: if the name is yours, start the "
+                "server with --allow-host and the name."
             )
         if self._is_foreign(scope, headers, hosts[0]):
-            return 403, "This page takes requests of itself alone, and not of other sites: open it by its own address."
+            return 403, "Requests from pages of other sites are refused: open this one by its own address."
         return None
 
     def _is_foreign(self, scope: Scope, headers: Headers, host: str) -> bool:
