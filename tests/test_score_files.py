@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 pytest.importorskip("datasets")
 
+from nes2net_hf.detection import Result
 from nes2net_hf.evaluation import EvaluationError, match, read_keys, read_scores
+from nes2net_hf.reports import CsvWriter, JsonLinesWriter, RowFile
 
 SCORES = {"LA_E_1": 1.5, "LA_E_2": -0.5, "x.1.2": 0.25}
 LABELS = {"LA_E_1": "bonafide", "LA_E_2": "spoof", "x.1.2": "spoof"}
@@ -170,3 +173,155 @@ def test_systems_whose_ids_differ_by_suffix_are_compared_and_fused(tmp_path: Pat
     assert nes2net("fuse", *files, "--keys", tmp_path / "k.txt", "--out", tmp_path / "w.json").code == 0
     assert nes2net("fuse", *files, "--apply", tmp_path / "w.json", "--out", tmp_path / "f.txt").code == 0
     assert len(read_scores(tmp_path / "f.txt").scores) == 60
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Ids with spaces
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "keys"),
+    [
+        ("my own call.wav 1.5\nb 0.5\n", "my own call bonafide\nb spoof\n"),
+        ("a  b.wav 1.5\nb -0.5\n", "a  b.wav,bonafide\nb,spoof\n"),
+        ("the first long call 1.5\nb 1\n", "the first long call\tbonafide\nb\tspoof\n"),
+        ("a A07 spoof 1.5\nb - bonafide 1\n", "a spoof\nb bonafide\n"),  # ASVspoof 2019
+    ],
+)
+def test_the_last_column_is_the_score(scores: str, keys: str, tmp_path: Path) -> None:
+    keys = keys if "," not in keys else f"file,label\n{keys}"
+    assert scores_of(tmp_path, scores.encode(), keys.encode())[0] == 1.5
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What `nes2net detect` writes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def verdict(file: str, score: float | None = 1.0, **fields: Any) -> Result:
+    fields = {"label": "bonafide" if score else None, "error": None if score else "it is broken.", **fields}
+    return Result(file, score=score, duration=3.0 if score else None, model="m", **fields)
+
+
+def written(path: Path, *results: Result) -> Path:
+    with RowFile(path) as file:
+        writer = (CsvWriter if path.suffix == ".csv" else JsonLinesWriter)(file)
+        for result in results:
+            writer.write(result)
+    return path
+
+
+FORMS = ("v.jsonl", "v.csv", "v.ndjson", "v")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_verdicts_of_detect_are_scores(form: str, tmp_path: Path, nes2net: Any) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"recordings/=a {n}.wav" for n in range(40)]
+    rows = [verdict(name, rng.normal() + n % 2) for n, name in enumerate(names)]
+    rows[3] = verdict(names[3], 0.75, label=None, undecided="too short to judge")
+    rows[4] = verdict(names[4], -0.5, label=None, undecided="no speech found")
+    rows[5] = verdict(names[5], -0.25, label=None, undecided="no speech found")
+    path = written(tmp_path / form, *rows, verdict("recordings/broken.wav", None))
+    keys = "file,label\n" + "".join(f"=a {n},{('spoof', 'bonafide')[n % 2]}\n" for n in range(40))
+    (tmp_path / "k.csv").write_text(keys)
+    run = nes2net("evaluate", path, "--keys", tmp_path / "k.csv", "--json", "--resamples", 100)
+    assert run.code == 0, run.err
+    assert json.loads(run.out)["n_bonafide"] == 20
+    assert [row["value"] for row in json.loads(run.out)["breakdown"]] in ([], ["2 to 4 s"])
+    said = (
+        "3 of 40 recordings have a score and no verdict (2 no speech found, 1 too short to judge): their scores count"
+    )
+    assert said in run.err and said in json.loads(run.out)["warnings"]
+    assert "left out" not in run.err
+    run = nes2net("evaluate", path)
+    assert run.code == 1 and "does not say what its trials are: give --keys" in run.err  # verdicts are no labels
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_that_was_not_judged_has_no_score(form: str, tmp_path: Path, nes2net: Any) -> None:
+    path = written(tmp_path / form, verdict("x/a.wav"), verdict("x/b.wav", -1.0), verdict("x/c.wav", None))
+    (tmp_path / "k.txt").write_text("a bonafide\nb spoof\nc spoof\n")
+    run = nes2net("evaluate", path, "--keys", tmp_path / "k.txt")
+    assert run.code == 1 and "1 of 3 trials of" in run.err and "have no score (c): score them" in run.err
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"channel": 0}, "a.wav has several scores, one a channel: judge their mix by --channels mix"),
+        ({"track": 0}, "a.wav has several scores, one a track: judge one of them by --track N"),
+        ({}, "a.wav has several scores: remove one of its lines"),
+    ],
+)
+def test_several_scores_of_a_file_are_refused(form: str, fields: Any, words: str, tmp_path: Path) -> None:
+    more = {name: 1 for name in fields}
+    path = written(tmp_path / form, verdict("a.wav", **fields), verdict("b.wav"), verdict("a.wav", 2.0, **more))
+    with pytest.raises(EvaluationError, match=words):
+        read_scores(path)
+
+
+@pytest.mark.parametrize(
+    ("files", "trials", "expected"),
+    [
+        (["recordings/a.wav", "recordings/b.flac"], ["a", "b.flac"], [1, 2]),
+        (["recordings/a.wav", "recordings/b.flac"], ["recordings/a.wav", "recordings/b"], [1, 2]),
+        (["/data/x/a.wav", "/data/y/a.wav"], ["y/a", "x/a.wav"], [2, 1]),
+        (["/data/x/a.wav", "/data/a.wav"], ["a", "x/a"], [2, 1]),
+        (["x/a.wav", "a.wav"], ["x/a", "a"], [1, 2]),
+        (["C:\\x\\a.wav", "C:\\x\\b.wav"], ["x/b", "x/a"], [2, 1]),
+        (["./a.wav", "b.wav"], ["z/a.wav", "b"], [1, 2]),
+        (["x/a.wav", "y/a.wav"], ["a", "b"], "x/a.wav and y/a.wav may both be trial a: name the folder in the keys"),
+        (["a.wav", "b.wav"], ["x/a", "y/a"], "a.wav may be trial x/a or trial y/a: judge files by their folder"),
+        (["x/a.wav", "x/b.wav"], ["y/a", "x/b"], r"1 of 2 trials of .* have no score \(y/a\)"),
+        (["x/a.wav", "x/b.wav"], ["x/a", "a"], r"1 of 2 trials of .* have no score \(a\)"),
+        (["xa.wav", "x/b.wav"], ["a", "b"], r"1 of 2 trials of .* have no score \(a\)"),
+    ],
+)
+def test_files_and_keys_may_differ_in_folders(
+    files: list[str], trials: list[str], expected: list[int] | str, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "v.jsonl", *(verdict(file, float(n)) for n, file in enumerate(files, 1)))
+    keys = "".join(f"{trial},{label}\n" for trial, label in zip(trials, ("bonafide", "spoof"), strict=True))
+    (tmp_path / "k.csv").write_text("file,label\n" + keys)
+    if isinstance(expected, list):
+        assert match(read_scores(path), read_keys(tmp_path / "k.csv")).scores.tolist() == expected
+        return
+    with pytest.raises(EvaluationError, match=expected):
+        match(read_scores(path), read_keys(tmp_path / "k.csv"))
+
+
+def test_folders_are_nothing_to_look_past_in_other_score_files(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="1 of 2 trials"):
+        scores_of(tmp_path, b"x/a 1\nb 2\n", b"a bonafide\nb spoof\n")
+
+
+def test_lines_that_are_no_verdicts_are_one_sentence(tmp_path: Path) -> None:
+    path = written(tmp_path / "v.jsonl", verdict("a.wav"), verdict("b.wav"))
+    whole = path.read_bytes()
+    for content, words in (
+        (whole[:-9], "line 2, is no whole line of JSON: finish it by nes2net detect --resume"),
+        (whole + b'{"a": 1}\n', "line 3, is no verdict of nes2net detect"),
+        (b"[1]\n", "line 1, is no verdict"),
+        (b"", "holds no scores"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(EvaluationError, match=words):
+            read_scores(path)
+
+
+def test_verdicts_are_fused_with_scores(tmp_path: Path, nes2net: Any) -> None:
+    path = written(tmp_path / "v.jsonl", *(verdict(f"x/u{n}.wav", n % 7 + 1.0) for n in range(20)))
+    (tmp_path / "b.txt").write_text("".join(f"u{n} {n % 5}\n" for n in range(20)))
+    (tmp_path / "k.txt").write_text("".join(f"u{n} {('spoof', 'bonafide')[n % 2]}\n" for n in range(20)))
+    files = [path, tmp_path / "b.txt"]
+    assert nes2net("fuse", *files, "--keys", tmp_path / "k.txt", "--out", tmp_path / "w.json").code == 0
+    assert nes2net("evaluate", *files, "--keys", tmp_path / "k.txt", "--resamples", 100).code == 0
+    for order in (files, files[::-1]):
+        weights = json.loads((tmp_path / "w.json").read_text()) | {"systems": [file.name for file in order]}
+        (tmp_path / "w.json").write_text(json.dumps(weights))
+        done = nes2net("fuse", *order, "--apply", tmp_path / "w.json", "--out", tmp_path / "f.txt")
+        assert done.code == 0, done.err
+        assert len(read_scores(tmp_path / "f.txt").scores) == 20

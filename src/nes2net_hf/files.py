@@ -121,6 +121,28 @@ def atomic_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
             _remove(part)
 
 
+def check_suffix(path: str | os.PathLike[str], *forms: str, instead: str = "") -> None:
+    """
+    Raises OutputError where a file's suffix asks for another form than those that we write, in which nobody would look
+    for it. A file needs none, and what has no letter (`scores-1.0`) is none.
+
+    Args:
+        forms: suffixes, in lower case.
+        instead: the end of the sentence, where a form can be chosen otherwise.
+    """
+    suffix = Path(path).suffix
+    if re.search("[a-zA-Z]", suffix) and suffix.lower() not in forms:
+        known = ", ".join(forms[:-1]) + " or " * (len(forms) > 1) + forms[-1]
+        raise OutputError(f"{os.fspath(path)} cannot be written as {suffix}: end its name in {known}{instead}.")
+
+
+# No folder is called so by somebody who knows that it will be one.
+_OF_FILES = {
+    ".bin", ".csv", ".htm", ".html", ".json", ".jsonl", ".md", ".onnx", ".parquet", ".pdf", ".png", ".pt", ".pth",
+    ".safetensors", ".tar", ".txt", ".yaml", ".zip",
+}  # fmt: skip
+
+
 @contextmanager
 def claim(path: str | os.PathLike[str], kind: Literal["file", "folder", "workplace"] = "file") -> Iterator[None]:
     """
@@ -135,13 +157,16 @@ def claim(path: str | os.PathLike[str], kind: Literal["file", "folder", "workpla
             hidden file lies inside it, because it may be the only place where we may write.
 
     Raises:
-        OutputError: another process has the claim (the message names it), or nothing can be written there.
+        OutputError: another process has the claim (the message names it), nothing can be written there, or a folder
+            is to be made and named like a file.
         DiskError: the disk is full.
     """
     if _is_device(path):
         yield
         return
     place = Path(os.path.realpath(path))
+    if kind != "file" and place.suffix.lower() in _OF_FILES and not place.exists():
+        raise OutputError(f"{os.fspath(path)} will be a folder: name it without {place.suffix}.")
     made = kind == "workplace" and not place.exists()
     with explained(path):
         if kind == "workplace":

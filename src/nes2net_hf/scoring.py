@@ -28,7 +28,7 @@ from .corpora.shards import ShardedRows
 from .corpora.utterances import read_utterance
 from .errors import CorpusError, OutputError
 from .feature_extraction_nes2net import Nes2NetFeatureExtractor
-from .files import atomic_file, claim, explained
+from .files import atomic_file, check_suffix, claim, explained
 from .loading import ModelError, fingerprint, load_model
 from .modeling_nes2net import Nes2NetForAudioFrameClassification
 from .training.batches import Broken, BrokenDataError, in_order
@@ -82,10 +82,11 @@ def score_corpus(
     Raises:
         ModelError: the model cannot be loaded, or judges frames and is asked for all windows.
         CorpusError: the corpus cannot be opened, or `OUT.parts` holds scores of something else.
-        OutputError, DiskError: `out` cannot be written, by us or at all, or cannot hold an utterance's id: in text
-            that is one line.
+        OutputError, DiskError: `out` cannot be written, by us or at all, has a suffix of another form than `.txt` and
+            `.parquet`, or cannot hold an utterance's id: in text that is one line.
         BrokenDataError: utterances cannot be read; all others are scored and kept.
     """
+    check_suffix(out, ".txt", ".parquet")
     accelerator = Accelerator()
     if accelerator.is_main_process:
         with explained(out):
@@ -157,7 +158,7 @@ def _ids(rows: TableRows | ShardedRows, out: Path) -> list[str]:
             name.encode()
         except UnicodeEncodeError:
             raise OutputError(f"utterance {name!r} cannot be written to {out}: its id is not valid Unicode.") from None
-        if out.suffix != ".parquet" and name.splitlines() != [name]:
+        if out.suffix.lower() != ".parquet" and name.splitlines() != [name]:
             raise OutputError(
                 f"utterance {name!r} cannot be written to {out}: its id is more than a line of text, or none; name an "
                 "output that ends in .parquet."
@@ -288,7 +289,7 @@ class _Parts:
 
 def _write(out: Path, ids: list[str], scores: list[_Scores], of_frames: bool, what: dict[str, Any]) -> None:
     with atomic_file(out, "wb") as file:
-        if out.suffix == ".parquet":
+        if out.suffix.lower() == ".parquet":
             columns: dict[str, list[Any]] = {
                 "utterance_id": ids,
                 "score": [one.score for one in scores],

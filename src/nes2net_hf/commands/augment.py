@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 
 from ..audio import SAMPLING_RATE, read_audio
-from ..files import atomic_file, claim
+from ..files import atomic_file, check_suffix, claim
 from .common import UsageError, ending, need_matplotlib, say
 
 
@@ -23,6 +23,7 @@ def run_augment(source: str, out: Path, recipe: Path, seed: int, plot: Path | No
         if out.suffix.lower() not in {".wav", ".flac"}:
             raise UsageError(f"OUT {out} must end in .wav or .flac.")
         if plot is not None:
+            check_suffix(plot, ".png")
             need_matplotlib()
             stack.enter_context(claim(plot))
         stack.enter_context(claim(out))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import offering
-from ..files import atomic_file, atomic_folder, claim
+from ..files import atomic_file, atomic_folder, check_suffix, claim
 from .common import UsageError, as_utf8, be_quiet, ending, wanted
 
 if TYPE_CHECKING:
@@ -216,6 +216,7 @@ def run_fuse(options: FuseOptions) -> int:
             raise UsageError(
                 "name what to write by --out: the weights (JSON), or with --apply the fused scores (text)."
             )
+        check_suffix(options.out, ".json" if options.apply is None else ".txt")
         with claim(options.out):
             (_fit if options.apply is None else _apply)(options)
     return end.code
@@ -276,7 +277,7 @@ def _apply(options: FuseOptions) -> None:
     for weight, file in zip(weights, files, strict=True):
         if ids is None or file.ids is None or len(file.ids) != len(ids):
             raise ev.EvaluationError(f"{file.path} and {files[0].path} must hold the same utterances.")
-        rows = find_trials(file.ids, ids, file.path)
+        rows = find_trials(file.ids, ids, file.path, file.are_files or files[0].are_files)
         absent = ids[rows < 0]
         if absent.size:
             raise ev.EvaluationError(f"{file.path} has no score of utterance {absent[0]}, which {files[0].path} has.")

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import claim
+from ..files import check_suffix, claim
 from .common import UsageError, as_utf8, be_quiet, ending
 
 
@@ -36,6 +36,8 @@ def run_convert(options: ConvertOptions) -> int:
         from ..conversion import convert, to_official
 
         _check_conversion(options)
+        if options.out is not None and options.back:
+            check_suffix(options.out, ".pth", ".pt", ".ckpt", ".bin")
         if options.out is not None and not options.dry_run:
             stack.enter_context(claim(options.out, "file" if options.back else "folder"))
         if options.back:

@@ -89,8 +89,9 @@ def run_evaluate(options: EvaluateOptions) -> int:
                 threshold=options.threshold,
                 resamples=options.resamples,
             )
-            if every_key is not None:
+            if every_key is not None and keys is not None:
                 evaluation.warnings.extend(ev.strangers(file, every_key))
+                evaluation.warnings.extend(ev.undecided(file, keys))
             evaluations.append(evaluation)
         differences = ev.compare(_aligned(systems, options.scores), options.resamples)
         figures = [ev.to_json(evaluation) for evaluation in evaluations]

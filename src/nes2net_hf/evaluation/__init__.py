@@ -2,7 +2,7 @@
 
 from ..errors import EvaluationError
 from .asv import AsvScores, asv_of_table, read_asv_scores
-from .figures import Evaluation, Trials, compare, evaluate, match, strangers
+from .figures import Evaluation, Trials, compare, evaluate, match, strangers, undecided
 from .keys import Keys, keys_of_corpus, read_keys
 from .report import Provenance, headline, provenance, to_json, write_report
 from .score_files import ScoreFile, read_scores
@@ -27,5 +27,6 @@ __all__ = [
     "read_scores",
     "strangers",
     "to_json",
+    "undecided",
     "write_report",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -144,7 +145,7 @@ def match(file: ScoreFile, keys: Keys | None) -> Trials:
             raise EvaluationError(
                 f"{file.path} has labels and no utterances: leave {option('keys')} out, or add utterance_id."
             )
-        rows = find_trials(file.ids, keys.ids, file.path)
+        rows = find_trials(file.ids, keys.ids, file.path, file.are_files)
         missing = keys.ids[rows < 0]
         if missing.size:
             raise EvaluationError(
@@ -179,12 +180,25 @@ def strangers(file: ScoreFile, keys: Keys) -> list[str]:
     if file.ids is None:
         return []
     is_known = np.zeros(len(file.ids), bool)
-    rows = find_trials(file.ids, keys.ids, file.path)
+    rows = find_trials(file.ids, keys.ids, file.path, file.are_files)
     is_known[rows[rows >= 0]] = True
     unknown = file.ids[~is_known]
     if not unknown.size:
         return []
     return [f"{len(unknown)} scores in {file.path} are of no trial in {keys.source} ({_some(unknown)}): left out"]
+
+
+def undecided(file: ScoreFile, keys: Keys) -> list[str]:
+    """A warning where `nes2net detect` left recordings of these trials undecided: their scores count all the same."""
+    if file.ids is None or "undecided" not in file.columns:
+        return []
+    rows = find_trials(file.ids, keys.ids, file.path, file.are_files)
+    reasons = Counter(why for why in file.columns["undecided"][rows[rows >= 0]] if why)
+    if not reasons:
+        return []
+    named = ", ".join(f"{count} {why}" for why, count in reasons.most_common())
+    count = reasons.total()
+    return [f"{count} of {len(keys)} recordings have a score and no verdict ({named}): their scores count"]
 
 
 def evaluate(

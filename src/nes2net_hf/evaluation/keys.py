@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..corpora.labels import is_header, map_label
+from ..corpora.labels import is_header, known_label, map_label
 from ..corpora.loading import CORPORA, check_split, find_corpus, load_corpus
 from ..corpora.schema import RESOLUTIONS_MS, TEXT_COLUMNS
 from ..corpora.tree import Tree
@@ -126,6 +126,8 @@ def _pairs(path: Path, lines: list[str]) -> Iterable[dict[str, Any]]:
         fields = split_fields(line)
         if not fields:
             continue
+        if len(fields) > 2 and "\t" not in line and known_label(fields[-1]) and not known_label(fields[-2]):
+            fields = line.strip().rsplit(maxsplit=1)  # an id with spaces
         if len(fields) != 2:
             raise EvaluationError(
                 f"{path}, line {number}: {len(fields)} fields; keys are lines `utterance_id label`, a table with a "

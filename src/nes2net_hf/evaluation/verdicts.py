@@ -1,0 +1,70 @@
+"""The verdicts of `nes2net detect`, JSON Lines or CSV, as scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import EvaluationError
+from ..spreadsheets import from_cell
+
+_NEEDED = {"file", "score", "model", "error"}  # of every version
+_SEVERAL = {
+    "track": "one a track: judge one of them by --track N",
+    "channel": "one a channel: judge their mix by --channels mix, or each channel as a file of its own",
+}
+
+
+def are_verdicts(columns: Iterable[str]) -> bool:
+    """Whether a table with these columns is one that `nes2net detect` wrote."""
+    return set(columns) >= _NEEDED
+
+
+def read_json_lines(path: Path, lines: list[str]) -> list[dict[str, Any]]:
+    """
+    The rows of JSON Lines.
+
+    Raises:
+        EvaluationError: a line is no verdict of `nes2net detect`.
+    """
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            raise EvaluationError(
+                f"{path}, line {number}, is no whole line of JSON: finish it by nes2net detect --resume, or remove it."
+            ) from None
+        if not isinstance(row, dict) or not are_verdicts(row):
+            raise EvaluationError(f"{path}, line {number}, is no verdict of nes2net detect.")
+        rows.append(row)
+    return rows
+
+
+def from_cells(row: Mapping[str, str]) -> dict[str, Any]:
+    """A row of CSV as one of JSON Lines, as far as scores are concerned: empty cells are null."""
+    return {name: from_cell(cell) if name == "file" else cell or None for name, cell in row.items()}
+
+
+def scored(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """
+    The rows that have a score, each of another file.
+
+    Raises:
+        EvaluationError: a file has several.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        if row["error"] or row["score"] is None:
+            continue
+        before = found.setdefault(str(row["file"]), row)
+        if before is not row:
+            why = next((text for name, text in _SEVERAL.items() if row.get(name) != before.get(name)), "")
+            raise EvaluationError(
+                f"{path}: {row['file']} has several scores{f', {why}' if why else ': remove one of its lines'}."
+            )
+    return list(found.values())
