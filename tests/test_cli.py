@@ -77,8 +77,7 @@ def test_a_missing_file_is_a_row_not_wrong_usage(detect: Any, folder: Path) -> N
 def test_csv_has_the_same_columns(detect: Any, folder: Path) -> None:
     run = detect(folder, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(run.out)))
-    assert list(rows[0]) == KEYS
-    assert json.loads(rows[0]["windows"])[0]["start"] == 0.0
+    assert list(rows[0]) == [key for key in KEYS if key != "windows"]
     assert rows[0]["warnings"] == "" and rows[1]["score"] == "" and "not an audio" in rows[1]["error"]
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from nes2net_hf.detection import Result, Stretch, WindowScore
 from nes2net_hf.releasing import SAMPLES
+from nes2net_hf.reports import COLUMNS, CsvWriter, RowFile
 from nes2net_hf.spreadsheets import as_cell, csv_row, csv_rows, from_cell
 
 NAMES = [
@@ -71,22 +73,22 @@ def test_every_name_is_judged_once_and_goes_on(nes2net: Any, tiny_model_dir: Pat
     out = calls.parent / "out.csv"
     arguments = ("--model", tiny_model_dir, "--output", out)
     done = nes2net("detect", *arguments, "--", *NAMES)
-    assert done.code == 1 and f"{len(NAMES) - 1} judged, 1 could not be" in done.err
-    header, *rows = csv_rows(out.read_bytes().decode("utf-8", "surrogateescape"))
+    assert done.code == 1 and f"{len(NAMES) - 1} judged, 1 failed" in done.err
+    header, *rows = csv_rows(out.read_bytes().decode("utf-8-sig", "surrogateescape"))
     columns = {name: [row[place] for row in rows] for place, name in enumerate(header)}
     assert [from_cell(cell) for cell in columns["file"]] == NAMES
     assert not [cell for name in ("file", "error") for cell in columns[name] if cell[:1] in tuple("=+-@\t\r\n")]
     assert columns["error"][3].startswith("'-1.flac") and float(columns["score"][0]) != 0
-    with open(out, newline="", encoding="utf-8", errors="surrogateescape") as file:  # as others read it
+    with open(out, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:  # as others read it
         assert [from_cell(row["file"]) for row in csv.DictReader(file)] == NAMES
 
     shutil.copy(SAMPLES / "spoof.flac", calls / "-1.flac")
-    assert "1 judged, 0 could not be" in nes2net("detect", *arguments, "--resume", "--", *NAMES).err
+    assert "1 judged, 0 failed" in nes2net("detect", *arguments, "--resume", "--", *NAMES).err
     before = out.read_bytes()
-    assert "0 judged, 0 could not be" in nes2net("detect", *arguments, "--resume", "--", *NAMES).err
+    assert "0 judged, 0 failed" in nes2net("detect", *arguments, "--resume", "--", *NAMES).err
     assert out.read_bytes() == before
     out.write_bytes(before[: before.rindex(b"\n", 0, -1) + 40])  # killed in its last row
-    assert "1 judged, 0 could not be" in nes2net("detect", *arguments, "--resume", "--", *NAMES).err
+    assert "1 judged, 0 failed" in nes2net("detect", *arguments, "--resume", "--", *NAMES).err
     assert out.read_bytes() == before
 
 
@@ -99,7 +101,10 @@ OLD = (
 
 def test_a_file_of_the_first_version_goes_on(nes2net: Any, tiny_model_dir: Path, calls: Path) -> None:
     out = calls.parent / "out.csv"
-    fields = {"score": -1.5, "label": "spoof", "threshold": 0.0, "windows": "[]", "model": tiny_model_dir}
+    windows = '"[{""start"": 0.0, ""end"": 4.0375, ""score"": -1.5}]"'
+    spoofed = '"[{""start"": 1.2, ""end"": 2.1, ""score"": -3.4}]"'
+    fields = {"score": -1.5, "label": "spoof", "threshold": 0.0, "model": tiny_model_dir}
+    fields |= {"windows": windows, "spoofed": spoofed}
     rows = [",".join(OLD)]
     names = [name for name in NAMES if name != "'=quoted.flac" and name != "''-.flac"]  # which look like ours
     for name in names:
@@ -107,13 +112,63 @@ def test_a_file_of_the_first_version_goes_on(nes2net: Any, tiny_model_dir: Path,
         quoted = shown.replace('"', '""')
         cell = f'"{quoted}"' if set(shown) & set('",\n') else shown  # and a CR as it is
         rows.append(",".join(str({"file": cell, "schema_version": 1, **fields}.get(column, "")) for column in OLD))
-    out.write_bytes(("\n".join(rows) + "\n").encode())
+    old = ("\n".join(rows) + "\n").encode()
+    out.write_bytes(old)
     arguments = ("--model", tiny_model_dir, "--output", out, "--resume")
     done = nes2net("detect", *arguments, "--", *names)
-    assert done.code == 0 and "0 judged, 0 could not be" in done.err
-    header, *found = csv_rows(out.read_bytes().decode("utf-8", "surrogateescape"))
-    assert set(OLD) <= set(header) and len(found) == len(names)
+    assert done.code == 0 and "0 judged, 0 failed" in done.err
+    header, *found = csv_rows(out.read_bytes().decode("utf-8-sig", "surrogateescape"))
+    assert set(header) == set(COLUMNS) and len(found) == len(names)
+    assert {row[header.index("spoofed")] for row in found} == {"1.20-2.10 (-3.40)"}
+    assert out.with_name("out.csv.old").read_bytes() == old  # it has the windows
     assert "1 judged" in nes2net("detect", *arguments, "--", *names, "''-.flac").err
+    assert out.with_name("out.csv.old").read_bytes() == old
+
+
+def test_scores_are_read_from_a_file_of_the_first_version(tmp_path: Path) -> None:
+    from nes2net_hf.evaluation import read_scores
+
+    rows = [
+        {"file": "x/a.wav", "score": 1.5, "label": "bonafide", "windows": '"[{""start"": 0.0}]"', "duration": 3.0},
+        {"file": "x/b.wav", "error": "x/b.wav is broken."},
+    ]
+    lines = [",".join(OLD), *(",".join(str(row.get(column, "")) for column in OLD) for row in rows)]
+    (tmp_path / "old.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = read_scores(tmp_path / "old.csv")
+    assert found.scores.tolist() == [1.5] and found.ids.tolist() == ["x/a.wav"]  # type: ignore[union-attr]
+
+
+def test_no_cell_is_longer_than_a_spreadsheet_takes(tmp_path: Path) -> None:
+    windows = [WindowScore(4.0 * n, 4.0 * n + 4.0375, -1.234567) for n in range(900)]
+    stretches = [Stretch(1.8 * n, 1.8 * n + 0.62, -3.4) for n in range(2000)]
+    warnings = ["it clips: 12.5 % of its samples lie at full scale", "the file holds less sound than its header says"]
+    hour = Result(
+        "=an hour.wav", duration=3600.0, score=-1.5, label="spoof", windows=windows, spoofed=stretches,
+        warnings=warnings, model="m",
+    )  # fmt: skip
+    short = Result("b.wav", duration=3.0, score=-1.5, label="spoof", windows=windows[:1], spoofed=[], model="m")
+    with RowFile(tmp_path / "v.csv") as file:
+        writer = CsvWriter(file)
+        writer.write(hour)
+        writer.write(short)
+    with open(tmp_path / "v.csv", newline="", encoding="utf-8-sig") as file:
+        first, second = csv.DictReader(file)
+    assert max(len(cell) for row in (first, second) for cell in row.values()) < 1000
+    assert first["spoofed"].startswith("0.00-0.62 (-3.40); 1.80-2.42 (-3.40); ")
+    assert first["spoofed"].endswith("; 34.20-34.82 (-3.40); and 1980 more") and second["spoofed"] == ""
+    assert "windows" not in first and first["file"] == "'=an hour.wav"
+
+
+def test_files_begin_with_a_mark_and_streams_do_not(nes2net: Any, tiny_model_dir: Path, calls: Path) -> None:
+    out = calls.parent / "out.csv"
+    arguments = ("--model", tiny_model_dir, "--format", "csv")
+    nes2net("detect", *arguments, "--output", out, "--", "plain.flac")
+    assert out.read_bytes().startswith(b"\xef\xbb\xbffile,")
+    assert nes2net("detect", *arguments, "--", "plain.flac").out.startswith("file,")
+    out.write_bytes(out.read_bytes()[3:])  # as version 0.1.0 did, or an editor
+    done = nes2net("detect", *arguments, "--output", out, "--resume", "--", "plain.flac", "голос 🎙.flac")
+    assert "1 judged" in done.err and out.read_bytes().count(b"\xef\xbb\xbf") == 1
+    assert out.read_bytes().startswith(b"\xef\xbb\xbffile,")
 
 
 def test_json_lines_hold_them_too(nes2net: Any, tiny_model_dir: Path, calls: Path) -> None:
@@ -122,7 +177,7 @@ def test_json_lines_hold_them_too(nes2net: Any, tiny_model_dir: Path, calls: Pat
     nes2net("detect", *arguments, "--", *NAMES)
     lines = out.read_bytes().decode().split("\n")[:-1]
     assert [json.loads(line)["file"] for line in lines] == NAMES
-    assert "0 judged, 1 could not be" in nes2net("detect", *arguments, "--resume", "--", *NAMES).err
+    assert "0 judged, 1 failed" in nes2net("detect", *arguments, "--resume", "--", *NAMES).err
 
 
 def test_scores_are_read_from_it(nes2net: Any, tiny_model_dir: Path, calls: Path) -> None:

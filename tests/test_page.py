@@ -242,7 +242,8 @@ def test_the_table_has_a_row_a_recording_and_the_csv_the_columns_of_detect(
     assert [line[2] for line in rows] == ["bonafide", "spoof", "not judged"]
     assert rows[0][4] > 0 > rows[1][4]  # type: ignore[operator]
     path = write_csv(results)
-    with open(path, encoding="utf-8", newline="") as file:
+    assert Path(path).read_bytes().startswith(b"\xef\xbb\xbf")
+    with open(path, encoding="utf-8-sig", newline="") as file:
         lines = list(csv.DictReader(file))
     assert Path(path).name == "verdicts.csv" and tuple(lines[0]) == CSV_COLUMNS
     assert [line["file"] for line in lines] == ["bonafide.flac", "spoof.flac", "empty.wav"]

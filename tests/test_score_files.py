@@ -257,7 +257,7 @@ def test_a_file_that_was_not_judged_has_no_score(form: str, tmp_path: Path, nes2
     ],
 )
 def test_several_scores_of_a_file_are_refused(form: str, fields: Any, words: str, tmp_path: Path) -> None:
-    more = {name: 1 for name in fields}
+    more = dict.fromkeys(fields, 1)
     path = written(tmp_path / form, verdict("a.wav", **fields), verdict("b.wav"), verdict("a.wav", 2.0, **more))
     with pytest.raises(EvaluationError, match=words):
         read_scores(path)

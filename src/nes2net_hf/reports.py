@@ -1,8 +1,10 @@
 """
 Writing results as they come: JSON Lines, CSV, or a table for people; and taking up a run that was interrupted.
 
-CSV has the columns of `Result.to_dict`; `windows` and `spoofed` are JSON there, `warnings` are joined by "; ", and a
-name that a spreadsheet would compute has an apostrophe before it (`spreadsheets`).
+CSV has the columns of `Result.to_dict` except `windows`, because a cell of a spreadsheet holds 32,767 characters.
+`spoofed` is text there (`12.10-16.14 (-3.40); …`, times in seconds), `warnings` are joined by "; ", and a name that a
+spreadsheet would compute has an apostrophe before it (`spreadsheets`). CSV files begin with a byte order mark, without
+which spreadsheets misread names.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ from .errors import OutputError
 from .files import atomic_file
 from .spreadsheets import as_cell, csv_row, csv_rows, from_cell
 
-COLUMNS = tuple(field.name for field in fields(Result))
+COLUMNS = tuple(field.name for field in fields(Result) if field.name != "windows")
+_WINDOWS = "windows"  # the column of JSON that version 0.1.0 wrote
+_MARK = "\ufeff"
+_STRETCHES = 20  # that a cell names
 _NEEDED = {"file", "channel", "score", "threshold", "model", "error"}  # of every version
 _NAMES = ("file", "model", "warnings", "error")  # columns that begin with a name, or may
 
@@ -80,18 +85,23 @@ class JsonLinesWriter:
 
 
 class CsvWriter:
-    """One row a result, under a header. A text file must be opened with `newline=""`, `errors="surrogateescape"`."""
+    """
+    One row a result, under a header. A text file must be opened with `newline=""`, `errors="surrogateescape"`.
 
-    def __init__(self, file: Sink, fresh: bool = True) -> None:
+    Args:
+        fresh: whether the file is empty.
+        mark: whether a fresh one begins with a byte order mark; standard output and devices do not.
+    """
+
+    def __init__(self, file: Sink, fresh: bool = True, mark: bool = True) -> None:
         self._file = file
         if fresh:
-            file.write(csv_row(list(COLUMNS)))
+            file.write((_MARK if mark else "") + csv_row(list(COLUMNS)))
             file.flush()
 
     def write(self, result: Result) -> None:
         row = result.to_dict()
-        spoofed = None if row["spoofed"] is None else _json(row["spoofed"])
-        row |= {"windows": _json(row["windows"]), "spoofed": spoofed, "warnings": "; ".join(row["warnings"])}
+        row |= {"spoofed": _spoofed(row["spoofed"]), "warnings": "; ".join(row["warnings"])}
         self._file.write(_csv(row))
         self._file.flush()
 
@@ -135,12 +145,15 @@ def finished_files(path: Path, form: str, model: str, threshold: float | None, s
     The files an interrupted run has judged, for `--resume`; leaves in the output only their rows.
 
     A half-written last line is dropped, and so are all rows of a file that had an error in any of them: it is judged
-    again. Where a file gives `several` rows, one a channel or track, so is the last file: some of them may be missing.
+    again. Where a file may give `several` rows, one a channel or track, and the last file does, so is that one: some of
+    its rows may be missing.
+    CSV of version 0.1.0 is put into today's columns, and a copy of it, which has the windows, is kept as `NAME.old`.
 
     Raises:
         OutputError: the output is not one of ours, or was written with another model or threshold.
     """
-    text = path.read_bytes().decode("utf-8", errors="surrogateescape")
+    content = path.read_bytes()
+    text = content.decode("utf-8-sig", errors="surrogateescape")
     rows = _read_json_lines(path, text) if form == "jsonl" else _read_csv(path, text)
     for row in rows:
         # None is an empty cell in CSV.
@@ -151,14 +164,16 @@ def finished_files(path: Path, form: str, model: str, threshold: float | None, s
                 f"{threshold}: resume with those, or write to another file."
             )
     again = {row["file"] for row in rows if row["error"]}
-    if several and rows:
+    if several and rows and any(rows[-1].get(name) not in (None, "") for name in ("channel", "track")):
         again.add(rows[-1]["file"])
     kept = [row for row in rows if row["file"] not in again]
     if form == "csv":
-        new = csv_row(list(COLUMNS)) + "".join(map(_csv, kept))
+        new = _MARK + csv_row(list(COLUMNS)) + "".join(map(_csv, kept))
     else:
         new = "".join(_json(row) + "\n" for row in kept)
-    if new != text:
+    if _bytes(new) != content:
+        if any(_WINDOWS in row for row in kept) and form == "csv":
+            _keep(path)
         with atomic_file(path, "wb") as file:  # nothing is lost if we are interrupted here
             file.write(_bytes(new))
     done = {row["file"] for row in kept}
@@ -183,11 +198,33 @@ def _read_json_lines(path: Path, text: str) -> list[dict[str, Any]]:
 
 def _read_csv(path: Path, text: str) -> list[dict[str, Any]]:
     header, *rows = csv_rows(text) or [[]]
-    if text.strip() and not _NEEDED <= set(header) <= set(COLUMNS):
+    if text.strip() and not _NEEDED <= set(header) <= {*COLUMNS, _WINDOWS}:
         raise OutputError(f"{path} has not the columns of nes2net detect: write to another file.")
     empty = dict.fromkeys(COLUMNS, "")  # those that an earlier version had not
     found = [empty | dict(zip(header, row)) for row in rows if len(row) == len(header)]
-    return [row | {name: from_cell(row[name]) for name in _NAMES} for row in found]
+    for row in found:
+        row |= {name: from_cell(row[name]) for name in _NAMES}
+        if row["spoofed"].startswith("["):  # of version 0.1.0
+            with suppress(ValueError, KeyError, TypeError):
+                row["spoofed"] = _spoofed(json.loads(row["spoofed"])) or ""
+    return found
+
+
+def _keep(path: Path) -> None:
+    """Copies a file to `NAME.old`, unless that is there."""
+    old = path.with_name(f"{path.name}.old")
+    if not old.exists():
+        with atomic_file(old, "wb") as file:
+            file.write(path.read_bytes())
+
+
+def _spoofed(stretches: list[dict[str, float]] | None) -> str | None:
+    """What a cell says of them: times in seconds and the score, of the first ones, and how many more there are."""
+    if stretches is None:
+        return None
+    named = [f"{part['start']:.2f}-{part['end']:.2f} ({part['score']:.2f})" for part in stretches[:_STRETCHES]]
+    more = len(stretches) - len(named)
+    return "; ".join([*named, f"and {more} more"] if more else named)
 
 
 def _csv(row: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..detection import ALL_TRACKS, Detector, Result, list_recordings
-from ..files import claim, explained
+from ..files import check_suffix, claim, explained
 from ..reports import CsvWriter, JsonLinesWriter, RowFile, TableWriter, Writer, clock, finished_files
 from .common import UsageError, as_utf8, be_quiet, ending, need_matplotlib, say
 
@@ -100,6 +100,8 @@ def _check(options: DetectOptions) -> str:
     """The form of the output, or a UsageError."""
     if not (options.paths or options.list_file or options.demo):
         raise UsageError("nothing to judge: give audio files, folders, - for standard input, --list or --demo.")
+    if options.plot is not None:
+        check_suffix(options.plot, ".png")
     if options.output is None:
         if options.resume:
             raise UsageError("--resume needs the --output to take up.")
@@ -108,7 +110,10 @@ def _check(options: DetectOptions) -> str:
         raise UsageError("--format table is for the terminal: write --output as jsonl or csv.")
     if options.output.exists() and options.output.stat().st_size and not options.resume:
         raise UsageError(f"--output {options.output} exists: take it up with --resume, or name another file.")
-    return options.form or ("csv" if options.output.suffix.lower() == ".csv" else "jsonl")
+    if options.form is not None:
+        return options.form
+    check_suffix(options.output, ".jsonl", ".ndjson", ".csv", instead=", or choose the form by --format")
+    return "csv" if options.output.suffix.lower() == ".csv" else "jsonl"
 
 
 def _sources(options: DetectOptions) -> list[str]:
@@ -144,12 +149,12 @@ def _check_plot(options: DetectOptions, recordings: list[Any]) -> None:
 def _writer(options: DetectOptions, form: str, progress: _Progress, stack: ExitStack) -> Writer:
     if form == "table":
         return TableWriter(progress.console())
-    make = CsvWriter if form == "csv" else JsonLinesWriter
     if options.output is None:
         as_utf8(sys.stdout, "surrogateescape" if form == "csv" else "backslashreplace")
-        return make(sys.stdout)
+        return CsvWriter(sys.stdout, mark=False) if form == "csv" else JsonLinesWriter(sys.stdout)
     fresh = not options.output.exists() or not options.output.stat().st_size
-    return make(stack.enter_context(RowFile(options.output)), fresh)
+    file = stack.enter_context(RowFile(options.output))
+    return CsvWriter(file, fresh, mark=options.output.is_file()) if form == "csv" else JsonLinesWriter(file, fresh)
 
 
 class _Progress:
