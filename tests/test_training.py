@@ -125,7 +125,9 @@ def test_a_whole_model_is_trained_further(tiny_model_dir: Path, corpus: Path, tm
     source = Nes2NetForAudioClassification.from_pretrained(tiny_model_dir)
     source.config.threshold = 1.5
     source.config.calibration = {"scale": 1.0, "offset": 0.0, "prior": 0.5, "provenance": {}}
+    source.config.demonstration = True
     source.save_pretrained(tmp_path / "source")
+    Nes2NetFeatureExtractor(window_length=8000).save_pretrained(tmp_path / "source")
     content = tiny_recipe(corpus, tmp_path / "run", epochs=1)
     content["model"] = {"pretrained": str(tmp_path / "source"), "encoder": {"hidden_dropout": 0.25}}
     recipe = load_recipe(write(tmp_path / "recipe.yaml", content))
@@ -133,11 +135,12 @@ def test_a_whole_model_is_trained_further(tiny_model_dir: Path, corpus: Path, tm
     assert all(torch.equal(model.state_dict()[key], value) for key, value in source.state_dict().items())
     assert model.config.encoder_config.hidden_dropout == 0.25
     assert model.config.threshold is None and model.config.calibration is None
+    assert model.config.demonstration is False
     best = Nes2NetForAudioClassification.from_pretrained(train(recipe))
     assert not torch.equal(best.classifier.weight, source.classifier.weight)
 
     content["model"]["config"] = {"inner_scale": 2}
-    with pytest.raises(RecipeError, match=r"do not fit what the recipe says of the model \("):
+    with pytest.raises(RecipeError, match=r"model\.config\.inner_scale: this recipe says 2, but .* was trained with 4"):
         build_model(load_recipe(write(tmp_path / "recipe.yaml", content)))
 
 

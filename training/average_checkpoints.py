@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from nes2net_hf.commands.common import ending
-from nes2net_hf.training import RecipeError, load_recipe
+from nes2net_hf.training import RecipeError
 from nes2net_hf.training.averaging import average_models, kept_epochs, recalibrate_batch_norm
+from nes2net_hf.training.recipe import load_kept
 
 
 def main() -> int:
@@ -39,7 +40,7 @@ def main() -> int:
         average_models(folders, options.out, options.official)
         print(f"{options.out}: of {', '.join(folder.name for folder in folders)}; its threshold is still to be set")
         if options.recalibrate_bn:
-            recalibrate_batch_norm(options.out, load_recipe(run / "recipe.yaml"), options.recalibrate_bn)
+            recalibrate_batch_norm(options.out, load_kept(run / "recipe.yaml"), options.recalibrate_bn)
             print(f"batch norms measured over {options.recalibrate_bn} batches")
     return end.code
 

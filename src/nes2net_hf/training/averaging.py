@@ -18,7 +18,7 @@ from ..modeling_nes2net import MaskedBatchNorm, Nes2NetForAudioClassification
 from .batches import BatchStream
 from .checkpoints import write_folder
 from .data import WindowDataset, open_split
-from .recipe import Recipe, RecipeError, load_recipe
+from .recipe import Recipe, RecipeError, load_kept
 
 WEIGHTS = "model.safetensors"
 
@@ -34,7 +34,7 @@ def kept_epochs(run: Path, count: int, best: bool) -> list[Path]:
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     except OSError as error:
         raise RecipeError(f"{run} is no run: {error.filename} cannot be read ({error.strerror}).") from None
-    select = load_recipe(run / "recipe.yaml").validation.select
+    select = load_kept(run / "recipe.yaml").validation.select
     folders = {run / "epochs" / f"epoch-{line['epoch']:04}": line for line in lines}
     kept = [folder for folder in folders if folder.is_dir()]
     if len(kept) < count:

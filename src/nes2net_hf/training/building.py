@@ -15,6 +15,7 @@ from ..modeling_nes2net import (
 )
 from .adapters import add_adapters
 from .recipe import ModelRecipe, Recipe, RecipeError
+from .starting import is_nes2net, settle
 
 
 def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAudioFrameClassification:
@@ -24,10 +25,12 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
     Raises:
         RecipeError: its configuration is impossible, or what it starts from cannot be loaded.
     """
+    if recipe.model.head is None:  # nothing was settled yet
+        recipe = settle(recipe)
     wanted = recipe.model
     kind = Nes2NetForAudioFrameClassification if wanted.head == "frames" else Nes2NetForAudioClassification
     try:
-        if wanted.pretrained and _is_nes2net(wanted.pretrained, wanted.revision):
+        if wanted.pretrained and is_nes2net(wanted.pretrained, wanted.revision):
             model: Any = _to_train_further(kind, wanted.pretrained, wanted)
         elif wanted.pretrained:
             model = kind.from_encoder_pretrained(
@@ -57,11 +60,6 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
     return model
 
 
-def _is_nes2net(name: str, revision: str | None) -> bool:
-    config, _ = Nes2NetConfig.get_config_dict(name, revision=revision or "main")
-    return config.get("model_type") == Nes2NetConfig.model_type
-
-
 def _to_train_further(kind: Any, name: str, wanted: ModelRecipe) -> Any:
     """A released or converted model with all of its weights, its settings changed as the recipe says."""
     config = Nes2NetConfig.from_pretrained(name, revision=wanted.revision or "main")
@@ -69,7 +67,7 @@ def _to_train_further(kind: Any, name: str, wanted: ModelRecipe) -> Any:
         for field, value in changes.items():
             setattr(holder, field, value)
     # What was settled for the weights that it starts from.
-    config.threshold = config.calibration = None
+    config.threshold, config.calibration, config.demonstration = None, None, False
     if hasattr(config, "averaged_from"):
         del config.averaged_from
     model, report = kind.from_pretrained(
@@ -86,6 +84,6 @@ def _to_train_further(kind: Any, name: str, wanted: ModelRecipe) -> Any:
     if wrong:
         raise ValueError(
             f"the weights of {name} do not fit what the recipe says of the model ({wrong[0]}, "
-            f"{len(wrong)} in all): let model.config and model.head be what they are of that model."
+            f"{len(wrong)} in all): its config.json and its weights are not of one model."
         )
     return model

@@ -18,7 +18,7 @@ from ..corpora.utterances import read_utterance
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from .batches import Broken, lane_count
 from .losses import IGNORED
-from .recipe import DataRecipe, RecipeError
+from .recipe import SETTINGS, DataRecipe, RecipeError
 
 COLUMNS = ("utterance_id", "audio", "label")
 FRAME, REACH = 320, 400  # samples from one frame to the next, and that one looks at
@@ -86,13 +86,17 @@ class WindowDataset(Dataset):
         self.of_frames = of_frames
         self.recipe = recipe
         training = kind == "train"
-        self.window_length = (training and recipe.crop_length) or recipe.window_length
+        settings = {key.partition(".")[2]: value for key, value in SETTINGS.items()}
+        settings |= {key: value for key, value in vars(recipe).items() if value is not None}
+        self.window_length: int = (training and recipe.crop_length) or settings["window_length"]
         self.crops = training and recipe.crop == "random"
-        self.whole = (recipe.crop if training else recipe.evaluate) == "whole"
+        self.whole = (recipe.crop if training else settings["evaluate"]) == "whole"
         self.extractor = Nes2NetFeatureExtractor(
             window_length=self.window_length,
             length_policy="whole" if self.whole else "first",
-            do_normalize=recipe.normalize,
+            do_normalize=settings["normalize"],
+            normalize_eps=settings["normalize_eps"],
+            min_samples=settings["min_samples"],
         )
         self.augment = build_chain(recipe.augmentation if kind != "dev" else [])
         self.seed = [seed, 0 if training else 1]

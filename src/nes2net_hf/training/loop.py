@@ -30,7 +30,8 @@ from .data import WindowDataset, open_split
 from .features import FeatureSet, feature_set
 from .losses import build_loss
 from .optimisation import build_optimiser, learning_rate_factor, validated_epochs
-from .recipe import Recipe, RecipeError, check_same
+from .recipe import Recipe, RecipeError
+from .starting import as_begun, settle
 from .validation import validate
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,10 @@ class Trainer:
     """One run: what `train` builds, and the state that a checkpoint holds."""
 
     def __init__(self, recipe: Recipe, resume: bool) -> None:
-        self.recipe, self.output = recipe, Path(recipe.output)
+        self.output = Path(recipe.output)
+        states = saved_states(self.output) if resume else []
+        recipe = as_begun(self.output / "recipe.yaml", recipe) if states else settle(recipe)
+        self.recipe = recipe
         try:
             self.accelerator = Accelerator(
                 mixed_precision=recipe.mixed_precision,
@@ -102,7 +106,6 @@ class Trainer:
         if self.accelerator.device.type == "cpu":
             # accelerate launch leaves each process one thread unless told otherwise; share out the cores it may use.
             torch.set_num_threads(max(1, _cores() // processes))
-        states = saved_states(self.output) if resume else []
         self._settle_output(bool(states))
         set_seed(recipe.seed)
 
@@ -358,10 +361,7 @@ class Trainer:
 
     def _settle_output(self, resuming: bool) -> None:
         """Refuses another run's folder, and leaves the recipe in it."""
-        kept = self.output / "recipe.yaml"
-        if resuming:
-            check_same(kept, self.recipe)
-        elif (self.output / "steps.jsonl").exists() and saved_states(self.output):
+        if not resuming and (self.output / "steps.jsonl").exists() and saved_states(self.output):
             raise RecipeError(
                 f"output: {self.output} holds a run already: go on with it by --resume, or name another folder."
             )

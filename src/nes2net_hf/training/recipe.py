@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -31,14 +31,15 @@ class LoraRecipe:
 class ModelRecipe:
     """
     `pretrained` names an encoder to start from, or a whole Nes2Net model to train further; without it `encoder`
-    describes a random encoder.
+    describes a random encoder. A Nes2Net model brings what its weights were trained with, here and in `data`: see
+    `training/starting.py`.
     """
 
     pretrained: str | None = None
     revision: str | None = None
     encoder: dict[str, Any] = field(default_factory=dict)  # the encoder's configuration, or overrides of it
     config: dict[str, Any] = field(default_factory=dict)  # fields of Nes2NetConfig
-    head: str = "utterance"  # utterance | frames (of 20 ms, by the corpus's segment labels)
+    head: str | None = None  # utterance | frames (of 20 ms, by the corpus's segment labels); null: as below
     lora: LoraRecipe | None = None  # needs the package peft; what is saved is an ordinary model, adapters added in
     freeze: str = "nothing"  # nothing | feature_encoder (its convolutions) | encoder
     gradient_checkpointing: bool = False  # less memory, a third more time
@@ -69,11 +70,16 @@ class DataRecipe:
     dev: SplitRecipe = field(default_factory=SplitRecipe)
     allow_missing: bool = False  # leave out utterances without audio
     max_broken: int = 10  # training utterances that may be skipped because they cannot be read, in each process
-    window_length: int = 64_600  # samples; also the extractor's, so that detection windows as training did
+    # Null until it is settled: what the model in model.pretrained was trained with, else SETTINGS.
+    window_length: int | None = None  # samples; also the extractor's, so that detection windows as training did
     crop_length: int | None = None  # samples of a training window where it is to be shorter than window_length
     crop: str = "random"  # of longer training utterances: random | first | whole (batches of like length, padded)
-    evaluate: str = "window"  # what dev and, later, the model judge: window (the first one) | whole (utterances)
-    normalize: bool = False  # each window to zero mean and unit variance
+    evaluate: str | None = None  # what dev and, later, the model judge: window (the first one) | whole (utterances)
+    normalize: bool | None = None  # each window to zero mean and unit variance
+    normalize_eps: float | None = None  # added to the variance
+    min_samples: int | None = None  # shortest utterance
+    # The share of train and dev's common rows that is dev, where the data has no column that says so: data.py.
+    hold_out: float | None = None
     features: str | None = None  # of a frozen encoder: a folder that keeps what it makes of each utterance
     augmentation: list[dict[str, Any]] = field(default_factory=list)  # of training utterances: augmentation/chain.py
     workers: int = 0
@@ -160,9 +166,21 @@ class Recipe:
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
 
 
+# What a recipe leaves open, and no Nes2Net model settles.
+SETTINGS: dict[str, Any] = {
+    "model.head": "utterance",
+    "data.window_length": 64_600,
+    "data.evaluate": "window",
+    "data.normalize": False,
+    "data.normalize_eps": 1e-5,
+    "data.min_samples": 400,
+}
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
-    Reads a recipe and applies overrides such as `"optimiser.learning_rate=1e-4"` (values are YAML).
+    Reads a recipe and applies overrides such as `"optimiser.learning_rate=1e-4"` (values are YAML). Where
+    `model.pretrained` is set, settings that the recipe does not name stay open until `starting.settle`.
 
     Raises:
         RecipeError: the file is missing or no YAML mapping, a key is unknown, or a value has a wrong type.
@@ -187,8 +205,25 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
                 raise RecipeError(f"{key}: {section!r} is a value, not a section of the recipe.")
         place[name] = yaml.safe_load(value)
     recipe = _fill(Recipe, content, "")
-    _check(recipe)
+    if not recipe.model.pretrained:
+        settle_with(recipe, SETTINGS)
+    check(recipe)
     return recipe
+
+
+def load_kept(path: Path) -> Recipe:
+    """The recipe that a run keeps, in which nothing is open. Those of 0.1.0 lack what was then always the default."""
+    recipe = load_recipe(path)
+    settle_with(recipe, SETTINGS)
+    return recipe
+
+
+def settle_with(recipe: Recipe, settings: Mapping[str, Any]) -> None:
+    """Gives each key that is still open its value in `settings`."""
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        if value_of(recipe, key) is None:
+            setattr(getattr(recipe, section), name, value)
 
 
 # What may change between a checkpoint and its resumption: it moves no weight.
@@ -211,7 +246,7 @@ def check_same(path: Path, recipe: Recipe) -> None:
     Raises:
         RecipeError: another one, in `path`, began it; the message names the first key that differs.
     """
-    before, now = _flat(dataclasses.asdict(load_recipe(path))), _flat(dataclasses.asdict(recipe))
+    before, now = _flat(dataclasses.asdict(load_kept(path))), _flat(dataclasses.asdict(recipe))
     for key in {**before, **now}:
         if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in _FREE):
             raise RecipeError(
@@ -297,9 +332,10 @@ def value_of(recipe: Recipe, key: str) -> Any:
     return place
 
 
-def _check(recipe: Recipe) -> None:
+def check(recipe: Recipe) -> None:
+    """Raises RecipeError naming the first key that is impossible or contradicts another; open ones pass."""
     for key, choices in _CHOICES.items():
-        if value_of(recipe, key) not in choices:
+        if value_of(recipe, key) not in (choices if key not in SETTINGS else (*choices, None)):
             raise RecipeError(f"{key}: must be one of {', '.join(choices)}, got {value_of(recipe, key)!r}.")
     for key, least in _LEAST.items():
         value = value_of(recipe, key)
@@ -311,11 +347,14 @@ def _check(recipe: Recipe) -> None:
         if value is not None and not value > 0:
             raise RecipeError(f"{key}: must be positive, got {value}.")
     data = recipe.data
-    if data.crop_length is not None and not 400 <= data.crop_length <= data.window_length:
+    longest = data.window_length or data.crop_length
+    if data.crop_length is not None and longest and not 400 <= data.crop_length <= longest:
         raise RecipeError(
             f"data.crop_length: must lie between 400 and window_length {data.window_length} samples, "
             f"got {data.crop_length}."
         )
+    if data.hold_out is not None and not 0 < data.hold_out < 1:
+        raise RecipeError(f"data.hold_out: must lie between 0 and 1, got {data.hold_out}.")
     try:
         build_chain(data.augmentation)
     except AugmentationError as error:
@@ -331,8 +370,9 @@ def _check(recipe: Recipe) -> None:
         _check_features(recipe)
     if recipe.model.lora is not None and recipe.model.freeze == "encoder":
         raise RecipeError("model.freeze: encoder leaves model.lora nothing to learn: leave one of them out.")
-    outputs = recipe.model.config.get("classifier_outputs", 2)
-    if recipe.loss.name == "focal" and outputs != 1:
+    if recipe.model.head is not None and recipe.loss.name == "focal" and (
+        recipe.model.config.get("classifier_outputs", 2) != 1
+    ):
         raise RecipeError("loss.name: focal is the loss of one logit: set model.config.classifier_outputs to 1.")
     if recipe.schedule.name == "cosine_epochs" and recipe.schedule.period is None:
         raise RecipeError("schedule.period: cosine_epochs needs it, in epochs.")
