@@ -201,7 +201,8 @@ class Judge:
             logger.error("out of memory while a recording was judged")
             return respond("The server ran out of memory: send a shorter recording, or try again later.", 503)
         except Exception as error:
-            logger.error("a recording could not be judged (%s)", type(error).__name__, exc_info=error)
+            logger.error("%s could not be judged (%s: %s); please report it", body.name, type(error).__name__, error)
+            logger.debug("its traceback", exc_info=error)
             return respond("The server failed while it judged the recording: its log says why.", 500)
 
 
