@@ -102,6 +102,9 @@ def place(tmp_path: Path, speech: list[np.ndarray], tiny_model_dir: Path, monkey
     for name in ("scores.txt", "a.txt", "b.txt"):
         scores = [f"{one} {rng.normal() + 2 * (kind == 'bonafide'):.4f}\n" for one, kind in zip(names, kinds)]
         Path(name).write_text("".join(scores))
+    fields = {"score": 1.0, "label": "spoof", "channel": None, "track": None, "model": "other", "error": None}
+    rows = [json.dumps({"file": f"eval/{one}.flac", **fields}) + "\n" for one in names]
+    Path("judged.jsonl").write_text("".join(rows))
     for name in ("keys.txt", "dev.txt"):
         Path(name).write_text("".join(f"{one} {kind}\n" for one, kind in zip(names, kinds)))
     Path("keys/LA/CM").mkdir(parents=True)

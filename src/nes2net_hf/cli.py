@@ -140,7 +140,7 @@ def detect(
         typer.Option("--format", help="Form of the results.", show_default="table on a terminal, else jsonl"),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Write results here (.csv: CSV, else JSON Lines).")
+        Path | None, typer.Option("--output", metavar="FILE", help="Write results here, as .jsonl or .csv says.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip files that --output holds; retry errors.")] = False,
     plot: Annotated[
@@ -392,7 +392,10 @@ def robustness(
 def evaluate(
     scores: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="SCORES...", help="`utterance_id score` text, CSV or Parquet; several are compared."),
+        typer.Argument(
+            metavar="SCORES...",
+            help="`utterance_id score` text, CSV, Parquet, or what detect writes; several are compared.",
+        ),
     ] = None,
     keys: Annotated[
         Path | None,
