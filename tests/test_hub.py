@@ -303,7 +303,7 @@ def test_waiting_is_said_once_and_soon(
     finally:
         hub_logging.set_verbosity(logging.WARNING)
     said = [record.getMessage() for record in caplog.records if record.name.startswith(("nes2net", "huggingface"))]
-    assert said == [f"Waiting for the Hub at {constants.ENDPOINT}: no answer yet, trying again for a minute or so."]
+    assert said == [f"Waiting for the Hub at {constants.ENDPOINT}: no answer yet, trying again for up to two minutes."]
 
 
 def test_a_hub_that_answers_is_not_waited_for_aloud(

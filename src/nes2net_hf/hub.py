@@ -266,7 +266,7 @@ class _Watch(logging.Filter):
                 return
             self._has_said = True
         logger.warning(
-            "Waiting for the Hub at %s: no answer yet, trying again for a minute or so.", constants.ENDPOINT
+            "Waiting for the Hub at %s: no answer yet, trying again for up to two minutes.", constants.ENDPOINT
         )
 
 
