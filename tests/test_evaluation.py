@@ -403,7 +403,7 @@ def test_calibrate_stores_what_detect_then_says(
     cautious = nes2net("detect", audio, "--model", trained, "--costs", 1, 1e6, "--format", "jsonl").rows[0]
     assert cautious["threshold"] > result.threshold  # accepting a spoof is dear
     table = nes2net("detect", audio, "--model", trained, "--format", "table")
-    assert "spoofed with probability" in table.out
+    assert "chance of being fake" in table.out
 
 
 def test_prior_and_costs_need_a_calibration_and_no_threshold(nes2net: Any, trained: Path, tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ def test_prior_and_costs_need_a_calibration_and_no_threshold(nes2net: Any, train
     config["calibration"] = {"scale": 1.0, "offset": 0.0, "prior": 0.5}
     (trained / "config.json").write_text(json.dumps(config))
     run = nes2net("detect", "--demo", "--model", trained, "--prior", 0.1, "--threshold", 0)
-    assert run.code == 2 and "leave one of them out" in run.err
+    assert run.code == 2 and "omit one of them" in run.err
     run = nes2net("detect", "--demo", "--model", trained, "--prior", 1.5)
     assert run.code == 2 and "spoof_prior must lie between 0 and 1" in run.err
     config["calibration"]["scale"] = -1

@@ -180,7 +180,7 @@ def test_what_a_killed_process_left_of_a_folder_goes(tmp_path: Path) -> None:
     ],
 )
 def test_why_a_file_cannot_be_written(tmp_path: Path, number: int, kind: type[Exception], reason: str) -> None:
-    out = tmp_path / "out.txt"
+    out = tmp_path / "out"
     for write in (atomic_file, atomic_folder):
         with pytest.raises(kind, match=rf"^{out} cannot be written: {reason}\.$"), write(out):
             raise OSError(number, os.strerror(number))

@@ -350,3 +350,48 @@ def test_a_run_that_was_killed_does_not_hold_the_next_one_up(given: Given, run: 
     arguments = COMMANDS["detect --output"][2](given, output)
     assert run(*arguments).code == 0
     assert list(tmp_path.iterdir()) == [output]
+
+
+# Outputs whose suffix asks for another form than what is written, and the words that name one.
+SUFFIXES = {
+    "detect --output": ("v.xlsx", "end its name in .jsonl, .ndjson or .csv, or choose the form by --format"),
+    "detect --resume": ("v.json", "end its name in .jsonl, .ndjson or .csv, or choose the form by --format"),
+    "detect --plot": ("p.jpg", "end its name in .png"),
+    "augment --plot": ("a.svg", "end its name in .png"),
+    "augment": ("a.mp3", "must end in .wav or .flac"),
+    "fuse": ("w.txt", "end its name in .json"),
+    "fuse --apply": ("f.csv", "end its name in .txt"),
+    "score.py": ("s.csv", "end its name in .txt or .parquet"),
+    "evaluate --model": ("s.jsonl", "end its name in .txt or .parquet"),
+    "calibrate": ("s.txt", "must end in .parquet"),
+    "convert --to-official": ("b.safetensors", "end its name in .pth, .pt, .ckpt or .bin"),
+    "convert": ("model.safetensors", "will be a folder: name it without .safetensors"),
+    "export": ("model.onnx", "will be a folder: name it without .onnx"),
+    "release": ("model.zip", "will be a folder: name it without .zip"),
+    "robustness": ("r.csv", "will be a folder: name it without .csv"),
+    "evaluate --report": ("report.HTML", "will be a folder: name it without .HTML"),
+    "calibrate --out": ("config.json", "will be a folder: name it without .json"),
+    "corpus shard": ("shards.tar", "will be a folder: name it without .tar"),
+    "train.py": ("run.yaml", "will be a folder: name it without .yaml"),
+}
+
+
+@pytest.mark.parametrize("name", SUFFIXES)
+def test_an_output_is_what_its_suffix_says(name: str, given: Given, run: Any, tmp_path: Path) -> None:
+    what, words = SUFFIXES[name]
+    done = run(*COMMANDS[name][2](given, tmp_path / what))
+    *_, sentence = done.err.strip().splitlines()
+    assert done.code == 2 and what in sentence and words in sentence
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["v", "v.JSONL", "v.ndjson", "v-1.0", "v.csv"])
+def test_outputs_of_detect_by_their_suffix(name: str, given: Given, run: Any, tmp_path: Path) -> None:
+    assert run(*COMMANDS["detect --output"][2](given, tmp_path / name)).code == 0
+    content = (tmp_path / name).read_bytes()
+    assert content.startswith(b"\xef\xbb\xbffile," if name.endswith("csv") else b'{"file"')
+
+
+def test_a_form_that_is_chosen_needs_no_suffix(given: Given, run: Any, tmp_path: Path) -> None:
+    assert run(*COMMANDS["detect --output"][2](given, tmp_path / "v.txt"), "--format", "csv").code == 0
+    assert (tmp_path / "v.txt").read_bytes().startswith(b"\xef\xbb\xbffile,")
