@@ -47,9 +47,9 @@ def folder(tmp_path: Path) -> Path:
     """Three recordings, the second of them broken."""
     folder = tmp_path / "calls"
     folder.mkdir()
-    (folder / "a.flac").write_bytes(encode(melody(1, 1), 16_000, "flac"))
+    (folder / "a.flac").write_bytes(encode(melody(3, 1), 16_000, "flac"))
     (folder / "b.wav").write_text("no audio")
-    (folder / "c.flac").write_bytes(encode(np.stack([melody(1, 2), melody(1, 3)]), 16_000, "flac"))
+    (folder / "c.flac").write_bytes(encode(np.stack([melody(3, 2), 0.5 * melody(3, 2)]), 16_000, "flac"))
     return folder
 
 
@@ -84,7 +84,7 @@ def test_csv_has_the_same_columns(detect: Any, folder: Path) -> None:
 def test_a_table_names_label_score_and_lowest_window(detect: Any, folder: Path) -> None:
     run = detect(folder, "--format", "table")
     lines = run.out.splitlines()
-    assert lines[0].split() == ["label", "score", "lowest", "window", "duration", "file"]
+    assert lines[0].split() == ["verdict", "score", "lowest", "window", "duration", "file"]
     assert lines[1].startswith("spoof") or lines[1].startswith("bonafide")
     assert " at 0:00.0" in lines[1] and lines[1].endswith("a.flac")
     assert lines[2].startswith("error") and "not an audio" in lines[2]
@@ -124,19 +124,19 @@ def test_demo_judges_the_two_bundled_samples(detect: Any, folder: Path, monkeypa
 def test_resume_skips_what_was_judged_and_tries_errors_again(detect: Any, folder: Path, name: str) -> None:
     output = folder.parent / name
     run = detect(folder, "--output", output)
-    assert run.code == 1 and run.out == "" and "2 judged, 1 could not be" in run.err
+    assert run.code == 1 and run.out == "" and "2 judged, 1 failed" in run.err
     before = output.read_bytes()
     newline = before[:-1].rindex(b"\n") + 1
     output.write_bytes(before[: newline + 40])  # killed while it wrote its last line
 
     (folder / "b.wav").write_bytes(encode(melody(1), 16_000, "wav"))
     run = detect(folder, "--output", output, "--resume")
-    assert run.code == 0 and "2 judged, 0 could not be" in run.err
-    text = output.read_text(encoding="utf-8")
+    assert run.code == 0 and "2 judged, 0 failed" in run.err
+    text = output.read_text(encoding="utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(text))) if name == "out.csv" else list(map(json.loads, text.splitlines()))
     assert [Path(row["file"]).name for row in rows] == ["a.flac", "b.wav", "c.flac"]
     assert not any(row["error"] for row in rows)
-    assert text.splitlines()[0] == before.decode().splitlines()[0]
+    assert text.splitlines()[0] == before.decode("utf-8-sig").splitlines()[0]
 
     after = output.read_bytes()
     assert detect(folder, "--output", output, "--resume").code == 0
@@ -214,7 +214,7 @@ def test_a_model_that_is_not_there_is_wrong_usage(nes2net: Any, folder: Path) ->
 def test_the_demonstration_model_says_so(nes2net: Any, folder: Path) -> None:
     run = subprocess.run([*COMMAND, "detect", folder / "a.flac"], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0
-    assert "demonstration model, not fit for decisions; convert or choose a real one with --model" in run.stderr
+    assert "demonstration model: do not rely on its verdicts" in run.stderr
 
 
 def test_version_and_help_are_there(nes2net: Any) -> None:
@@ -249,7 +249,7 @@ def test_interrupting_keeps_what_is_done(
     output = folder.parent / "out.jsonl"
     run = detect(folder / "a.flac", folder / "c.flac", "--batch-size", "1", "--output", output)
     assert run.code == 130
-    assert run.err.splitlines()[-1] == "Interrupted: 1 judged, 0 could not be."
+    assert run.err.splitlines()[-1] == "Interrupted: 1 judged, 0 failed."
     assert [Path(json.loads(line)["file"]).name for line in output.read_text().splitlines()] == ["a.flac"]
 
 
@@ -282,7 +282,7 @@ def test_a_real_interrupt_ends_at_once_without_a_traceback(folder: Path, tiny_mo
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and time.monotonic() - started < 10
-    assert errors == "Interrupted: 1 judged, 0 could not be.\n"
+    assert errors == "Interrupted: 1 judged, 0 failed.\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pipes of a shell there")

@@ -77,6 +77,10 @@ class AudioSummary:
     """Share of the original samples at full scale, 0…1."""
     cancelling: bool
     """Whether the channels nearly cancel each other in the mix (opposite phase)."""
+    likeness: float
+    """The lowest correlation of any two channels that hold sound, -1…1; 1 where fewer than two do."""
+    sounding: tuple[int, ...]
+    """The channels of the original that hold sound, counted from 0."""
     silent: np.ndarray
     """Whether there is no sound at all, (C,) bool."""
     warnings: tuple[str, ...]
@@ -105,7 +109,7 @@ def open_audio(
     """
 
     def of_array(array: Any, rate: int | None) -> AudioStream:
-        return AudioStream("<array>", ArrayDecoder(array, rate, track), max_duration=max_duration)
+        return AudioStream("<array>", lambda one: ArrayDecoder(array, rate, one), track, max_duration=max_duration)
 
     def of_file(name: str, file: IO[bytes], owned: bool) -> AudioStream:
         return _open_file(name, file, owned, track, max_duration)
@@ -208,12 +212,14 @@ class AudioStream:
     def __init__(
         self,
         name: str,
-        decoder: Decoder,
+        decode: Callable[[int | None], Decoder],
+        track: int | None = None,
         file: IO[bytes] | None = None,
-        owned: bool = False,
         max_duration: float | None = None,
     ) -> None:
-        self._decoder, self._file, self._owned, self._max_duration = decoder, file, owned, max_duration
+        """`decode` makes a decoder of a track; `file` is closed with the stream."""
+        self._decode, self._file, self._max_duration = decode, file, max_duration
+        self._decoder = decoder = decode(track)
         self.info = AudioInfo(
             name, decoder.sampling_rate, decoder.channels, decoder.duration, decoder.tracks, decoder.track
         )
@@ -234,19 +240,30 @@ class AudioStream:
 
     def close(self) -> None:
         self._decoder.close()
-        if self._file is not None and self._owned:
+        if self._file is not None:
             self._file.close()
 
     def on_track(self, track: int) -> AudioStream:
         """
-        Another audio track of the same file, to be read instead; it is valid while this stream is open.
+        The same file from its start, on this or another audio track, to be read instead; it is valid while this stream
+        is open.
 
         Raises:
             AudioError: there is no such track, or it cannot be decoded.
         """
-        assert self._file is not None
-        decoder = open_decoder(self.info.name, self._file, track)
-        return AudioStream(self.info.name, decoder, self._file, max_duration=self._max_duration)
+        return AudioStream(self.info.name, self._decode, track, max_duration=self._max_duration)
+
+    def survey(self) -> AudioSummary:
+        """
+        Reads it all without giving anything out: the summary of each channel, before `on_track` reads it again.
+
+        Raises:
+            AudioError: as `blocks`, but not where it is silent or too short.
+        """
+        meter = _Meter(self.info, self._decoder.is_float, mixed=False)
+        for block in self._metered(meter):
+            meter.give(block)  # at its own rate: peaks may differ a little from those at 16 kHz
+        return meter.summary(tuple(self._decoder.warnings))
 
     def _refuse_too_long(self, seconds: float | None) -> None:
         limit = self._max_duration
@@ -268,12 +285,7 @@ class AudioStream:
             raise ValueError(f"channels must be one of {', '.join(CHANNELS)}, got {channels!r}.")
         info, meter = self.info, _Meter(self.info, self._decoder.is_float, mixed=channels == "mix")
         resample = _resampler(info.sampling_rate, len(meter.peak))
-        # Whole frames of the meter, about four seconds of them, fewer of many channels.
-        frames = min(round(BLOCK_SECONDS / MIN_DURATION), BLOCK_SAMPLES // (meter.frame * info.channels))
-        for block in _even(self._decoder.blocks(), meter.frame * max(frames, 1)):
-            highest = _refuse_impossible(block, info, meter.samples)
-            block = meter.see(block, highest)
-            self._refuse_too_long(meter.samples / info.sampling_rate)
+        for block in self._metered(meter):
             yield meter.give(resample(block, False))
         yield meter.give(resample(np.zeros((0, len(meter.peak)), np.float32), True))
 
@@ -288,10 +300,21 @@ class AudioStream:
         if self.summary.silent.all():
             if self.summary.cancelling:
                 raise AudioError(
-                    f"{info.name} is silent once mixed, for its channels cancel each other (opposite phase): "
-                    "judge each channel for itself (--channels each)."
+                    f"{info.name} is silent once mixed because its channels cancel each other (opposite phase): "
+                    "judge each channel by itself (--channels each)."
                 )
             raise AudioError(f"{info.name} is silent: no window peaks above -60 dBFS.")
+
+    def _metered(self, meter: _Meter) -> Iterator[np.ndarray]:
+        """Blocks (S, C) at the original rate, mixed or not as the meter is told, each seen by it."""
+        info = self.info
+        # Whole frames of the meter, about four seconds of them, fewer of many channels.
+        frames = min(round(BLOCK_SECONDS / MIN_DURATION), BLOCK_SAMPLES // (meter.frame * info.channels))
+        for block in _even(self._decoder.blocks(), meter.frame * max(frames, 1)):
+            highest = _refuse_impossible(block, info, meter.samples)
+            block = meter.see(block, highest)
+            self._refuse_too_long(meter.samples / info.sampling_rate)
+            yield block
 
 
 class _Meter:
@@ -307,6 +330,8 @@ class _Meter:
         self.lowest, self.uppermost = np.full(given_out, np.inf, np.float32), np.full(given_out, -np.inf, np.float32)
         self.clipped = np.zeros(info.channels)
         self.power = self.mixed_power = 0.0
+        self.sums, self.products = np.zeros(info.channels), np.zeros((info.channels, info.channels))
+        self.sounding = np.zeros(info.channels, bool)
 
     def see(self, block: np.ndarray, highest: float) -> np.ndarray:
         """(S, C) at the original rate, and its largest magnitude → (S, 1) mixed, or as it is."""
@@ -314,17 +339,23 @@ class _Meter:
         self.highest = max(self.highest, highest)
         if highest >= FULL_SCALE:
             self.clipped += (np.abs(block) >= FULL_SCALE).sum(axis=0)
+        # All blocks but the last are whole frames.
+        whole = len(block) - len(block) % self.frame
+        if block.shape[1] > 1:
+            self.sums += block.sum(axis=0)
+            self.products += block.T @ block
+            self.sounding |= self._sounds(block, whole).any(axis=0)
         if self.mixes:
             self.power += float(np.square(block).sum()) / block.shape[1]
             block = block.mean(axis=1, keepdims=True)
             self.mixed_power += float(np.square(block).sum())
-        # All blocks but the last are whole frames.
-        whole = len(block) - len(block) % self.frame
-        frames = block[:whole].reshape(-1, self.frame, block.shape[1])
-        self.sound += MIN_DURATION * holds_sound(frames, axis=1).sum(axis=0)
-        if whole < len(block):
-            self.sound += MIN_DURATION * holds_sound(block[whole:], axis=0)
+        self.sound += MIN_DURATION * self._sounds(block, whole).sum(axis=0)
         return block
+
+    def _sounds(self, block: np.ndarray, whole: int) -> np.ndarray:
+        """(S, C) → of each frame whether it holds sound, (F, C); the last frame may be shorter."""
+        frames = holds_sound(block[:whole].reshape(-1, self.frame, block.shape[1]), axis=1)
+        return frames if whole == len(block) else np.vstack([frames, holds_sound(block[whole:], axis=0)])
 
     def give(self, block: np.ndarray) -> np.ndarray:
         """(S, C) at 16 kHz → (C, S)."""
@@ -346,10 +377,21 @@ class _Meter:
             clipped=clipped if len(clipped) == len(self.peak) else clipped.max(keepdims=True),
             # 20 dB below the channels: what is left is their difference, not the speech.
             cancelling=self.mixed_power < 0.01 * self.power,
+            likeness=self._likeness(),
+            sounding=(0,) if len(self.sounding) == 1 else tuple(np.flatnonzero(self.sounding).tolist()),
             # At its own rate, where no resampling rings at the edges of an offset; and at ours, as it is judged.
             silent=(self.sound == 0) | ~holds_sound(np.stack([self.lowest, self.uppermost]), axis=0),
             warnings=warnings,
         )
+
+    def _likeness(self) -> float:
+        heard = np.flatnonzero(self.sounding)
+        if len(heard) < 2:
+            return 1.0
+        mean = self.sums[heard] / self.samples
+        covariance = self.products[np.ix_(heard, heard)] / self.samples - np.outer(mean, mean)
+        deviation = np.sqrt(np.maximum(np.diag(covariance), 1e-20))
+        return float(np.clip(covariance / np.outer(deviation, deviation), -1, 1).min())
 
 
 def _resampler(rate: int, channels: int) -> Callable[[np.ndarray, bool], np.ndarray]:
@@ -428,7 +470,9 @@ def _open_file(name: str, file: IO[bytes], owned: bool, track: int | None, max_d
         reason = getattr(error, "strerror", None) or "the file object fails"
         raise AudioError(f"{name} cannot be read: {reason}.") from None
     try:
-        return AudioStream(name, open_decoder(name, file, track), file, owned, max_duration)
+        return AudioStream(
+            name, lambda one: open_decoder(name, file, one), track, file if owned else None, max_duration
+        )
     except BaseException:
         if owned:
             file.close()

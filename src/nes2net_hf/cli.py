@@ -283,9 +283,14 @@ def export(
 @app.command()
 def release(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder, or a model's.")],
-    benchmark: Annotated[str, typer.Option(help="Whose published figures the card quotes: asvspoof2021-la, …")],
     repo_id: Annotated[str, typer.Option(metavar="ORG/NAME", help="On the Hub.")],
     license: Annotated[str, typer.Option(metavar="SPDX", help="Of the weights: Apache-2.0, GPL-3.0-only, …")],
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose published figures the card quotes: asvspoof2021-la, …", show_default="none: your own data"
+        ),
+    ] = None,
     license_file: Annotated[Path | None, typer.Option(help="Its text, where the package has none.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Keep it there.", show_default="NAME if --dry-run, else not")

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.text import Text
 
-from .detection import Result
+from .detection import Result, clock
 from .errors import OutputError
 from .files import atomic_file
 from .spreadsheets import as_cell, csv_row, csv_rows, from_cell
@@ -107,37 +107,36 @@ class CsvWriter:
 
 
 class TableWriter:
-    """Lines for a terminal, under a header; the file comes last, for it may be long."""
+    """Lines for a terminal, under a header; the file comes last because its name may be long."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._line("label", "bold", f"{'score':>8}  {'lowest window':>18}  {'duration':>9}  file", "bold")
+        self._line("verdict", "bold", f"{'score':>8}  {'lowest window':>18}  {'duration':>9}  file", "bold")
 
     def write(self, result: Result) -> None:
         if result.score is None or result.min_window_score is None or result.min_window_start is None:
             self._line("error", "yellow", result.error or "")
             return
-        where = {"track": result.track, "channel": result.channel}
-        places = [f"{what} {number}" for what, number in where.items() if number is not None]
-        name = f"{result.file} ({', '.join(places)})" if places else result.file
         lowest = f"{result.min_window_score:.3f} at {clock(result.min_window_start)}"
-        figures = f"{result.score:>8.3f}  {lowest:>18}  {clock(result.duration or 0):>9}"
+        figures = f"{result.score:>8.3f}  {lowest:>18}  {clock(result.duration or 0):>9}  {result.name}"
+        color = {"bonafide": "green", "spoof": "red", None: "yellow"}[result.label]
+        self._line(result.label or "undecided", color, figures)
+        if result.undecided is not None:
+            self._line("", "", result.undecided, "yellow")
         if result.spoof_probability is not None:
-            name += f"  (spoofed with probability {result.spoof_probability:.3f}, prior {result.prior:g})"
-        self._line(str(result.label), "green" if result.label == "bonafide" else "red", f"{figures}  {name}")
+            self._line("", "", f"{chance(result)}", "")
         for warning in result.warnings:
             self._line("", "", f"warning: {warning}", "yellow")
 
     def _line(self, label: str, color: str, rest: str, style: str = "") -> None:
-        self._console.print(Text.assemble((f"{label:<8}", color), " ", (rest, style)), soft_wrap=True)
+        self._console.print(Text.assemble((f"{label:<9}", color), " ", (rest, style)), soft_wrap=True)
 
 
-def clock(seconds: float) -> str:
-    """65.25 → "1:05.2", 3665 → "1:01:05.0"."""
-    tenths = int(seconds * 10)
-    minutes, rest = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    return (f"{hours}:{minutes:02}" if hours else f"{minutes}") + f":{rest // 10:02}.{rest % 10}"
+def chance(result: Result) -> str:
+    """What a calibrated model's probability means, in words."""
+    assert result.spoof_probability is not None and result.prior is not None
+    share = "half" if result.prior == 0.5 else f"{100 * result.prior:.3g} %"
+    return f"{100 * result.spoof_probability:.1f} % chance of being fake, if {share} of such recordings are"
 
 
 def finished_files(path: Path, form: str, model: str, threshold: float | None, several: bool) -> set[str]:

@@ -48,11 +48,15 @@ class DetectOptions:
 def run_detect(options: DetectOptions) -> int:
     """Judges, writes and draws; returns the exit code."""
     be_quiet()
-    judged = failed = 0
+    judged = undecided = failed = 0
     drawn: list[Result] = []
+
+    def counts() -> str:
+        return f"{judged} judged{f' ({undecided} undecided)' if undecided else ''}, {failed} failed"
+
     with (
         ExitStack() as stack,
-        ending(lambda: f"Interrupted: {judged} judged, {failed} could not be.") as end,
+        ending(lambda: f"Interrupted: {counts()}.") as end,
     ):
         form = _check(options)
         for out in filter(None, (options.output, options.plot)):
@@ -76,22 +80,23 @@ def run_detect(options: DetectOptions) -> int:
         )
         with explained(options.output or "standard output"), ExitStack() as written:
             if options.resume and options.output is not None and options.output.exists():
-                several = options.channels == "each" or detector.track == ALL_TRACKS
+                several = options.channels != "mix" or detector.track == ALL_TRACKS
                 done = finished_files(options.output, form, detector.model_name, detector.threshold, several)
                 recordings = [recording for recording in recordings if recording not in done]
             progress = written.enter_context(_progress(len(recordings)))
             writer = _writer(options, form, progress, written)
             for result in detector.stream(recordings, progress.judged):
                 judged, failed = judged + (result.error is None), failed + (result.error is not None)
+                undecided += result.undecided is not None
                 writer.write(result)
                 progress.finish(result.file)
                 drawn += [result] if options.plot else []  # an hour of windows a file is not kept for nothing
         if options.plot is not None and any(result.error is None for result in drawn):
             from ..plotting import plot_scores
 
-            plot_scores(drawn, recordings[0], options.plot, detector.channels, drawn[0].track)
+            plot_scores(drawn, recordings[0], options.plot, detector.is_demonstration)
         if options.output is not None:
-            say(f"{judged} judged, {failed} could not be: {options.output}")
+            say(f"{counts()}. Results: {options.output}")
         end.code = 1 if failed else 0
     return end.code
 
