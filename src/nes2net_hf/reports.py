@@ -144,9 +144,9 @@ def finished_files(path: Path, form: str, model: str, threshold: float | None, s
     The files an interrupted run has judged, for `--resume`; leaves in the output only their rows.
 
     A half-written last line is dropped, and so are all rows of a file that had an error in any of them: it is judged
-    again. Where a file may give `several` rows, one a channel or track, and the last file does, so is that one: some of
-    its rows may be missing.
-    CSV of version 0.1.0 is put into today's columns, and a copy of it, which has the windows, is kept as `NAME.old`.
+    again. Where a file may give `several` rows, one a channel or track, and the last file does, so is that one: some
+    of its rows may be missing. CSV of version 0.1.0 is put into today's columns, and a copy of it, which has the
+    windows, is kept as `NAME.old`.
 
     Raises:
         OutputError: the output is not one of ours, or was written with another model or threshold.

@@ -109,12 +109,12 @@ def _check(options: DetectOptions) -> str:
         check_suffix(options.plot, ".png")
     if options.output is None:
         if options.resume:
-            raise UsageError("--resume needs the --output to take up.")
+            raise UsageError("--resume needs the --output to continue.")
         return options.form or ("table" if sys.stdout.isatty() else "jsonl")
     if options.form == "table":
         raise UsageError("--format table is for the terminal: write --output as jsonl or csv.")
     if options.output.exists() and options.output.stat().st_size and not options.resume:
-        raise UsageError(f"--output {options.output} exists: take it up with --resume, or name another file.")
+        raise UsageError(f"--output {options.output} exists: continue it with --resume, or name another file.")
     if options.form is not None:
         return options.form
     check_suffix(options.output, ".jsonl", ".ndjson", ".csv", instead=", or choose the form by --format")
