@@ -21,8 +21,9 @@ import yaml
 from huggingface_hub import ModelCard
 
 from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioFrameClassification, __version__
+from nes2net_hf.bases import check_license, describe_base, write_base
 from nes2net_hf.cards import sources
-from nes2net_hf.loading import fingerprint, load_model
+from nes2net_hf.loading import DEMO_MODEL, fingerprint, load_model
 from nes2net_hf.release_card import ReleaseError, benchmarks, hub_license, write_card
 from nes2net_hf.releasing import SAMPLES, check_contents, checksums, without_paths
 
@@ -92,6 +93,101 @@ def test_a_dry_run_writes_a_folder_whose_card_the_hub_reads(nes2net: Any, run_fo
     recipe = yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8"))
     assert recipe == {"data": {"corpus": "own-data", "root": "manifest.csv"}, "output": "run"}
     assert not [path for path in out.rglob("*") if path.is_file() and str(tmp_path).encode() in path.read_bytes()]
+
+
+def base_of(folder: Path, license: str | None, **config: Any) -> Path:
+    """A model's folder with a card, to train from."""
+    folder.mkdir()
+    content = json.loads((DEMO_MODEL / "config.json").read_text()) | config
+    (folder / "config.json").write_text(json.dumps(content))
+    named = f"license: {license}\n" if license else ""
+    limits = "## Limits\n\n- Knows two\n  voices.\n- Deaf in one ear.\n\n## Citation\n"
+    (folder / "README.md").write_text(f"---\n{named}tags: [x]\n---\n\n# Base\n\n{limits}")
+    return folder
+
+
+OWN = ("--repo-id", REPO, "--dry-run", "--license")
+
+
+@pytest.mark.parametrize(
+    ("base", "license", "refused"),
+    [
+        ("gpl-3.0", "Apache-2.0", "which is under GPL-3.0-only: choose GPL-3.0-only, or ask its publisher"),
+        ("gpl-3.0", "GPL-3.0-only", None),
+        ("gpl-3.0", "GPL-3.0", None),
+        ("GPL-3.0-or-later", "MIT", "choose GPL-3.0-only or GPL-3.0-or-later"),
+        ("cc-by-nc-4.0", "Apache-2.0", "choose CC-BY-NC-4.0 or CC-BY-NC-SA-4.0"),
+        ("cc-by-nc-nd-4.0", "Apache-2.0", "no licence is possible that we know of"),
+        ("openrail", "Apache-2.0", "choose openrail"),
+        ("apache-2.0", "GPL-3.0-only", None),
+        (None, "Apache-2.0", None),
+    ],
+)
+def test_a_licence_follows_from_that_of_the_base(
+    base: str | None, license: str, refused: str | None, tmp_path: Path
+) -> None:
+    bases = [*describe_base(str(base_of(tmp_path / "base", base))).chain()]
+    if refused is None:
+        check_license(license, bases)
+    else:
+        with pytest.raises(ReleaseError, match=refused):
+            check_license(license, bases)
+
+
+def test_a_licence_follows_from_all_that_training_began_with(tmp_path: Path) -> None:
+    first = base_of(tmp_path / "first", "gpl-3.0")
+    second = base_of(tmp_path / "second", None)
+    write_base(describe_base(str(first)), second)
+    found = [*describe_base(str(second)).chain()]
+    assert [(one.name, one.license) for one in found] == [("second", None), ("first", "GPL-3.0-only")]
+    with pytest.raises(ReleaseError, match=r"these weights come from first, which is under GPL-3\.0-only"):
+        check_license("MIT", found)
+
+
+def test_own_data_without_a_benchmark_and_a_base_that_has_moved(
+    nes2net: Any, run_folder: Path, tmp_path: Path
+) -> None:
+    base = base_of(tmp_path / "nes2net-demo", "gpl-3.0", demonstration=True)
+    write_base(describe_base(str(base)), run_folder / "best")
+    shutil.rmtree(base)
+    run = nes2net("release", run_folder, *OWN, "Apache-2.0", "--out", tmp_path / "refused")
+    assert run.code == 1 and "these weights come from nes2net-demo, which is under GPL-3.0-only" in run.err
+    assert run.err.count("\n") == 1 and not (tmp_path / "refused").exists()
+    (tmp_path / "figures.json").write_text(json.dumps(figures()), encoding="utf-8")
+    more = ("--evaluation", tmp_path / "figures.json", "--out", tmp_path / "out")
+    run = nes2net("release", run_folder, *OWN, "GPL-3.0-only", *more)
+    assert run.code == 0, run.err
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.license == "gpl-3.0" and "Figures published by the authors" not in card.text
+    assert "`nes2net-demo` is a demonstration model, which nobody should rely on." in card.text
+    assert "> - Knows two voices.\n> - Deaf in one ear.\n" in card.text
+    own = card.text.replace(card.text.split("## What it was trained from")[1].split("## Recipe")[0], "")
+    assert "demonstration" not in own and "blind" not in own and "Deaf" not in own
+    assert (tmp_path / "out" / "evaluation" / "own-data.json").is_file()
+    again = nes2net("release", tmp_path / "out", *OWN, "MIT", "--out", tmp_path / "again")
+    assert again.code == 1 and "which is under GPL-3.0-only" in again.err
+
+
+def test_a_run_of_0_1_0_is_asked_where_it_began(nes2net: Any, run_folder: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load((run_folder / "recipe.yaml").read_text())
+    for license, says in (("gpl-3.0", None), (None, "Its licence is not known here: ask its publisher")):
+        base = base_of(tmp_path / f"base-{license}", license)
+        (run_folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"model": {"pretrained": str(base)}}))
+        run = nes2net("release", run_folder, *OWN, "Apache-2.0", "--out", tmp_path / "out", "--force")
+        assert (run.code == 1 and "under GPL-3.0-only" in run.err) if says is None else run.code == 0, run.err
+    assert says in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_demonstration_model_says_so_whatever_it_is_released_for(
+    nes2net: Any, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model_dir, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"demonstration": True}))
+    run = nes2net("release", tmp_path / "model", *OWN, "Apache-2.0", "--out", tmp_path / "out")
+    assert run.code == 0, run.err
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "**A demonstration model, not fit for decisions." in text and "- It knows a handful of speakers" in text
 
 
 def test_a_model_without_a_run_says_what_is_not_known(nes2net: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -283,7 +379,7 @@ def test_every_benchmark_makes_a_card(benchmark: str, nes2net: Any, tiny_model_d
     text = ModelCard.load(tmp_path / "README.md").text
     assert content["note"].strip() in text and content["covers"].strip() in text
     assert all(f"- {limit.strip()}" in text for limit in content["limits"])
-    assert ("**A demonstration model" in text) == (benchmark == "demo")
+    assert "A demonstration model" not in text and "blind" not in text  # the benchmark's own model is, and no other
     for condition in content["conditions"]:
         for variant, values in condition["figures"].items():
             cells = " | ".join(f"{value:.2f}" for value in values)

@@ -1,12 +1,33 @@
-"""Trains a model as a recipe says: accelerate launch training/train.py --config RECIPE.yaml [key=value ...]"""
+"""Trains a model as a recipe says: accelerate launch --quiet training/train.py --config RECIPE.yaml [key=value ...]"""
 
 import argparse
 import logging
+import os
 import signal
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from nes2net_hf.commands.common import ending
+from nes2net_hf.errors import Nes2NetError
 from nes2net_hf.training import TrainingStopped, load_recipe, train
+
+PATIENCE = 10  # s
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """
+    What stops all processes is said by the first of them: the others wait for the launcher to stop them, and speak
+    only where the first did not fail.
+    """
+    try:
+        yield
+    except Nes2NetError:
+        if int(os.environ.get("RANK", 0)) > 0:
+            time.sleep(PATIENCE)
+        raise
 
 
 def main() -> int:
@@ -19,8 +40,9 @@ def main() -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     with ending(error_word="error") as end:
         try:
-            recipe = load_recipe(options.config, options.overrides)
-            print(f"best model: {train(recipe, options.resume, options.push_to_hub)}")
+            with said_once():
+                recipe = load_recipe(options.config, options.overrides)
+                train(recipe, options.resume, options.push_to_hub)
         except TrainingStopped as stopped:
             print(stopped, file=sys.stderr)
             end.code = 130 if stopped.signal_number == signal.SIGINT else 0

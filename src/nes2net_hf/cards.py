@@ -45,7 +45,7 @@ def read_training_corpora() -> dict[str, dict[str, Any]]:
 
 def read_benchmark(name: str) -> dict[str, Any]:
     """
-    A benchmark's `title`, what it `covers`, its `limits`, the published figures in `columns` and `conditions`, a
-    `note` on them, and a `warning` where a model of it needs one.
+    A benchmark's `title`, what it `covers`, its `limits`, the published figures in `columns` and `conditions`, and a
+    `note` on them; of `demo` also the `warning` and the `limits` of a demonstration `model`.
     """
     return yaml.safe_load((sources() / "benchmarks" / f"{name}.yaml").read_text(encoding="utf-8"))

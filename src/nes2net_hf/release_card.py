@@ -17,6 +17,7 @@ import transformers
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from .bases import Base
 from .cards import read_benchmark, read_training_corpora, render, sources, variant_title
 from .errors import ReleaseError
 from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
@@ -61,8 +62,9 @@ def write_card(
     network: Nes2NetForAudioClassification | Nes2NetForAudioFrameClassification,
     *,
     repo_id: str,
-    benchmark: str,
+    benchmark: str | None,
     license: str,
+    base: Base | None = None,
     dtype: str,
     evaluations: Sequence[Evaluation],
     datasets: Sequence[str],
@@ -74,7 +76,7 @@ def write_card(
     Raises:
         ReleaseError: the benchmark is not known, a figure is missing, or a field stays unfilled.
     """
-    if benchmark not in benchmarks():
+    if benchmark is not None and benchmark not in benchmarks():
         raise ReleaseError(f"--benchmark {benchmark} is not known: choose one of {', '.join(benchmarks())}.")
     recipe = _yaml(folder / "recipe.yaml")
     config, encoder = network.config, network.config.encoder_config
@@ -103,7 +105,9 @@ def write_card(
             "has_picture": (folder / "curves.png").is_file(),
             "datasets": list(datasets),
             "evaluations": [_readable(one) for one in evaluations],
-            "benchmark": read_benchmark(benchmark),
+            "benchmark": None if benchmark is None else read_benchmark(benchmark),
+            "demonstration": read_benchmark("demo")["model"] if config.demonstration else None,
+            "bases": list(base.chain()) if base else [],
             "environment": _environment(),
         }
         text = render("release.md", **fields)

@@ -24,6 +24,7 @@ import yaml
 from huggingface_hub import HfApi
 
 from . import __version__
+from .bases import BASE, Base, check_license, describe_base, folder_license, read_base, spdx, write_base
 from .configuration_nes2net import Nes2NetConfig
 from .errors import ModelError, OutputError
 from .files import atomic_folder, explained, sha256_of
@@ -84,7 +85,7 @@ class Release:
     Args:
         source: a run's folder, whose `best/` is taken, or a model's folder, of a run or not.
         repo_id: `ORG/NAME` on the Hub.
-        benchmark: of `model_cards/benchmarks`, whose published figures the card quotes.
+        benchmark: of `model_cards/benchmarks`, whose published figures the card quotes; None of own data.
         license: SPDX id.
         license_file: its text, where the package has none.
         dtype: of the weights: float32, bfloat16 or float16.
@@ -95,7 +96,7 @@ class Release:
 
     source: Path
     repo_id: str
-    benchmark: str
+    benchmark: str | None
     license: str
     license_file: Path | None = None
     dtype: str = "float32"
@@ -229,6 +230,10 @@ def model_folder(source: Path) -> tuple[Path, Path | None]:
 def _gather(release: Release, folder: Path) -> dict[str, float]:
     """Fills the folder; the source's scores of the samples."""
     place, run = model_folder(release.source)
+    license = spdx(release.license)
+    base = _base(place, run)
+    own = Base(place.resolve().name, folder_license(place))
+    check_license(license, [own, *(base.chain() if base else ())])
     network, extractor = load_model(place, None, torch.device("cpu"), "float32")
     weights = fingerprint(network, extractor)
     network.config.calibration = without_paths(network.config.calibration)
@@ -240,7 +245,9 @@ def _gather(release: Release, folder: Path) -> dict[str, float]:
     (folder / "requirements.txt").write_text(f"nes2net_hf=={__version__}\n", encoding="utf-8")
     if run is not None:
         _copy_run(run, folder)
-    (folder / "LICENSE").write_text(_license_text(release.license, release.license_file), encoding="utf-8")
+    if base is not None:
+        write_base(base, folder)
+    (folder / "LICENSE").write_text(_license_text(license, release.license_file), encoding="utf-8")
     evaluations = [_copy_figures(name, path, folder, weights) for name, path in release.evaluations]
     if release.robustness is not None:
         _copy_robustness(release.robustness, folder, weights)
@@ -249,13 +256,24 @@ def _gather(release: Release, folder: Path) -> dict[str, float]:
         network,
         repo_id=release.repo_id,
         benchmark=release.benchmark,
-        license=release.license,
+        license=license,
+        base=base,
         dtype=release.dtype,
         evaluations=evaluations,
         datasets=release.datasets,
     )
     with torch.inference_mode():
         return {path.stem: _score(network, extractor, waveform, rate) for path, waveform, rate in _samples()}
+
+
+def _base(place: Path, run: Path | None) -> Base | None:
+    """What training began with: as the run says, or, of runs of 0.1.0, as what its recipe names says now."""
+    base = read_base(place / BASE)
+    if base is None and run is not None:
+        model = (yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8")) or {}).get("model") or {}
+        if model.get("pretrained"):
+            base = describe_base(model["pretrained"], model.get("revision"))
+    return base
 
 
 def _score(network: Any, extractor: Any, waveform: np.ndarray, rate: int) -> float:

@@ -12,13 +12,15 @@ from huggingface_hub.utils import validate_repo_id
 
 from .common import UsageError, as_utf8, be_quiet, ending
 
+OWN_DATA = "own-data"
+
 
 @dataclass
 class ReleaseOptions:
     """What `nes2net release` was asked for."""
 
     source: Path
-    benchmark: str
+    benchmark: str | None
     repo_id: str
     license: str
     license_file: Path | None
@@ -49,7 +51,7 @@ def run_release(options: ReleaseOptions) -> int:
             license=options.license,
             license_file=options.license_file,
             dtype=options.dtype,
-            evaluations=[_named(value, options.benchmark) for value in options.evaluations],
+            evaluations=[_named(value, options.benchmark or OWN_DATA) for value in options.evaluations],
             robustness=options.robustness,
             datasets=options.datasets,
         )
@@ -100,7 +102,7 @@ def _check(options: ReleaseOptions) -> None:
 
 
 def _named(value: str, benchmark: str) -> tuple[str, Path]:
-    """`FIGURES.json` is of the benchmark, `NAME=FIGURES.json` of something else."""
+    """`FIGURES.json` is of the benchmark, or of own data where there is none; `NAME=FIGURES.json` of NAME."""
     name, separator, path = value.partition("=")
     if not separator:
         return benchmark, Path(value)

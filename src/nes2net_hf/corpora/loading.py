@@ -101,7 +101,7 @@ def load_corpus(
             f"{option('allow_missing')}."
         )
     if not found:
-        raise CorpusError(_nothing_left(root, name, bool(missing or not belongs.keeps_all)))
+        raise CorpusError(_nothing_left(root, name, bool(missing or not belongs.keeps_all), belongs))
     dataset = Dataset(InMemoryTable(pa.concat_tables([*tables, to_table(held)])))
     return dataset.to_iterable_dataset() if streaming else dataset
 
@@ -155,7 +155,7 @@ def open_rows(
         keep = RowFilter(name, condition, where) if condition or where else None
         rows = ShardedRows(shards, columns_read, keep, groups_in_memory)
         if not len(rows):
-            raise CorpusError(_nothing_left(root, name, keep is not None))
+            raise CorpusError(_nothing_left(root, name, keep is not None, keep))
         return rows
     dataset = load_corpus(name, split, root=root, **options)
     assert isinstance(dataset, Dataset)
@@ -187,7 +187,10 @@ def _label_index(value: Any) -> Any:
     return LABEL_NAMES.index(map_label(value, option("where"), None, remedy)) if isinstance(value, str) else value
 
 
-def _nothing_left(root: str | os.PathLike[str], name: str, chosen: bool) -> str:
+def _nothing_left(root: str | os.PathLike[str], name: str, chosen: bool, belongs: RowFilter | None) -> str:
+    culprit = None if belongs is None else belongs.culprit()
+    if culprit is not None:
+        return f"{root}: no utterance of {name} is left: {option('where')} {culprit}: change it, or leave it out."
     why = f"look at {option('split')}, {option('condition')} and {option('where')}" if chosen else "it holds no rows"
     return f"{root}: no utterance of {name} is left: {why}."
 
@@ -315,9 +318,36 @@ class RowFilter:
             if column == "label":
                 values = [_label_index(value) for value in values]
             self._wanted.setdefault(column, set()).update(values)
+        self._seen: dict[str, set[Any]] = {column: set() for column in self._wanted}  # a few, for `culprit`
+        self._matched: set[str] = set()
         self.keeps_all = self._condition is None and not self._wanted
 
     def __call__(self, row: Row) -> bool:
         if self._condition is not None and not self._condition.belongs(row):
             return False
-        return all(row[column] in values for column, values in self._wanted.items())
+        matched = [column for column, values in self._wanted.items() if row[column] in values]
+        self._matched.update(matched)
+        for column, seen in self._seen.items():
+            if len(seen) <= _NAMED:
+                seen.add(row[column])
+        return len(matched) == len(self._wanted)
+
+    def culprit(self) -> str | None:
+        """Which filter of `where` kept none of the rows that came, and what they have; None where no row came."""
+        if not any(self._seen.values()):
+            return None
+        for column, seen in self._seen.items():
+            if column not in self._matched:
+                there = sorted(_shown(column, value) for value in seen if value is not None)
+                more = ", …" if len(there) > _NAMED else ""
+                has = f"has {', '.join(there[:_NAMED])}{more}" if there else "is empty"
+                return f"{self._said(column)} matches no row (column {column} {has})"
+        return f"{' and '.join(map(self._said, self._wanted))} match no row together"
+
+    def _said(self, column: str) -> str:
+        return f"{column}={' or '.join(sorted(_shown(column, value) for value in self._wanted[column]))}"
+
+
+def _shown(column: str, value: Any) -> str:
+    is_label = column == "label" and isinstance(value, int) and 0 <= value < len(LABEL_NAMES)
+    return LABEL_NAMES[value] if is_label else str(value)

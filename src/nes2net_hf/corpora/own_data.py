@@ -17,6 +17,7 @@ from .schema import TEXT_COLUMNS, make_row
 
 OURS = ("audio", "label", "utterance_id", *TEXT_COLUMNS)
 _USUAL: dict[str, tuple[str, ...]] = {"audio": FILES, "label": LABELS}
+_OTHER_NAMES = {"speaker_id": ("speaker_id", "speaker"), "partition": ("partition", "split")}
 _NO_MANIFEST = 'holds no rows of a manifest: make it an array of objects, [{"path": …, "label": …}, …].'
 
 Report = Callable[[CorpusError], None]
@@ -84,7 +85,7 @@ def match_columns(
     names = list(names)
     found: dict[str, str] = {}
     for ours in OURS:
-        usual = needed.get(ours, (ours,))
+        usual = {**_OTHER_NAMES, **needed}.get(ours, (ours,))
         theirs = find_column(names, [columns[ours]] if ours in columns else usual, source, CorpusError)
         if theirs is not None:
             found[ours] = theirs

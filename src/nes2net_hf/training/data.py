@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch.utils.data import Dataset
 
 from ..audio import SAMPLING_RATE, AudioError
 from ..augmentation import build_chain
 from ..configuration_nes2net import ID2LABEL
 from ..corpora import CorpusError
-from ..corpora.loading import TableRows, open_rows
+from ..corpora.loading import OWN_DATA, TableRows, load_corpus, open_rows
 from ..corpora.shards import ShardedRows
 from ..corpora.utterances import read_utterance
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from .batches import Broken, lane_count
+from .holding_out import rows_of
 from .losses import IGNORED
 from .recipe import SETTINGS, DataRecipe, RecipeError
 
@@ -39,25 +42,52 @@ def open_split(
     """
     split = getattr(recipe, name)
     corpus = split.corpus or recipe.corpus
-    try:
-        rows = open_rows(
-            corpus,
-            split.split,
-            root=split.root or recipe.root,
-            columns_read=(*COLUMNS, "segment_labels") if of_frames else COLUMNS,
-            groups_in_memory=2 if batch_size is None else lane_count(batch_size) + 2,  # lanes begin within groups
-            condition=split.condition,
-            where=split.where,
-            columns=split.columns,
-            label_map=split.label_map or None,
-            allow_missing=recipe.allow_missing,
+    if corpus == OWN_DATA and split.split is not None and Path(split.root or recipe.root).is_file():
+        raise RecipeError(
+            f"data.{name}.split: this recipe says {split.split}, and your own data has no splits: write "
+            f"data.{name}.split=null behind it; to choose rows, data.{name}.where={{COLUMN: VALUE}}."
         )
+    columns_read = (*COLUMNS, "segment_labels") if of_frames else COLUMNS
+    options: dict[str, Any] = {
+        "root": split.root or recipe.root,
+        "condition": split.condition,
+        "where": split.where,
+        "columns": split.columns,
+        "label_map": split.label_map or None,
+        "allow_missing": recipe.allow_missing,
+    }
+    try:
+        if holds_out(recipe):
+            dataset = load_corpus(corpus, split.split, **options)
+            division = rows_of(dataset, recipe.hold_out or 0)
+            rows: Any = TableRows(dataset.select(getattr(division, name)), columns_read)
+            if name == "dev" and PartialState().is_main_process:
+                print(division.said)
+        else:
+            rows = open_rows(
+                corpus,
+                split.split,
+                columns_read=columns_read,
+                groups_in_memory=2 if batch_size is None else lane_count(batch_size) + 2,  # lanes begin within groups
+                **options,
+            )
     except CorpusError as error:
-        raise RecipeError(f"data.{name}: {error}") from error
+        raise RecipeError(f"data.{name}: {str(error).replace(' in Python', '')}") from error
     absent = [label for index, label in ID2LABEL.items() if index not in rows.labels]
     if absent:
-        raise RecipeError(f"data.{name}: {corpus} has no {' and no '.join(absent)} utterances there.")
+        chosen = f" with {', '.join(f'{key}={value}' for key, value in split.where.items())}" if split.where else ""
+        raise RecipeError(f"data.{name}: {options['root']} has no {' and no '.join(absent)} utterances{chosen}.")
     return rows
+
+
+def same_rows(recipe: DataRecipe) -> bool:
+    """Whether train and dev are read from the same rows."""
+    return recipe.train == recipe.dev
+
+
+def holds_out(recipe: DataRecipe) -> bool:
+    """Whether a part of the common rows is dev."""
+    return recipe.hold_out is not None and same_rows(recipe)
 
 
 class WindowDataset(Dataset):
@@ -82,7 +112,7 @@ class WindowDataset(Dataset):
         seed: int = 0,
         of_frames: bool = False,
     ) -> None:
-        self.rows = rows
+        self.rows, self.labels = rows, rows.labels
         self.of_frames = of_frames
         self.recipe = recipe
         training = kind == "train"

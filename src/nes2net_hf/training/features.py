@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from ..files import atomic_file, claim, explained
 from .batches import Broken
-from .data import WindowDataset
+from .data import WindowDataset, holds_out
 from .losses import IGNORED
 from .recipe import Recipe, RecipeError
 
@@ -35,7 +35,7 @@ class FeatureSet(Dataset):
     def __init__(self, dataset: WindowDataset, folder: Path, identity: dict[str, Any]) -> None:
         self.dataset, self.folder = dataset, folder
         self._identity = {**identity, "count": len(dataset), "extractor": dataset.extractor.to_dict()}
-        self.recipe, self.extractor = dataset.recipe, dataset.extractor
+        self.recipe, self.extractor, self.labels = dataset.recipe, dataset.extractor, dataset.labels
         self.lengths, self.by_length = dataset.lengths, dataset.by_length
 
     def __len__(self) -> int:
@@ -135,7 +135,7 @@ def feature_set(recipe: Recipe, name: str, dataset: WindowDataset) -> FeatureSet
         "layers": "last" if model.config.get("layer_aggregation", "last") == "last" else "all",
         "precision": recipe.mixed_precision,
         "corpus": [split.corpus or recipe.data.corpus, split.root or recipe.data.root, split.split],
-        "rows": [split.condition, split.where],
+        "rows": [split.condition, split.where, *([recipe.data.hold_out] if holds_out(recipe.data) else [])],
         "frames": model.head == "frames",
     }
     return FeatureSet(dataset, Path(recipe.data.features) / name, identity)

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import send_to_device, set_seed, tqdm
 from torch.optim.lr_scheduler import LambdaLR
 
+from ..bases import BASE, describe_base, write_base
 from ..errors import Nes2NetError, OutputError
 from ..files import atomic_file, claim, explained
 from ..hub import bounded_requests, why
@@ -26,7 +28,7 @@ from .adapters import without_adapters
 from .batches import BatchStream
 from .building import build_model
 from .checkpoints import copy_folder, forget, load_state, save_state, saved_states, write_folder
-from .data import WindowDataset, open_split
+from .data import WindowDataset, holds_out, open_split, same_rows
 from .features import FeatureSet, feature_set
 from .losses import build_loss
 from .optimisation import build_optimiser, learning_rate_factor, validated_epochs
@@ -35,6 +37,7 @@ from .starting import as_begun, settle
 from .validation import validate
 
 logger = logging.getLogger(__name__)
+FEW = 50  # utterances of a class, below which an EER moves in steps of more than two points
 
 
 class TrainingStopped(Exception):
@@ -139,6 +142,7 @@ class Trainer:
         }
         if recipe.data.features is not None:
             self.dev_sets = {"dev": feature_set(recipe, "dev", self.dev_sets["dev"])}
+        self.dev_is_train = same_rows(recipe.data) and not holds_out(recipe.data)
         self.dev_batch = recipe.validation.batch_size or 2 * share // recipe.passes
 
         self.loss = build_loss(recipe)
@@ -194,6 +198,26 @@ class Trainer:
             self.accelerator.end_training()
         if self.accelerator.is_main_process:
             _plot(self.output)
+            print(self._ended())
+
+    def _ended(self) -> str:
+        """What the run came to, in a sentence or two: figures only where they mean something."""
+        best = self.output / "best"
+        if self.dev_is_train:
+            return (
+                f"The run went through; its last model is of no use by itself: {best}. Train and dev are the same "
+                "recordings, so that no figure of this run says how well it judges others."
+            )
+        lines = [json.loads(line) for line in (self.output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        select = self.recipe.validation.select
+        chosen = min((line for line in lines if select in line), key=lambda line: line[select])
+        said = f"best model: {best} (epoch {chosen['epoch']}, dev EER {100 * chosen['dev_eer']:.2f} %)"
+        labels = self.dev_sets["dev"].labels
+        fewest = min(int((labels == label).sum()) for label in set(labels.tolist()))
+        if fewest < FEW:
+            step = f"{100 / fewest:.0f} points"
+            said += f"\nDev has only {fewest} utterances of a class: one of them moves the dev EER by {step}."
+        return said
 
     def _is_stale(self) -> bool:
         patience = self.recipe.validation.patience
@@ -286,7 +310,12 @@ class Trainer:
     def _report(self, record: dict[str, Any]) -> None:
         line = {key: round(value, 6) if isinstance(value, float) else value for key, value in record.items()}
         line["learning_rate"] = record["learning_rate"]
-        self.accelerator.print(json.dumps(line))
+        if self.dev_is_train:  # of what a model has learnt by heart, dev figures say nothing
+            self.accelerator.print(
+                json.dumps({key: line[key] for key in line if not key.startswith(("dev", "thresh"))})
+            )
+        else:
+            self.accelerator.print(json.dumps(line))
         if self.accelerator.is_main_process:
             with self._disk():
                 _append(self.output / "metrics.jsonl", line)
@@ -329,6 +358,8 @@ class Trainer:
         def write(place: Path) -> None:
             plain.save_pretrained(place, state_dict=weights)
             extractor.save_pretrained(place)
+            if (self.output / BASE).is_file():  # its licence and limits, should it move
+                shutil.copyfile(self.output / BASE, place / BASE)
 
         write_folder(folder, write)
 
@@ -368,6 +399,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process and not resuming:
             self.output.mkdir(parents=True, exist_ok=True)
+            if self.recipe.model.pretrained:
+                write_base(describe_base(self.recipe.model.pretrained, self.recipe.model.revision, True), self.output)
             texts = {"recipe.yaml": self.recipe.as_yaml(), "steps.jsonl": "", "metrics.jsonl": ""}
             for name, text in texts.items():
                 with atomic_file(self.output / name) as file:

@@ -370,8 +370,10 @@ def check(recipe: Recipe) -> None:
         _check_features(recipe)
     if recipe.model.lora is not None and recipe.model.freeze == "encoder":
         raise RecipeError("model.freeze: encoder leaves model.lora nothing to learn: leave one of them out.")
-    if recipe.model.head is not None and recipe.loss.name == "focal" and (
-        recipe.model.config.get("classifier_outputs", 2) != 1
+    if (
+        recipe.model.head is not None
+        and recipe.loss.name == "focal"
+        and (recipe.model.config.get("classifier_outputs", 2) != 1)
     ):
         raise RecipeError("loss.name: focal is the loss of one logit: set model.config.classifier_outputs to 1.")
     if recipe.schedule.name == "cosine_epochs" and recipe.schedule.period is None:

@@ -1,0 +1,107 @@
+"""Train and dev of one table: as a column says, else a fixed part, by speaker where speakers are known."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from .recipe import RecipeError
+
+PARTITIONS = {"train": ("train", "training"), "dev": ("dev", "development", "val", "valid", "validation")}
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Division:
+    """Row numbers of both parts, and a sentence that says how they were found."""
+
+    train: np.ndarray
+    dev: np.ndarray
+    said: str
+
+
+def divide(
+    labels: Sequence[int],
+    utterances: Sequence[str],
+    speakers: Sequence[str | None],
+    partitions: Sequence[str | None],
+    share: float,
+) -> Division:
+    """
+    Divides N rows. Where `partitions` has values, they decide, and rows of others (test) are in neither part. Else dev
+    is about `share` of each class, drawn by the names of speakers, so that none is in both parts, or of utterances:
+    the same in every run, and rows that are added later move no other.
+
+    Raises:
+        RecipeError: the column of partitions has gaps, or names none of train, or none of dev.
+    """
+    if any(partitions):
+        return _by_column(partitions)
+    truth = np.asarray(labels)
+    alike = all(speakers)
+    dev = _drawn([str(one) for one in speakers] if alike else list(utterances), truth, share)
+    if alike and not _both_whole(dev, truth):
+        alike = False
+        dev = _drawn(list(utterances), truth, share)
+        logger.warning(
+            "There are too few speakers to keep those of dev out of train: the dev EER will flatter the model."
+        )
+    how = "no speaker is in both" if alike else "drawn by file: speakers are not known, or too few"
+    said = f"dev: {dev.sum()} of {len(truth)} utterances, held out from training ({how})"
+    return Division(np.flatnonzero(~dev), np.flatnonzero(dev), said)
+
+
+def _by_column(partitions: Sequence[str | None]) -> Division:
+    if not all(partitions):
+        gap = partitions.index(None)
+        raise RecipeError(f"data.root: column partition is empty in row {gap + 1}: fill it in all rows, or in none.")
+    names = np.array([str(one).lower() for one in partitions])
+    rows = {part: np.flatnonzero(np.isin(names, spellings)) for part, spellings in PARTITIONS.items()}
+    for part, found in rows.items():
+        if not found.size:
+            there = ", ".join(sorted(set(map(str, partitions))))
+            raise RecipeError(
+                f"data.root: column partition has {there}, and no {part}: write "
+                f"{part} there, or say what is {part} by data.{part}.where={{partition: …}}."
+            )
+    used = rows["train"].size + rows["dev"].size
+    left = f", {len(names) - used} in neither" if used < len(names) else ""
+    return Division(
+        rows["train"],
+        rows["dev"],
+        f"dev: {rows['dev'].size} of {len(names)} utterances, as column partition says{left}",
+    )
+
+
+def _drawn(names: list[str], labels: np.ndarray, share: float) -> np.ndarray:
+    """Which rows are dev, (N,) bool: whole groups of one name, until each class has its share."""
+    groups: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        groups.setdefault(name, []).append(row)
+    wanted = {label: max(1, round(share * int((labels == label).sum()))) for label in set(labels.tolist())}
+    dev = np.zeros(len(labels), bool)
+    for name in sorted(groups, key=lambda name: blake2b(name.encode("utf-8", "surrogateescape")).digest()):
+        rows = groups[name]
+        counts = {label: int((labels[rows] == label).sum()) for label in set(labels[rows].tolist())}
+        held = {label: int((labels[dev] == label).sum()) for label in counts}
+        # A group may overshoot a share by half of it, but not take a class away from train.
+        if any(held[label] < wanted[label] for label in counts) and all(
+            held[label] + count <= max(1.5 * wanted[label], 1) for label, count in counts.items()
+        ):
+            dev[rows] = True
+    return dev
+
+
+def _both_whole(dev: np.ndarray, labels: np.ndarray) -> bool:
+    return all(len(set(labels[part].tolist())) == len(set(labels.tolist())) for part in (dev, ~dev))
+
+
+def rows_of(dataset: Any, share: float) -> Division:
+    """`divide` for a dataset of our columns."""
+    columns = {name: list(dataset[name]) for name in ("label", "utterance_id", "speaker_id", "partition")}
+    return divide(columns["label"], columns["utterance_id"], columns["speaker_id"], columns["partition"], share)
