@@ -140,7 +140,9 @@ def test_a_whole_model_is_trained_further(tiny_model_dir: Path, corpus: Path, tm
     assert not torch.equal(best.classifier.weight, source.classifier.weight)
 
     content["model"]["config"] = {"inner_scale": 2}
-    with pytest.raises(RecipeError, match=r"model\.config\.inner_scale: this recipe says 2, but .* was trained with 4"):
+    with pytest.raises(
+        RecipeError, match=r"model\.config\.inner_scale: this recipe says 2, but .* was trained with 4"
+    ):
         build_model(load_recipe(write(tmp_path / "recipe.yaml", content)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -13,7 +12,6 @@ import numpy as np
 from .recipe import RecipeError
 
 PARTITIONS = {"train": ("train", "training"), "dev": ("dev", "development", "val", "valid", "validation")}
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ def divide(
     """
     Divides N rows. Where `partitions` has values, they decide, and rows of others (test) are in neither part. Else dev
     is about `share` of each class, drawn by the names of speakers, so that none is in both parts, or of utterances:
-    the same in every run, and rows that are added later move no other.
+    the same in every run, and rows that are added later move few others.
 
     Raises:
         RecipeError: the column of partitions has gaps, or names none of train, or none of dev.
@@ -48,11 +46,13 @@ def divide(
     if alike and not _both_whole(dev, truth):
         alike = False
         dev = _drawn(list(utterances), truth, share)
-        logger.warning(
-            "There are too few speakers to keep those of dev out of train: the dev EER will flatter the model."
-        )
-    how = "no speaker is in both" if alike else "drawn by file: speakers are not known, or too few"
-    said = f"dev: {dev.sum()} of {len(truth)} utterances, held out from training ({how})"
+    said = f"dev: {dev.sum()} of {len(truth)} utterances, held out from training"
+    if alike:
+        said += "; no speaker is in both"
+    elif all(speakers):
+        said += ". There are too few speakers to keep those of dev out of train: the dev EER flatters the model"
+    else:
+        said += ". Speakers are not known and may be in both: the dev EER may flatter the model"
     return Division(np.flatnonzero(~dev), np.flatnonzero(dev), said)
 
 

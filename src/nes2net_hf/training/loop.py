@@ -205,8 +205,8 @@ class Trainer:
         best = self.output / "best"
         if self.dev_is_train:
             return (
-                f"The run went through; its last model is of no use by itself: {best}. Train and dev are the same "
-                "recordings, so that no figure of this run says how well it judges others."
+                f"the run went through: {best}\nTrain and dev are the same recordings: no figure says how well "
+                "the model judges others, and the choice of its epoch means nothing."
             )
         lines = [json.loads(line) for line in (self.output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         select = self.recipe.validation.select
