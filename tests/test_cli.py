@@ -85,7 +85,7 @@ def test_a_table_names_label_score_and_lowest_window(detect: Any, folder: Path) 
     run = detect(folder, "--format", "table")
     lines = run.out.splitlines()
     assert lines[0].split() == ["verdict", "score", "lowest", "window", "duration", "file"]
-    assert lines[1].startswith("spoof") or lines[1].startswith("bonafide")
+    assert lines[1].startswith("spoof") or lines[1].startswith("bona fide")
     assert " at 0:00.0" in lines[1] and lines[1].endswith("a.flac")
     assert lines[2].startswith("error") and "not an audio" in lines[2]
 

@@ -15,9 +15,9 @@ import soundfile
 import torch
 
 from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioClassification
-from nes2net_hf.detection import detector as detector_module
 from nes2net_hf.audio import SAMPLING_RATE
 from nes2net_hf.detection import DetectionError, Detector, Result, detect
+from nes2net_hf.detection import detector as detector_module
 from nes2net_hf.detection.batches import Batch
 from nes2net_hf.loading import ModelError, choose_device
 

@@ -26,7 +26,7 @@ from nes2net_hf.audio import SAMPLING_RATE, read_audio
 from nes2net_hf.detection import DEMO_NOTICE, Result, WindowScore, detect
 from nes2net_hf.loading import DEMO_MODEL, ModelError
 from nes2net_hf.reports import COLUMNS as CSV_COLUMNS
-from nes2net_hf.verdict import facts, make_playable, remarks, render, suspicious_stretches
+from nes2net_hf.verdict import VERDICTS, facts, make_playable, remarks, render
 
 from .conftest import lively, tiny_config, tiny_model
 
@@ -36,7 +36,20 @@ import httpx
 from gradio_client import Client, handle_file
 
 from nes2net_hf import page as page_module
-from nes2net_hf.page import COLUMNS, LIMITS, VERDICT, build_page, describe, judge, launch, row, show, write_csv
+from nes2net_hf.page import (
+    COLUMNS,
+    LIMITS,
+    VERDICT,
+    build_page,
+    choices,
+    choosing,
+    describe,
+    judge,
+    launch,
+    row,
+    show,
+    write_csv,
+)
 from nes2net_hf.space import write_space
 
 SAMPLES = Path(page_module.__file__).parent / "samples"
@@ -110,7 +123,7 @@ def test_a_bona_fide_recording_shows_how_far_it_is_from_the_threshold(detector: 
     assert '<section class="verdict bonafide"' in shown["html"] and "<h2>Bona fide</h2>" in shown["html"]
     assert f"{result.score - result.threshold:.2f} above the threshold of" in facts(result)["Score"]
     assert facts(result)["Lowest window"].startswith(f"{result.min_window_score:.2f} at 0:0")
-    assert not PLAY.search(shown["html"]) and "nothing lies below the threshold" in shown["html"]
+    assert not PLAY.search(shown["html"]) and "no window lies below the threshold" in shown["html"]
 
 
 def test_a_spoofed_recording_is_marked_where_its_windows_are_below_the_threshold(detector: Detector) -> None:
@@ -129,7 +142,7 @@ def test_a_probability_is_named_of_a_calibrated_model_only(tiny_model_dir: Path,
     [result] = detect(BONAFIDE, model=tmp_path, device="cpu")
     assert result.score is not None
     expected = 1 / (1 + np.exp(0.5 * result.score + 0.1))
-    assert facts(result)["Probability"].startswith(f"{expected:.3f} of spoofed speech")
+    assert facts(result)["Probability"].startswith(f"{100 * expected:.1f} % chance of being fake, if half of such")
 
 
 def test_what_is_played_is_what_the_model_heard(detector: Detector, tmp_path: Path) -> None:
@@ -143,13 +156,49 @@ def test_what_is_played_is_what_the_model_heard(detector: Detector, tmp_path: Pa
     assert (low <= high).all() and high.max() == pytest.approx(heard.max(), abs=1e-4)
 
 
+def test_each_channel_is_played_by_itself(detector: Detector, tmp_path: Path) -> None:
+    call = tmp_path / "call.flac"
+    left, right = read_audio(BONAFIDE)[:64_000], read_audio(SPOOF)[:64_000]
+    soundfile.write(call, np.stack([left, right], axis=1), SAMPLING_RATE)
+    results = judged(detector, call)
+    assert [row(number, result)[1:3] for number, result in enumerate(results, 1)] == [
+        ["call.flac (channel 0)", "bona fide"],
+        ["call.flac (channel 1)", "spoof"],
+    ]
+    for result, spoken in zip(results, (left, right), strict=True):
+        heard, _ = soundfile.read(show(str(call), result)["audio"]["path"], dtype="float32")
+        np.testing.assert_allclose(heard, spoken, atol=1 / 2**14)
+    [mix] = choosing(detector, "default", "mix").stream(call)
+    assert mix.channel is None
+    for offered in (results, [mix]):
+        tracks, channels = choices([("call.flac", result) for result in offered])
+        assert channels["visible"] and "visible" not in tracks
+
+
+@pytest.mark.parametrize("name", ["tone", "short"])
+def test_without_a_verdict_the_page_says_why_and_what_to_do(detector: Detector, tmp_path: Path, name: str) -> None:
+    tone = 0.3 * np.sin(np.arange(80_000) / 4)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone if name == "tone" else read_audio(SPOOF)[8_000:16_000], SAMPLING_RATE)
+    [result] = judged(detector, path)
+    html = show(str(path), result)["html"]
+    headline = {"tone": "No speech found", "short": "Too short to judge"}[name]
+    assert f"<h2>{headline}</h2>" in html and "What to do next" in html and '"verdict undecided"' in html
+    assert not PLAY.search(html) and "because there is no verdict" in html
+
+
+def test_no_text_of_the_page_names_an_option_of_the_command_line(detector: Detector) -> None:
+    assert "--" not in "".join(text for texts in VERDICTS.values() for text in texts)
+    assert "--" not in describe(None).replace("---", "")
+
+
 def test_a_splice_that_passes_in_all_is_marked_and_pointed_out(detector: Detector, spliced: Path) -> None:
     [result] = judged(detector, spliced)
     assert result.label == "bonafide"
-    [stretch] = suspicious_stretches(result)
+    [stretch] = result.suspicious()
     window = detector.window_length / SAMPLING_RATE
     assert (stretch.start, stretch.end) == pytest.approx((3 * window, 4 * window))
-    assert any("not the whole of it" in remark for remark in remarks(result))
+    assert any("1 of 6 windows looks fake" in remark for remark in remarks(result))
     assert "1 of 6 below the threshold" in facts(result)["Windows"]
     html = show(str(spliced), result)["html"]
     assert PLAY.findall(html) == [(f"{stretch.start:.3f}", f"{stretch.end:.3f}")]
@@ -159,14 +208,14 @@ def test_a_splice_that_passes_in_all_is_marked_and_pointed_out(detector: Detecto
 def test_stretches_end_where_a_window_passes_or_holds_no_sound() -> None:
     scores = [-1.0, -3.0, None, -2.0, 1.0, -1.0]
     windows = [WindowScore(4.0 * index, 4.0 * index + 4, score) for index, score in enumerate(scores)]
-    result = Result("a", threshold=0.0, windows=windows)
-    assert [(part.start, part.end, part.score) for part in suspicious_stretches(result)] == [
+    result = Result("a", label="spoof", threshold=0.0, windows=windows)
+    assert [(part.start, part.end, part.score) for part in result.suspicious()] == [
         (0, 8, -2),
         (12, 16, -2),
         (20, 24, -1),
     ]
     result.threshold = None
-    assert suspicious_stretches(result) == []
+    assert result.suspicious() == []
 
 
 def test_a_model_of_frames_marks_its_own_stretches(tmp_path: Path) -> None:
@@ -204,8 +253,8 @@ def test_warnings_of_the_detector_are_shown(detector: Detector, tmp_path: Path) 
     path = tmp_path / "short.wav"
     soundfile.write(path, read_audio(SPOOF)[8_000:16_000], SAMPLING_RATE)
     [result] = judged(detector, path)
-    assert result.warnings and f"Weak: {result.warnings[0]}" in show(str(path), result)["html"]
-    assert result.warnings[0] in str(row(1, result)[-1])
+    assert result.warnings and "Unreliable: only 0.5 s of sound." in show(str(path), result)["html"]
+    assert row(1, result)[2] == "too short to judge" and "only 0.5 s" in str(row(1, result)[-1])
 
 
 def test_an_upload_that_was_deleted_is_a_sentence(detector: Detector) -> None:
@@ -239,7 +288,7 @@ def test_the_table_has_a_row_a_recording_and_the_csv_the_columns_of_detect(
     results = judged(detector, BONAFIDE, SPOOF, broken["is empty"])
     rows = [row(number, result) for number, result in enumerate(results, 1)]
     assert {len(line) for line in rows} == {len(COLUMNS)}
-    assert [line[2] for line in rows] == ["bonafide", "spoof", "not judged"]
+    assert [line[2] for line in rows] == ["bona fide", "spoof", "not judged"]
     assert rows[0][4] > 0 > rows[1][4]  # type: ignore[operator]
     path = write_csv(results)
     assert Path(path).read_bytes().startswith(b"\xef\xbb\xbf")
@@ -313,8 +362,8 @@ def test_the_server_judges_plays_and_gives_the_csv_and_calls_nobody(
     table, verdicts, verdict = client.predict(files, None, DEMO_MODEL.name, api_name="/judge")
     lines = table["value"]["data"]
     assert [line[1] for line in lines] == ["bonafide.flac", "spoof.flac", *(path.name for path in broken.values())]
-    assert [line[2] for line in lines] == ["bonafide", "spoof", *["not judged"] * len(broken)]
-    with open(verdicts["value"], encoding="utf-8", newline="") as file:
+    assert [line[2] for line in lines] == ["bona fide", "spoof", *["not judged"] * len(broken)]
+    with open(verdicts["value"], encoding="utf-8-sig", newline="") as file:
         assert [line["label"] for line in csv.DictReader(file)][:2] == ["bonafide", "spoof"]
     assert "<h2>Bona fide</h2>" in verdict["html"]
     heard = next((tmp_path / "downloads").rglob("heard.wav"))

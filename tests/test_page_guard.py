@@ -23,7 +23,7 @@ import httpx
 from gradio_client import handle_file
 
 from nes2net_hf import page as page_module
-from nes2net_hf.page import build_page, judge, launch, of_tracks, show
+from nes2net_hf.page import build_page, choosing, judge, launch, show
 from nes2net_hf.page_guard import PageGuard
 from nes2net_hf.verdict import remarks
 
@@ -194,7 +194,7 @@ def test_a_recording_above_the_limit_is_a_sentence_whatever_it_declares(served: 
     files = [handle_file(path) for path in (BONAFIDE, long, lying)]
     table, *_ = connect(served.local_url, tmp_path).predict(files, None, DEMO_MODEL.name, api_name="/judge")
     lines = table["value"]["data"]
-    assert [line[2] for line in lines] == ["bonafide", "not judged", "not judged"]
+    assert [line[2] for line in lines] == ["bona fide", "not judged", "not judged"]
     assert all("is longer than the 10 seconds that are allowed here" in line[-1] for line in lines[1:])
 
 
@@ -214,11 +214,11 @@ def film(tmp_path: Path) -> Path:
 
 def test_of_several_tracks_one_is_judged_and_the_others_are_told(film: Path, tmp_path: Path) -> None:
     detector = Detector(device="cpu")
-    [(path, result)] = judge([str(film)], lambda: of_tracks(detector, "default"), lambda *_: None)
+    [(path, result)] = judge([str(film)], lambda: choosing(detector, "default", "auto"), lambda *_: None)
     assert path == str(film) and result.track == 0 and result.label == "bonafide"
     [told] = [remark for remark in remarks(result) if "audio tracks" in remark]
-    assert told == "2 audio tracks: only track 0 was judged; you can let each be judged."
-    both = judge([str(film), str(SPOOF)], lambda: of_tracks(detector, "all"), lambda *_: None)
+    assert told == "2 audio tracks: only track 0 was judged, choose another one or all."
+    both = judge([str(film), str(SPOOF)], lambda: choosing(detector, "all", "auto"), lambda *_: None)
     assert [(result.file, result.track, result.label) for _, result in both] == [
         ("film.mkv", 0, "bonafide"),
         ("film.mkv", 1, "spoof"),
@@ -231,10 +231,10 @@ def test_each_track_has_its_row_and_is_what_is_played(
     film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    pairs = judge([str(film)], lambda: of_tracks(Detector(device="cpu"), "all"), lambda *_: None)
+    pairs = judge([str(film)], lambda: choosing(Detector(device="cpu"), "all", "auto"), lambda *_: None)
     for (path, result), sample in zip(pairs, (BONAFIDE, SPOOF), strict=True):
         shown = show(path, result)
-        assert f"film.mkv, track {result.track}" in shown["html"]
+        assert f"film.mkv (track {result.track})" in shown["html"]
         heard, _ = soundfile.read(shown["audio"]["path"], dtype="float32")
         np.testing.assert_allclose(heard, read_audio(sample), atol=2 / 2**15)
         json.dumps(shown)
@@ -244,6 +244,6 @@ def test_the_server_takes_the_choice_of_tracks(served: Any, film: Path, tmp_path
     client = connect(served.local_url, tmp_path)
     table, *_ = client.predict([handle_file(film)], None, DEMO_MODEL.name, "all", api_name="/judge")
     assert [line[1:3] for line in table["value"]["data"]] == [
-        ["film.mkv, track 0", "bonafide"],
-        ["film.mkv, track 1", "spoof"],
+        ["film.mkv (track 0)", "bona fide"],
+        ["film.mkv (track 1)", "spoof"],
     ]

@@ -301,7 +301,7 @@ class AudioStream:
             if self.summary.cancelling:
                 raise AudioError(
                     f"{info.name} is silent once mixed because its channels cancel each other (opposite phase): "
-                    "judge each channel by itself (--channels each)."
+                    "judge each channel by itself."
                 )
             raise AudioError(f"{info.name} is silent: no window peaks above -60 dBFS.")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import os
 import re
 import signal
@@ -23,11 +24,11 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: t
 import gradio as gr
 from starlette.middleware import Middleware
 
-from .detection import ALL_TRACKS, DEMO_NOTICE, DetectionError, Detector, Result
+from .detection import ALL_TRACKS, DEMO_NOTICE, DetectionError, Detector, Result, clock
 from .loading import DEMO_MODEL, ModelError
 from .page_guard import PageGuard
-from .reports import CsvWriter, clock
-from .verdict import FILES, make_playable, named, remarks, render
+from .reports import CsvWriter
+from .verdict import FILES, make_playable, remarks, render
 
 # Their kind, and their width in per cent of the table's.
 COLUMNS: dict[str, tuple[Any, int]] = {
@@ -47,7 +48,9 @@ LIMITS = (
     "A detector knows the attacks it was trained on and some of their kin; new generators, languages, codecs and "
     "microphones move its scores. A score is no probability and no proof."
 )
-TRACKS = [("the default one", "default"), ("each", ALL_TRACKS)]  # of a file with several audio tracks
+# Of a file with several audio tracks, and of one with several channels.
+TRACKS = [("the default one", "default"), ("each", ALL_TRACKS)]
+CHANNELS = [("each where they differ much", "auto"), ("their mix", "mix"), ("each", "each")]
 PRIVACY = "Recordings are judged on the machine that serves this page, and deleted there after about an hour."
 # From gradio's own files; its default asks for the half-bold cut, whose file lacks most letters.
 FONT = (gr.themes.LocalFont("Source Sans Pro", (400, 700)), "sans-serif")
@@ -72,6 +75,7 @@ def build_page(models: Sequence[str | None] = (None,), max_duration: float = MAX
         recording: str | None,
         name: str,
         tracks: str,
+        channels: str = "auto",
         progress: Any = gr.Progress(),  # noqa: B008
     ) -> Any:
         paths = [*(files or []), *([recording] if recording else [])]
@@ -80,7 +84,7 @@ def build_page(models: Sequence[str | None] = (None,), max_duration: float = MAX
             progress((done, len(paths)), desc=f"{clock(seconds)} of audio judged", unit="recordings")
 
         try:
-            judged = judge(paths, lambda: of_tracks(load(name), tracks), tell)
+            judged = judge(paths, lambda: choosing(load(name), tracks, channels), tell)
         except (ModelError, DetectionError) as error:
             hidden = gr.update(visible=False)
             return [], hidden, hidden, show("", Result("", error=str(error)))
@@ -107,6 +111,7 @@ def build_page(models: Sequence[str | None] = (None,), max_duration: float = MAX
                     label="Or record", sources=["microphone"], type="filepath", editable=False, buttons=[]
                 )
                 tracks = gr.Radio(TRACKS, value="default", label="Of several audio tracks, judge", visible=False)
+                channels = gr.Radio(CHANNELS, value="auto", label="Of several channels, judge", visible=False)
                 gr.Markdown(PRIVACY, elem_classes="quiet")
             with gr.Column(scale=3, min_width=320):
                 verdict = gr.HTML(
@@ -129,27 +134,32 @@ def build_page(models: Sequence[str | None] = (None,), max_duration: float = MAX
         judged: Any = gr.State([])
         model.change(lambda name: describe(known[name]), model, notice, api_visibility="private")
         gr.on(
-            [files.change, recording.change, model.change, tracks.input],
+            [files.change, recording.change, model.change, tracks.input, channels.input],
             on_input,
-            [files, recording, model, tracks],
+            [files, recording, model, tracks, channels],
             [judged, table, download, verdict],
             api_name="judge",
         )
-        judged.change(
-            lambda judged: gr.update(visible=any(result.track is not None for _, result in judged)),
-            judged,
-            tracks,
-            api_visibility="private",
-        )
+        judged.change(choices, judged, [tracks, channels], api_visibility="private")
         table.select(on_select, judged, verdict, api_visibility="private")
     return page
 
 
-def of_tracks(detector: Detector, tracks: str) -> Detector:
-    """The same model, judging the default audio track of a file or all of them."""
+def choosing(detector: Detector, tracks: str, channels: str) -> Detector:
+    """The same model, judging the default audio track of a file or all of them, and their channels as chosen."""
     chosen = copy.copy(detector)
-    chosen.track = None if tracks == "default" else ALL_TRACKS
+    chosen.track, chosen.channels = None if tracks == "default" else ALL_TRACKS, channels
     return chosen
+
+
+def choices(judged: Sequence[tuple[str, Result]]) -> list[Any]:
+    """Whether there is anything to choose, of audio tracks and of channels: then their choice is shown."""
+    results = [result for _, result in judged]
+    tracks = any(result.track is not None for result in results)
+    channels = any(
+        result.channel is not None or any("channels" in warning for warning in result.warnings) for result in results
+    )
+    return [gr.update(visible=True) if one else gr.skip() for one in (tracks, channels)]
 
 
 def judge(
@@ -192,18 +202,25 @@ def show(path: str, result: Result) -> dict[str, Any]:
     if result.error is not None:
         return {"html": render(result), "audio": None}
     playable = _new_file("heard.wav")
-    html = render(result, make_playable(path, playable, result.track))
+    html = render(result, make_playable(path, playable, result.track, result.channel))
     return {"html": html, "audio": gr.FileData(path=str(playable)).model_dump()}
 
 
 def row(number: int, result: Result) -> list[str | float | None]:
     """A result as a row of the table, with numbers to sort by."""
     if result.score is None or result.min_window_score is None:
-        return [number, named(result), "not judged", None, None, None, "", "", result.error]
+        return [number, result.name, "not judged", None, None, None, "", "", result.error]
     far = None if result.threshold is None else round(result.score - result.threshold, 2)
     scores = [round(result.score, 2), far, round(result.min_window_score, 2)]
     times = [clock(result.min_window_start or 0), clock(result.duration or 0)]
-    return [number, named(result), result.label, *scores, *times, " ".join(remarks(result))]
+    return [
+        number,
+        result.name,
+        "bona fide" if result.label == "bonafide" else result.label or result.undecided,
+        *scores,
+        *times,
+        " ".join(remarks(result)),
+    ]
 
 
 def write_csv(results: Sequence[Result]) -> str:
@@ -222,8 +239,18 @@ def describe(model: str | None) -> str:
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     limits = re.search(r"^## Limits\n+(.+?)(?=\n## |\Z)", text, re.MULTILINE | re.DOTALL)
-    notice = f"**{DEMO_NOTICE[0].upper()}{DEMO_NOTICE[1:]}.**\n\n" if folder.name == DEMO_MODEL.name else ""
+    notice = ""
+    if is_demonstration(folder):
+        notice = f"**{DEMO_NOTICE[0].upper()}{DEMO_NOTICE[1:]}.** Ask whoever runs this page for a real model.\n\n"
     return notice + (f"Its model card says:\n\n{limits[1].strip()}" if limits else LIMITS)
+
+
+def is_demonstration(folder: Path) -> bool:
+    """Whether a model's folder, or one of the demonstration model's name on the Hub, says that it is one."""
+    config = folder / "config.json"
+    if config.is_file():
+        return bool(json.loads(config.read_text(encoding="utf-8")).get("demonstration"))
+    return folder.name == DEMO_MODEL.name
 
 
 def serve(

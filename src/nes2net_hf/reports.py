@@ -120,7 +120,8 @@ class TableWriter:
         lowest = f"{result.min_window_score:.3f} at {clock(result.min_window_start)}"
         figures = f"{result.score:>8.3f}  {lowest:>18}  {clock(result.duration or 0):>9}  {result.name}"
         color = {"bonafide": "green", "spoof": "red", None: "yellow"}[result.label]
-        self._line(result.label or "undecided", color, figures)
+        label = "bona fide" if result.label == "bonafide" else result.label
+        self._line(label or "undecided", color, figures)
         if result.undecided is not None:
             self._line("", "", result.undecided, "yellow")
         if result.spoof_probability is not None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +12,50 @@ import soundfile
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .audio import SAMPLING_RATE, open_audio
-from .detection import Result, Stretch
+from .detection import Result, clock
+from .detection.results import NO_SPEECH, TOO_SHORT
 from .plotting import envelope
-from .reports import clock
+from .reports import chance
 
 FILES = Path(__file__).parent / "page_files"
-HEADLINES = {"bonafide": "Bona fide", "spoof": "Spoof"}
-MEANINGS = {
-    "bonafide": "The model takes this for the recording of a human voice.",
-    "spoof": "The model takes this for synthesised or converted speech.",
+# Of each verdict a headline, what it means, and what to do next.
+VERDICTS = {
+    "bonafide": (
+        "Bona fide",
+        "The model found no sign of synthetic or converted speech. That is no proof that the recording is genuine.",
+        "If much depends on it, judge the original file rather than a copy, and confirm with the speaker in another "
+        "way, such as a call back on a number that you know.",
+    ),
+    "partly": (
+        "Bona fide, but not all of it",
+        "A fake sentence may have been cut into a genuine recording.",
+        "Listen to the suspicious passages below. If they matter, get the original file and judge it, and confirm what "
+        "is said there with the speaker in another way.",
+    ),
+    "spoof": (
+        "Spoof",
+        "To the model this sounds like synthetic or converted speech. That is no proof that the recording is fake.",
+        "Listen to the passages below, and judge the original file rather than a copy. Confirm with the speaker in "
+        "another way before you act on it.",
+    ),
+    TOO_SHORT: (
+        "Too short to judge",
+        "There is less than a second of sound. A score of so little sound means nothing.",
+        "Find a longer recording, with several seconds of speech.",
+    ),
+    NO_SPEECH: (
+        "No speech found",
+        "The model judges speech only. Its score of music, tones or noise means nothing.",
+        "Check that this is the right file. Of a film or a call, try another audio track or each channel.",
+    ),
 }
 
 
-def suspicious_stretches(result: Result) -> list[Stretch]:
-    """
-    What to listen to: what a model of frames calls spoofed, or else windows in a row below the threshold, with the
-    mean of their scores. None where the model has no threshold.
-    """
-    if result.spoofed is not None:
-        return result.spoofed
-    stretches = []
-    for below, group in groupby(result.windows, lambda window: is_below(window.score, result.threshold)):
-        windows = list(group)
-        if below:
-            mean = float(np.mean([window.score for window in windows if window.score is not None]))
-            stretches.append(Stretch(windows[0].start, windows[-1].end, mean))
-    return stretches
-
-
-def is_below(score: float | None, threshold: float | None) -> bool:
-    return score is not None and threshold is not None and score < threshold
+def _kind(result: Result) -> str:
+    """Which of the verdicts it is."""
+    if result.label == "bonafide" and result.suspicious():
+        return "partly"
+    return str(result.label or result.undecided)
 
 
 def facts(result: Result) -> dict[str, str]:
@@ -54,12 +66,11 @@ def facts(result: Result) -> dict[str, str]:
     if result.threshold is not None:
         side = "above" if result.score >= result.threshold else "below"
         far = f"{abs(result.score - result.threshold):.2f} {side} the threshold of {signed(result.threshold)}"
-        windows = f"{sum(is_below(score, result.threshold) for score in scores)} of {len(scores)} below the threshold"
-    probability = "none, for the model is not calibrated: a score is no probability"
+        below = sum(score < result.threshold for score in scores)
+        windows = f"{below} of {len(scores)} below the threshold"
+    probability = "none: only a calibrated model gives one, and a score is no probability"
     if result.spoof_probability is not None:
-        probability = (
-            f"{result.spoof_probability:.3f} of spoofed speech, where its share is {result.prior:g} beforehand"
-        )
+        probability = chance(result)
     return {
         "Score": f"{signed(result.score)} (higher = bona fide), {far}",
         "Windows": f"{windows}; scores from {signed(min(scores))} to {signed(max(scores))}",
@@ -70,21 +81,8 @@ def facts(result: Result) -> dict[str, str]:
 
 
 def remarks(result: Result) -> list[str]:
-    """The detector's warnings, and whether a passing mean hides windows that do not pass."""
-    below = any(is_below(window.score, result.threshold) for window in result.windows)
-    hidden = "The recording passes, but not the whole of it: listen to its suspicious stretches."
-    return ([hidden] if below and result.label == "bonafide" else []) + [_on_page(what) for what in result.warnings]
-
-
-def _on_page(warning: str) -> str:
-    """A warning of the detector, whose remedies are options of the command line."""
-    what, _, choice = re.sub(r"[,:] (choose|judge) [^:]*--.*", "", warning).partition(" audio tracks: ")
-    return f"{what} audio tracks: {choice}; you can let each be judged." if choice else f"Weak: {what}"
-
-
-def named(result: Result) -> str:
-    """The file, and which of its audio tracks."""
-    return result.file if result.track is None else f"{result.file}, track {result.track}"
+    """The detector's warnings as sentences."""
+    return [f"{warning[0].upper()}{warning[1:]}." for warning in result.warnings]
 
 
 def render(result: Result, waveform: tuple[np.ndarray, np.ndarray, float] | None = None) -> str:
@@ -102,15 +100,15 @@ def render(result: Result, waveform: tuple[np.ndarray, np.ndarray, float] | None
         trim_blocks=True,
         lstrip_blocks=True,
     ).get_template("verdict.html")
-    shown: dict[str, Any] = {"result": result, "name": named(result), "clock": clock, "signed": signed}
+    shown: dict[str, Any] = {"result": result, "clock": clock, "signed": signed}
     if result.error is None:
         assert waveform is not None
         shown |= {
-            "headline": HEADLINES[str(result.label)],
-            "meaning": MEANINGS[str(result.label)],
+            "kind": (kind := _kind(result)),
+            "verdict": VERDICTS[kind],
             "facts": facts(result),
             "remarks": remarks(result),
-            "stretches": suspicious_stretches(result),
+            "stretches": result.suspicious(),
             "lowest": next(window for window in result.windows if window.start == result.min_window_start),
             "timeline": _Timeline(result, *waveform),
         }
@@ -118,10 +116,11 @@ def render(result: Result, waveform: tuple[np.ndarray, np.ndarray, float] | None
 
 
 def make_playable(
-    source: str | os.PathLike[str], path: Path, track: int | None = None
+    source: str | os.PathLike[str], path: Path, track: int | None = None, channel: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """
-    Writes what the model heard (the mix of a track, 16 kHz) as a WAV file, which every browser plays and seeks in.
+    Writes what the model heard (a channel of a track or their mix, 16 kHz) as a WAV file, which every browser plays
+    and seeks in.
 
     Returns:
         Its waveform, as `render` takes it.
@@ -132,9 +131,10 @@ def make_playable(
     with open_audio(source, track=track) as audio, soundfile.SoundFile(path, "w", SAMPLING_RATE, 1, "PCM_16") as file:
 
         def written() -> Iterator[np.ndarray]:
-            for block in audio.blocks("mix"):
-                file.write(np.clip(block[0], -1.0, 1.0))
-                yield block
+            for block in audio.blocks("mix" if channel is None else "each"):
+                heard = block[[channel or 0]]
+                file.write(np.clip(heard[0], -1.0, 1.0))
+                yield heard
 
         low, high, step = envelope(written(), bins=800)
     return low[0], high[0], step

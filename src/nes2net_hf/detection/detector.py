@@ -328,7 +328,7 @@ class Detector:
                 logger.debug("%s could not be judged", recording.name, exc_info=error)
                 recording.error = recording.error or (
                     f"{recording.name} could not be judged: the model fails on its window at {window.start:.1f} s; "
-                    "try --device cpu and --dtype float32."
+                    "try the CPU and float32."
                 )
                 judged.append(None)
         return judged
@@ -348,8 +348,8 @@ class Detector:
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, MemoryError) or "memory" in str(error):
                 raise DetectionError(
-                    f"out of memory on {self.device} with batch size {len(input_values)}: lower --batch-size, or "
-                    "choose another --device or --dtype."
+                    f"out of memory on {self.device} with batch size {len(input_values)}: lower the batch "
+                    "size, or choose another device or precision."
                 ) from None
             raise
 
@@ -380,7 +380,7 @@ class Detector:
             return
         if not all(map(math.isfinite, scores)):
             result.error = (
-                f"{recording.name} got a score that is not a finite number: judge it with --dtype float32, or check "
+                f"{recording.name} got a score that is not a finite number: judge it in float32, or check "
                 "the model's weights."
             )
             return
