@@ -47,6 +47,6 @@ def test_the_corpus_does_not_leak_and_the_model_is_better_than_the_trivial_basel
 
 def test_its_card_shows_every_measured_figure() -> None:
     card = (MODEL / "README.md").read_text(encoding="utf-8")
-    assert "not fit for decisions" in card and "$" not in card
+    assert "do not rely on its verdicts" in card and "$" not in card
     for row in json.loads((MODEL / "evaluation.json").read_text(encoding="utf-8")):
         assert f"| {row['name']} | {row['bonafide']} | {row['spoof']} | {100 * row['model']['estimate']:.1f} " in card

@@ -131,6 +131,13 @@ def write_card(folder: Path, rows: list[Condition], test: list[Entry]) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
+def mark(folder: Path) -> None:
+    """Says in the configuration that nobody should rely on this model."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"demonstration": True}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
@@ -143,6 +150,7 @@ def main() -> int:
     figures = [asdict(row) | {key: getattr(row, key)._asdict() for key in ("model", "baseline")} for row in rows]
     (options.model / "evaluation.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     write_card(options.model, rows, test)
+    mark(options.model)
     return 0
 
 
