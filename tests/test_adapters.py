@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 pytest.importorskip("peft")
 
 from nes2net_hf import Nes2NetForAudioClassification
-from nes2net_hf.training import RecipeError, load_recipe, train
-from nes2net_hf.training.adapters import without_adapters
-from nes2net_hf.training.building import build_model
+from nes2net_hf.trainer import RecipeError, load_recipe, train
+from nes2net_hf.trainer.adapters import without_adapters
+from nes2net_hf.trainer.building import build_model
 
 from .conftest import tiny_encoder_config
 from .test_training import tiny_recipe, write

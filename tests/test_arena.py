@@ -26,7 +26,7 @@ import nes2net_hf.arena
 from nes2net_hf import Nes2NetFeatureExtractor
 from nes2net_hf.arena import Nes2NetArena
 from nes2net_hf.audio import AudioError
-from nes2net_hf.loading import DEMO_MODEL, ModelError
+from nes2net_hf.pretrained.load import DEMO_MODEL, ModelError
 
 from .conftest import FIXTURES, tiny_config
 
@@ -37,8 +37,8 @@ import pyarrow.parquet as pq
 from datasets import Audio, ClassLabel, Features, Value, load_dataset
 
 from nes2net_hf.corpora import CorpusError, load_corpus
-from nes2net_hf.corpora.sharding import shard_corpus
-from nes2net_hf.scoring import score_corpus
+from nes2net_hf.corpora.shards.write import shard_corpus
+from nes2net_hf.evaluation.scoring import score_corpus
 
 BONAFIDE, SPOOF = 0, 1  # there
 
@@ -328,8 +328,8 @@ def test_recordings_keep_their_bytes_and_there_and_back_is_the_same(voices: Path
 
 
 def test_segment_labels_go_into_the_notes() -> None:
-    from nes2net_hf.corpora.arena_form import to_arena
     from nes2net_hf.corpora.schema import make_row
+    from nes2net_hf.corpora.shards.arena import to_arena
 
     row = make_row("CON_1", "spoof") | {"audio": {"bytes": b"", "path": "CON_1.wav"}}
     assert to_arena(row)["notes"] == '{"utterance_id": "CON_1"}'

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 pytest.importorskip("accelerate")
 
 from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioClassification
-from nes2net_hf.training import RecipeError, load_recipe, train
-from nes2net_hf.training.averaging import average_models, kept_epochs, recalibrate_batch_norm
-from nes2net_hf.training.data import WindowDataset, open_split
+from nes2net_hf.trainer import RecipeError, load_recipe, train
+from nes2net_hf.trainer.averaging import average_models, kept_epochs, recalibrate_batch_norm
+from nes2net_hf.trainer.data import WindowDataset, open_split
 
 from .conftest import tiny_model
 from .test_training import ROOT, tiny_recipe, write

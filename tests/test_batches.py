@@ -19,10 +19,10 @@ pytest.importorskip("datasets")
 
 from torch.utils.data import Dataset, default_collate
 
-from nes2net_hf.corpora.sharding import shard_corpus
-from nes2net_hf.training.batches import BatchStream, Broken, BrokenDataError, epoch_order, in_order, lane_count
-from nes2net_hf.training.data import WindowDataset, open_split
-from nes2net_hf.training.recipe import DataRecipe
+from nes2net_hf.corpora.shards.write import shard_corpus
+from nes2net_hf.trainer.batches import BatchStream, Broken, BrokenDataError, epoch_order, in_order, lane_count
+from nes2net_hf.trainer.data import WindowDataset, open_split
+from nes2net_hf.trainer.recipe import DataRecipe
 
 from .conftest import FIXTURES
 

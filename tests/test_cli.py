@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from nes2net_hf.audio.windows import envelope
 
 from nes2net_hf import __version__
 from nes2net_hf.commands import detect as commands
 from nes2net_hf.detection import Detector
-from nes2net_hf.plotting import envelope
 
 from .test_audio import encode, voice
 from .test_detection import KEYS, melody

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from nes2net_hf import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
-from nes2net_hf.loading import DEMO_MODEL
-from nes2net_hf.training.adapters import add_adapters, without_adapters
-from nes2net_hf.training.recipe import LoraRecipe
+from nes2net_hf.pretrained.load import DEMO_MODEL
+from nes2net_hf.trainer.adapters import add_adapters, without_adapters
+from nes2net_hf.trainer.recipe import LoraRecipe
 
 from .conftest import ENCODER_TYPES, lively, tiny_config, tiny_model
 

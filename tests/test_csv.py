@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from nes2net_hf.detection import Result, Stretch, WindowScore
-from nes2net_hf.releasing import SAMPLES
-from nes2net_hf.reports import COLUMNS, CsvWriter, RowFile
-from nes2net_hf.spreadsheets import as_cell, csv_row, csv_rows, from_cell
+from nes2net_hf.detection.writers import COLUMNS, CsvWriter, RowFile
+from nes2net_hf.files.spreadsheets import as_cell, csv_row, csv_rows, from_cell
+from nes2net_hf.release.release import SAMPLES
 
 NAMES = [
     "plain.flac",

@@ -19,7 +19,7 @@ from nes2net_hf.audio import SAMPLING_RATE
 from nes2net_hf.detection import DetectionError, Detector, Result, detect
 from nes2net_hf.detection import detector as detector_module
 from nes2net_hf.detection.batches import Batch
-from nes2net_hf.loading import ModelError, choose_device
+from nes2net_hf.pretrained.load import ModelError, choose_device
 
 from .conftest import tiny_model
 from .test_audio import encode, voice

@@ -19,7 +19,7 @@ import typer
 import yaml
 
 from nes2net_hf.cli import app
-from nes2net_hf.training.recipe import load_recipe
+from nes2net_hf.trainer.recipe import load_recipe
 
 from .test_containers import muxed
 

@@ -13,7 +13,7 @@ import soundfile
 
 from nes2net_hf.audio import read_audio
 from nes2net_hf.endpoint import EndpointHandler
-from nes2net_hf.loading import DEMO_MODEL
+from nes2net_hf.pretrained.load import DEMO_MODEL
 
 SPOOF = DEMO_MODEL.parents[1] / "samples" / "spoof.flac"
 TEXT = base64.b64encode(SPOOF.read_bytes()).decode()

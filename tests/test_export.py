@@ -22,13 +22,13 @@ from nes2net_hf import (
     Nes2NetFeatureExtractor,
     Nes2NetForAudioClassification,
     Nes2NetForAudioFrameClassification,
-    exporting,
 )
 from nes2net_hf.configuration_nes2net import BACKEND_VARIANTS, LAYER_AGGREGATIONS, POOLINGS
 from nes2net_hf.detection import DetectionError, Detector
-from nes2net_hf.exporting import ExportError, export
-from nes2net_hf.loading import ModelError, load_model, load_onnx_model
-from nes2net_hf.onnx_model import GRAPH
+from nes2net_hf.pretrained import export as exporting
+from nes2net_hf.pretrained.export import ExportError, export
+from nes2net_hf.pretrained.load import ModelError, load_model, load_onnx_model
+from nes2net_hf.pretrained.onnx import GRAPH
 
 from .conftest import ENCODER_TYPES, lively, tiny_config, tiny_encoder_config, tiny_model
 

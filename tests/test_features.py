@@ -14,7 +14,7 @@ pytest.importorskip("accelerate")
 
 from nes2net_hf import Nes2NetFeatureExtractor
 from nes2net_hf.modeling_nes2net import Nes2NetModel
-from nes2net_hf.training import RecipeError, load_recipe, train
+from nes2net_hf.trainer import RecipeError, load_recipe, train
 
 from .conftest import tiny_model
 from .test_training import data_of, tiny_recipe, write

@@ -20,12 +20,12 @@ import yaml
 pytest.importorskip("accelerate")
 
 from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
-from nes2net_hf.bases import read_base
-from nes2net_hf.loading import DEMO_MODEL, load_model
-from nes2net_hf.training import RecipeError, load_recipe, train
-from nes2net_hf.training.data import open_split
-from nes2net_hf.training.holding_out import divide
-from nes2net_hf.training.starting import TRAINED_WITH, as_begun, settle
+from nes2net_hf.pretrained.bases import read_base
+from nes2net_hf.pretrained.load import DEMO_MODEL, load_model
+from nes2net_hf.trainer import RecipeError, load_recipe, train
+from nes2net_hf.trainer.data import open_split
+from nes2net_hf.trainer.holding_out import divide
+from nes2net_hf.trainer.starting import TRAINED_WITH, as_begun, settle
 
 from .conftest import FIXTURES, launch, tiny_config, tiny_model
 

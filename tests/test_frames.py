@@ -16,9 +16,9 @@ from transformers import AutoModel, AutoModelForAudioFrameClassification
 pytest.importorskip("accelerate")
 
 from nes2net_hf import Detector, Nes2NetForAudioFrameClassification
-from nes2net_hf.training import BrokenDataError, RecipeError, load_recipe, train
-from nes2net_hf.training.data import WindowDataset, open_split
-from nes2net_hf.training.losses import IGNORED, FrameLoss, pool_segments
+from nes2net_hf.trainer import BrokenDataError, RecipeError, load_recipe, train
+from nes2net_hf.trainer.data import WindowDataset, open_split
+from nes2net_hf.trainer.losses import IGNORED, FrameLoss, pool_segments
 
 from .conftest import lively, tiny_config, tiny_encoder_config
 from .test_training import ROOT, tiny_recipe, write

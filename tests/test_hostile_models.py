@@ -16,7 +16,7 @@ from transformers.utils import hub
 
 from nes2net_hf import Nes2NetConfig, Nes2NetFeatureExtractor, Nes2NetForAudioClassification
 from nes2net_hf.errors import ModelError
-from nes2net_hf.loading import load_model
+from nes2net_hf.pretrained.load import load_model
 
 WEIGHTS = "model.safetensors"
 SHARD = "model-00001-of-00001.safetensors"

@@ -20,11 +20,11 @@ from huggingface_hub.utils import logging as hub_logging
 
 from nes2net_hf import hub as hub_module
 from nes2net_hf.corpora import CorpusError, load_corpus
-from nes2net_hf.corpora.sharding import push_shards
+from nes2net_hf.corpora.shards.write import push_shards
 from nes2net_hf.errors import ConversionError, ModelError, PushError, ReleaseError
 from nes2net_hf.hub import bounded_requests, hub_reason, prepare_push
-from nes2net_hf.loading import load_model
-from nes2net_hf.releasing import push
+from nes2net_hf.pretrained.load import load_model
+from nes2net_hf.release.release import push
 
 from .loopback_hub import TOKEN, Fault, LoopbackHub, Repo
 

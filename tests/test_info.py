@@ -23,9 +23,9 @@ from nes2net_hf import (
     Nes2NetForAudioFrameClassification,
 )
 from nes2net_hf.configuration_nes2net import LAYER_AGGREGATIONS
-from nes2net_hf.info import SAMPLES, count_macs, count_parameters, without_memory
-from nes2net_hf.loading import DEMO_MODEL
 from nes2net_hf.modeling_nes2net import Activation, Conv, MaskedBatchNorm
+from nes2net_hf.pretrained.info import SAMPLES, count_macs, count_parameters, without_memory
+from nes2net_hf.pretrained.load import DEMO_MODEL
 
 from .conftest import ENCODER_TYPES, tiny_config, tiny_model
 from .loopback_hub import LoopbackHub, Repo

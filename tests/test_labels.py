@@ -31,10 +31,10 @@ from nes2net_hf import (
     Nes2NetForAudioFrameClassification,
     detect,
 )
-from nes2net_hf.conversion.official import to_official
-from nes2net_hf.exporting import export
-from nes2net_hf.loading import DEMO_MODEL
-from nes2net_hf.onnx_model import OnnxModel
+from nes2net_hf.conversion.to_official import to_official
+from nes2net_hf.pretrained.export import export
+from nes2net_hf.pretrained.load import DEMO_MODEL
+from nes2net_hf.pretrained.onnx import OnnxModel
 
 from .conftest import tiny_config, tiny_encoder_config, tiny_model
 

@@ -22,7 +22,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("onnxruntime")
 
 from nes2net_hf.conversion import convert
-from nes2net_hf.releasing import SAMPLES
+from nes2net_hf.release.release import SAMPLES
 
 from .conftest import FIXTURES, Run
 from .test_files import held

@@ -24,9 +24,9 @@ import yaml
 from nes2net_hf import Detector, Nes2NetFeatureExtractor, Nes2NetForAudioFrameClassification
 from nes2net_hf.audio import SAMPLING_RATE, read_audio
 from nes2net_hf.detection import DEMO_NOTICE, Result, WindowScore, detect
-from nes2net_hf.loading import DEMO_MODEL, ModelError
-from nes2net_hf.reports import COLUMNS as CSV_COLUMNS
-from nes2net_hf.verdict import VERDICTS, facts, make_playable, remarks, render
+from nes2net_hf.detection.writers import COLUMNS as CSV_COLUMNS
+from nes2net_hf.page.verdict import VERDICTS, facts, make_playable, remarks, render
+from nes2net_hf.pretrained.load import DEMO_MODEL, ModelError
 
 from .conftest import lively, tiny_config, tiny_model
 
@@ -50,7 +50,7 @@ from nes2net_hf.page import (
     show,
     write_csv,
 )
-from nes2net_hf.space import write_space
+from nes2net_hf.page.space import write_space
 
 SAMPLES = Path(page_module.__file__).parent / "samples"
 BONAFIDE, SPOOF = SAMPLES / "bonafide.flac", SAMPLES / "spoof.flac"

@@ -15,7 +15,7 @@ import soundfile
 
 from nes2net_hf.audio import read_audio
 from nes2net_hf.detection import Detector
-from nes2net_hf.loading import DEMO_MODEL
+from nes2net_hf.pretrained.load import DEMO_MODEL
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'nes2net_hf[demo]'")
 
@@ -24,8 +24,8 @@ from gradio_client import handle_file
 
 from nes2net_hf import page as page_module
 from nes2net_hf.page import build_page, choosing, judge, launch, show
-from nes2net_hf.page_guard import PageGuard
-from nes2net_hf.verdict import remarks
+from nes2net_hf.page.guard import PageGuard
+from nes2net_hf.page.verdict import remarks
 
 from .test_page import BONAFIDE, SPOOF, connect, film_of, free_port
 

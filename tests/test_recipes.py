@@ -21,11 +21,11 @@ from transformers import AutoModel
 
 pytest.importorskip("accelerate")
 
-from nes2net_hf.training import RecipeError, load_recipe
-from nes2net_hf.training.building import build_model
-from nes2net_hf.training.losses import build_loss
-from nes2net_hf.training.optimisation import build_optimiser, learning_rate_factor, validated_epochs
-from nes2net_hf.training.recipe import Recipe
+from nes2net_hf.trainer import RecipeError, load_recipe
+from nes2net_hf.trainer.building import build_model
+from nes2net_hf.trainer.losses import build_loss
+from nes2net_hf.trainer.optimisation import build_optimiser, learning_rate_factor, validated_epochs
+from nes2net_hf.trainer.recipe import Recipe
 
 from .conftest import tiny_encoder_config
 
@@ -103,7 +103,7 @@ def load(name: str, *overrides: str) -> Recipe:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_recipes_say_what_was_published(name: str, place: Path) -> None:
-    from nes2net_hf.training.recipe import SETTINGS, value_of
+    from nes2net_hf.trainer.recipe import SETTINGS, value_of
 
     recipe = load(name)
     for key, value in TABLE[family(name)].items():

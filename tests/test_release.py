@@ -19,13 +19,14 @@ import soundfile
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from nes2net_hf.pretrained.fingerprint import fingerprint
 
 from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioFrameClassification, __version__
-from nes2net_hf.bases import check_license, describe_base, write_base
 from nes2net_hf.cards import sources
-from nes2net_hf.loading import DEMO_MODEL, fingerprint, load_model
-from nes2net_hf.release_card import ReleaseError, benchmarks, hub_license, write_card
-from nes2net_hf.releasing import SAMPLES, check_contents, checksums, without_paths
+from nes2net_hf.pretrained.bases import check_license, describe_base, write_base
+from nes2net_hf.pretrained.load import DEMO_MODEL, load_model
+from nes2net_hf.release.card import ReleaseError, benchmarks, hub_license, write_card
+from nes2net_hf.release.release import SAMPLES, check_contents, checksums, without_paths
 
 from .conftest import FIXTURES, lively, tiny_config
 from .loopback_hub import TOKEN, LoopbackHub
@@ -461,7 +462,7 @@ def test_paths_are_cut_to_their_last_part() -> None:
 def test_a_folder_that_scores_otherwise_is_refused(
     nes2net: Any, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nes2net_hf import releasing
+    from nes2net_hf.release import release as releasing
 
     monkeypatch.setattr(
         releasing, "_FROM_THE_FOLDER", releasing._FROM_THE_FOLDER.replace("scores[name] =", "scores[name] = 0.001 +")

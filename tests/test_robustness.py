@@ -23,10 +23,10 @@ from nes2net_hf import Nes2NetFeatureExtractor
 from nes2net_hf.audio import read_audio
 from nes2net_hf.augmentation import codec
 from nes2net_hf.corpora import load_corpus
-from nes2net_hf.degradations import CLEAN, GROUPS, Condition, make_conditions, number_of
-from nes2net_hf.loading import load_model
 from nes2net_hf.metrics import bootstrap_eer
+from nes2net_hf.pretrained.load import load_model
 from nes2net_hf.robustness import Measured, RobustnessError, RobustnessRun
+from nes2net_hf.robustness.conditions import CLEAN, GROUPS, Condition, make_conditions, number_of
 
 from .conftest import tiny_model
 from .test_augmentation import band_power

@@ -14,8 +14,8 @@ import pytest
 pytest.importorskip("datasets")
 
 from nes2net_hf.detection import Result
+from nes2net_hf.detection.writers import CsvWriter, JsonLinesWriter, RowFile
 from nes2net_hf.evaluation import EvaluationError, match, read_keys, read_scores
-from nes2net_hf.reports import CsvWriter, JsonLinesWriter, RowFile
 
 SCORES = {"LA_E_1": 1.5, "LA_E_2": -0.5, "x.1.2": 0.25}
 LABELS = {"LA_E_1": "bonafide", "LA_E_2": "spoof", "x.1.2": "spoof"}

@@ -18,14 +18,15 @@ pytest.importorskip("accelerate")
 
 import pyarrow.parquet as pq
 
-from nes2net_hf import Nes2NetFeatureExtractor, scoring
+from nes2net_hf import Nes2NetFeatureExtractor
 from nes2net_hf.audio import read_audio
 from nes2net_hf.corpora import CorpusError, load_corpus
-from nes2net_hf.corpora.sharding import shard_corpus
+from nes2net_hf.corpora.shards.write import shard_corpus
 from nes2net_hf.errors import OutputError
-from nes2net_hf.loading import load_model
-from nes2net_hf.scoring import score_corpus
-from nes2net_hf.training import BrokenDataError
+from nes2net_hf.evaluation import scoring
+from nes2net_hf.evaluation.scoring import score_corpus
+from nes2net_hf.pretrained.load import load_model
+from nes2net_hf.trainer import BrokenDataError
 
 from .conftest import FIXTURES, launch
 

@@ -31,7 +31,7 @@ from nes2net_hf import __version__
 from nes2net_hf.cli import app as command_line
 from nes2net_hf.detection import Result
 from nes2net_hf.endpoint import EndpointHandler
-from nes2net_hf.loading import DEMO_MODEL
+from nes2net_hf.pretrained.load import DEMO_MODEL
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'nes2net_hf[serve]'")
 pytest.importorskip("python_multipart", reason="python-multipart is not installed: pip install 'nes2net_hf[serve]'")

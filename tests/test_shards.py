@@ -22,8 +22,8 @@ from nes2net_hf.audio import read_audio
 from nes2net_hf.cards import sources
 from nes2net_hf.corpora import FEATURES, CorpusError, load_corpus
 from nes2net_hf.corpora.loading import open_rows
-from nes2net_hf.corpora.sharding import push_shards, shard_corpus, to_flac
-from nes2net_hf.corpora.shards import ShardedRows, find_shards
+from nes2net_hf.corpora.shards.read import ShardedRows, find_shards
+from nes2net_hf.corpora.shards.write import push_shards, shard_corpus, to_flac
 
 from .conftest import FIXTURES
 

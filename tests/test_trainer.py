@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 
 pytest.importorskip("accelerate")
 
-from nes2net_hf.training import BrokenDataError, RecipeError, TrainingFailed, TrainingStopped, load_recipe, train
-from nes2net_hf.training.checkpoints import saved_states
-from nes2net_hf.training.loop import Trainer
+from nes2net_hf.trainer import BrokenDataError, RecipeError, TrainingFailed, TrainingStopped, load_recipe, train
+from nes2net_hf.trainer.checkpoints import saved_states
+from nes2net_hf.trainer.loop import Trainer
 
 from .conftest import launch
 from .test_training import ROOT, data_of, tiny_recipe, write
@@ -190,7 +190,7 @@ def test_a_full_disk_and_no_memory_are_said_in_a_sentence(
             raise OSError(28, "No space left on device", str(folder))
         real(accelerator, folder, state)
 
-    from nes2net_hf.training import loop
+    from nes2net_hf.trainer import loop
 
     real = loop.save_state
     monkeypatch.setattr(loop, "save_state", full)

@@ -16,9 +16,9 @@ import yaml
 pytest.importorskip("accelerate")
 
 from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioClassification
-from nes2net_hf.training import RecipeError, load_recipe, train
-from nes2net_hf.training.building import build_model
-from nes2net_hf.training.data import WindowDataset, open_split
+from nes2net_hf.trainer import RecipeError, load_recipe, train
+from nes2net_hf.trainer.building import build_model
+from nes2net_hf.trainer.data import WindowDataset, open_split
 
 from .conftest import tiny_encoder_config
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from nes2net_hf.commands.common import ending
-from nes2net_hf.training import RecipeError
-from nes2net_hf.training.averaging import average_models, kept_epochs, recalibrate_batch_norm
-from nes2net_hf.training.recipe import load_kept
+from nes2net_hf.trainer import RecipeError
+from nes2net_hf.trainer.averaging import average_models, kept_epochs, recalibrate_batch_norm
+from nes2net_hf.trainer.recipe import load_kept
 
 
 def main() -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nes2net_hf.commands.common import ending
 from nes2net_hf.errors import offering
-from nes2net_hf.loading import DTYPES
-from nes2net_hf.scoring import score_corpus
+from nes2net_hf.evaluation.scoring import score_corpus
+from nes2net_hf.pretrained.load import DTYPES
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from nes2net_hf.commands.common import ending
 from nes2net_hf.errors import Nes2NetError
-from nes2net_hf.training import TrainingStopped, load_recipe, train
+from nes2net_hf.trainer import TrainingStopped, load_recipe, train
 
 PATIENCE = 10  # s
 

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 
 from .audio import SAMPLING_RATE, AudioError, read_audio
-from .loading import DEMO_MODEL, ModelError, choose_device, load_model
 from .modeling_nes2net import Nes2NetForAudioFrameClassification
+from .pretrained.load import DEMO_MODEL, ModelError, choose_device, load_model
 
 
 def _interface() -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .audio import AudioError
-from .decoders import MAX_RATE, MIN_RATE
+from .audio.decoders import MAX_RATE, MIN_RATE
 from .detection import Detector, Result
 from .errors import DetectionError
 

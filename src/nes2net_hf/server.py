@@ -41,7 +41,7 @@ from .audio import AudioError
 from .detection import Result
 from .endpoint import MAX_MEGABYTES, MAX_SECONDS, EndpointHandler
 from .errors import DetectionError, UsageError
-from .page_guard import PageGuard
+from .page.guard import PageGuard
 
 logger = logging.getLogger(__name__)
 

@@ -25,10 +25,10 @@ import numpy as np
 import soundfile
 import torch
 
-from nes2net_hf.corpora.sharding import shard_corpus
-from nes2net_hf.training.batches import BatchStream
-from nes2net_hf.training.data import WindowDataset, open_split
-from nes2net_hf.training.recipe import DataRecipe
+from nes2net_hf.corpora.shards.write import shard_corpus
+from nes2net_hf.trainer.batches import BatchStream
+from nes2net_hf.trainer.data import WindowDataset, open_split
+from nes2net_hf.trainer.recipe import DataRecipe
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "audio"
 BATCH, WINDOW = 12, 64_600

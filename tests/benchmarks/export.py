@@ -34,9 +34,9 @@ from nes2net_hf.audio import SAMPLING_RATE, read_audio
 from nes2net_hf.commands.common import be_quiet
 from nes2net_hf.configuration_nes2net import XLSR_300M
 from nes2net_hf.detection import Detector
-from nes2net_hf.exporting import export
-from nes2net_hf.loading import DEMO_MODEL
-from nes2net_hf.onnx_model import GRAPH
+from nes2net_hf.pretrained.export import export
+from nes2net_hf.pretrained.load import DEMO_MODEL
+from nes2net_hf.pretrained.onnx import GRAPH
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "audio"
 

@@ -28,10 +28,10 @@ def measure(name: str, checkpointing: bool, frozen: bool, utterances: int, steps
     import torch
 
     from nes2net_hf.conversion.system import read_encoder_config
-    from nes2net_hf.training import load_recipe
-    from nes2net_hf.training.building import build_model
-    from nes2net_hf.training.losses import build_loss
-    from nes2net_hf.training.optimisation import build_optimiser
+    from nes2net_hf.trainer import load_recipe
+    from nes2net_hf.trainer.building import build_model
+    from nes2net_hf.trainer.losses import build_loss
+    from nes2net_hf.trainer.optimisation import build_optimiser
 
     path = ROOT / "training" / "configs" / f"{name}.yaml"
     recipe = load_recipe(path, ["data.augmentation=[]"])  # noises and rooms need not be there

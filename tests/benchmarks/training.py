@@ -21,11 +21,11 @@ import numpy as np
 import soundfile
 import torch
 
-from nes2net_hf.training import load_recipe
-from nes2net_hf.training.building import build_model
-from nes2net_hf.training.loop import Trainer
-from nes2net_hf.training.losses import build_loss
-from nes2net_hf.training.optimisation import build_optimiser
+from nes2net_hf.trainer import load_recipe
+from nes2net_hf.trainer.building import build_model
+from nes2net_hf.trainer.loop import Trainer
+from nes2net_hf.trainer.losses import build_loss
+from nes2net_hf.trainer.optimisation import build_optimiser
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,7 +18,7 @@ def run_augment(source: str, out: Path, recipe: Path, seed: int, plot: Path | No
     """Augments one recording and writes it; returns the exit code."""
     with ExitStack() as stack, ending(extra="train") as end:
         from ..augmentation import build_chain
-        from ..training.recipe import load_recipe
+        from ..trainer.recipe import load_recipe
 
         if out.suffix.lower() not in {".wav", ".flac"}:
             raise UsageError(f"OUT {out} must end in .wav or .flac.")
@@ -35,7 +35,7 @@ def run_augment(source: str, out: Path, recipe: Path, seed: int, plot: Path | No
         with atomic_file(out, "wb") as file:
             file.write(sound.getbuffer())
         if plot is not None:
-            from ..plotting import plot_spectrograms
+            from ..augmentation.plot import plot_spectrograms
 
             plot_spectrograms(before, after, plot)
         peak = float(np.abs(after).max())

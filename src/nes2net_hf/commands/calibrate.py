@@ -105,8 +105,9 @@ def _score(options: CalibrateOptions, path: Path, where: dict[str, list[str]]) -
     import pyarrow.parquet as pq
     import torch
 
-    from ..loading import fingerprint, load_model
-    from ..scoring import score_corpus
+    from ..evaluation.scoring import score_corpus
+    from ..pretrained.fingerprint import fingerprint
+    from ..pretrained.load import load_model
 
     if path.suffix != ".parquet":
         raise UsageError(f"--scores {path} must end in .parquet: it says what it was scored with, too.")
@@ -174,7 +175,7 @@ def _store(options: CalibrateOptions, target: Path, calibration: Calibration) ->
         return
     import torch
 
-    from ..loading import load_model
+    from ..pretrained.load import load_model
 
     network, extractor = load_model(options.model, options.revision, torch.device("cpu"), "float32")
     with atomic_folder(target) as folder:

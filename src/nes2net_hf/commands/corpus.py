@@ -20,7 +20,7 @@ def run_corpus_check(
     with ending(extra="train") as end:
         from datasets.utils.logging import disable_progress_bar
 
-        from ..corpora.checking import check_corpus, report_check
+        from ..corpora.check import check_corpus, report_check
 
         disable_progress_bar()
         maps = pairs("--column", columns), pairs("--label", labels)
@@ -56,7 +56,7 @@ def run_corpus_shard(options: ShardOptions) -> int:
     with ending("Interrupted: finished shards are kept, and the same command makes the rest.", extra="train") as end:
         from datasets.utils.logging import disable_progress_bar
 
-        from ..corpora.sharding import push_shards, shard_corpus
+        from ..corpora.shards.write import push_shards, shard_corpus
         from ..hub import prepare_push
 
         disable_progress_bar()

@@ -10,8 +10,8 @@ def run_demo(
 ) -> int:
     """Serves the page until it is interrupted; returns the exit code."""
     with ending(extra="demo") as end:
-        from ..loading import check_place
         from ..page import serve
+        from ..pretrained.load import check_place
 
         be_quiet()
         for model in models:  # each is loaded when it first has something to judge

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..detection import ALL_TRACKS, Detector, Result, list_recordings
+from ..detection.writers import CsvWriter, JsonLinesWriter, RowFile, TableWriter, Writer, clock, finished_files
 from ..files import check_suffix, claim, explained
-from ..reports import CsvWriter, JsonLinesWriter, RowFile, TableWriter, Writer, clock, finished_files
 from .common import UsageError, as_utf8, be_quiet, ending, need_matplotlib, say
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -92,7 +92,7 @@ def run_detect(options: DetectOptions) -> int:
                 progress.finish(result.file)
                 drawn += [result] if options.plot else []  # an hour of windows a file is not kept for nothing
         if options.plot is not None and any(result.error is None for result in drawn):
-            from ..plotting import plot_scores
+            from ..detection.plot import plot_scores
 
             plot_scores(drawn, recordings[0], options.plot, detector.is_demonstration)
         if options.output is not None:

@@ -153,7 +153,7 @@ def _check(options: EvaluateOptions) -> None:
 
 
 def _score(options: EvaluateOptions) -> None:
-    from ..scoring import score_corpus
+    from ..evaluation.scoring import score_corpus
 
     assert options.model is not None and options.corpus is not None and options.root is not None
     score_corpus(

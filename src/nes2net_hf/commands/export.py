@@ -25,7 +25,7 @@ def run_export(options: ExportOptions) -> int:
     be_quiet()
     as_utf8(sys.stdout)
     with ending("Interrupted: nothing was written.") as end:
-        from ..exporting import export
+        from ..pretrained.export import export
 
         _need_onnx()
         export(

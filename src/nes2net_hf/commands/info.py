@@ -10,7 +10,7 @@ from typing import Any
 
 from ..cards import variant_title
 from ..errors import InfoError
-from ..info import SAMPLES, describe
+from ..pretrained.info import SAMPLES, describe
 from .common import as_utf8, be_quiet, ending
 
 _LABEL, _WIDTH = 12, 120  # columns

@@ -47,7 +47,7 @@ def run_robustness(options: RobustnessOptions) -> int:
         from datasets.utils.logging import disable_progress_bar
 
         from ..robustness import RobustnessRun
-        from ..robustness_report import short_name
+        from ..robustness.report import short_name
 
         disable_progress_bar()
         out = options.out or Path(f"robustness-{short_name(options.model).replace('/', '-')}-{options.corpus}")
@@ -88,14 +88,14 @@ def _progress(utterances: int) -> Iterator[tuple[Callable[[str], None], Callable
 
 
 def _report(run: RobustnessRun, rows: list[Measured]) -> None:
-    from ..robustness_report import cells, notes_on, title, to_json, to_markdown, unit
+    from ..robustness.report import cells, notes_on, title, to_json, to_markdown, unit
 
     command = shlex.join(["nes2net", *sys.argv[1:]])
     has_plot = True
     figures = json.dumps(to_json(run, rows, command), indent=1, ensure_ascii=False)
     with atomic_files(run.out) as folder:
         try:
-            from ..plotting import plot_robustness
+            from ..robustness.plot import plot_robustness
 
             plot_robustness(rows, folder / "robustness.png", title(run))
         except ImportError:

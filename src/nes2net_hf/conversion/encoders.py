@@ -12,7 +12,7 @@ from transformers import AutoModel
 
 from .checks import check_keys, settle_encoder_config
 from .fairseq_xlsr import FAIRSEQ_XLSR, PRETRAINING
-from .keys import official_encoder_key
+from .key_map import official_encoder_key
 from .reading import Checkpoint, apart
 from .recognition import Recognised, recognise_encoder
 from .system import has_wavlm_keys

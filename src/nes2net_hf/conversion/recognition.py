@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ConversionError
 from .fairseq_xlsr import FAIRSEQ_XLSR
-from .keys import AGGREGATION_KEYS, BACKEND_PREFIX
+from .key_map import AGGREGATION_KEYS, BACKEND_PREFIX
 from .s3prl_wavlm import S3PRL_WAVLM
 from .system import System, has_wavlm_keys
 from .unilm_wavlm import UNILM_WAVLM

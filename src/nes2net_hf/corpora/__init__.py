@@ -1,7 +1,7 @@
 """Benchmark corpora, your own data and any `datasets` audio dataset, in one schema. Needs the extra `train`."""
 
 from ..errors import CorpusError
-from .checking import PartitionCheck, check_corpus
+from .check import PartitionCheck, check_corpus
 from .loading import CORPORA, NAMES, load_corpus
 from .schema import FEATURES, RESOLUTIONS_MS
 

@@ -15,8 +15,8 @@ from datasets.exceptions import DatasetGenerationError
 
 from ..audio import SAMPLING_RATE
 from ..errors import CorpusError, option
+from ..files.tables import LABELS
 from ..hub import bounded_requests, why
-from ..tables import LABELS
 from .corpus import Row
 from .labels import LABEL_NAMES, map_label
 from .own_data import match_columns, our_columns

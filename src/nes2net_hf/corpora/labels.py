@@ -8,7 +8,7 @@ from typing import Any
 
 from ..configuration_nes2net import BONAFIDE_WORDS, ID2LABEL
 from ..errors import CorpusError, option
-from ..tables import LABELS, plain
+from ..files.tables import LABELS, plain
 
 LABEL_NAMES = tuple(ID2LABEL[index] for index in sorted(ID2LABEL))
 _WORDS = {

@@ -14,14 +14,22 @@ from datasets import Dataset, IterableDataset, load_dataset
 from datasets.table import InMemoryTable
 
 from ..errors import CorpusError, option
-from ..tables import find_column
-from . import asvspoof5, asvspoof2019_la, asvspoof2021_df, asvspoof2021_la, ctrsvdd, in_the_wild, partialspoof
+from ..files.tables import find_column
 from .any_dataset import AnyDataset, in_our_columns, open_dataset, open_splits
+from .benchmarks import (
+    asvspoof5,
+    asvspoof2019_la,
+    asvspoof2021_df,
+    asvspoof2021_la,
+    ctrsvdd,
+    in_the_wild,
+    partialspoof,
+)
 from .corpus import Corpus, Row
 from .labels import LABEL_NAMES, map_label
 from .own_data import read_own_data
 from .schema import FEATURES, TEXT_COLUMNS, to_table
-from .shards import ShardedRows, find_shards, is_ours, is_url
+from .shards.read import ShardedRows, find_shards, is_ours, is_url
 from .tree import Tree
 from .utterances import audio_bytes
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..audio import find_audio
 from ..errors import CorpusError, option
-from ..tables import FILES, LABELS, find_column, read_table, read_text, row_of, split_lines
+from ..files.tables import FILES, LABELS, find_column, read_table, read_text, row_of, split_lines
 from .corpus import Row
 from .labels import map_label
 from .schema import TEXT_COLUMNS, make_row

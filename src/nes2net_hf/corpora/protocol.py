@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import CorpusError
-from ..tables import read_text, split_lines
+from ..files.tables import read_text, split_lines
 
 
 def read_lines(path: Path, delimiter: str | None = None) -> Iterator[tuple[str, list[str]]]:

@@ -20,8 +20,16 @@ from torch import Tensor
 from ..audio import SAMPLING_RATE, AudioStream, holds_sound, iter_windows, open_audio
 from ..calibration import Calibration, spoof_probability
 from ..errors import DetectionError
-from ..loading import BACKENDS, DEMO_MODEL, ModelError, choose_device, judges_frames, load_model, load_onnx_model
 from ..metrics.dcf import DetectionCosts
+from ..pretrained.load import (
+    BACKENDS,
+    DEMO_MODEL,
+    ModelError,
+    choose_device,
+    judges_frames,
+    load_model,
+    load_onnx_model,
+)
 from .batches import Batch, in_background
 from .recordings import SAME_SCENE, Recording, Unreadable, list_recordings, why_unread
 from .results import NO_SPEECH, TOO_SHORT, Result, Stretch, WindowScore, clock

@@ -15,7 +15,7 @@ from ..corpora.loading import CORPORA, check_split, find_corpus, load_corpus
 from ..corpora.schema import RESOLUTIONS_MS, TEXT_COLUMNS
 from ..corpora.tree import Tree
 from ..errors import CorpusError, EvaluationError, option
-from ..tables import (
+from ..files.tables import (
     FILES,
     IDS,
     LABELS,

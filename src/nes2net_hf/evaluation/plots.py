@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
+from ..figure_style import BONAFIDE, FAINT, INK, SPOOF, new_figure, strip
 from ..metrics import det_curve, optimal_llrs
-from ..plotting import BONAFIDE, FAINT, INK, SPOOF, new_figure, strip
 from .figures import Evaluation, Trials, grid
 
 _TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from ..audio import AUDIO_SUFFIXES
 from ..corpora.labels import known_label
 from ..errors import EvaluationError
-from ..spreadsheets import from_cell
-from ..tables import (
+from ..files.spreadsheets import from_cell
+from ..files.tables import (
     FILES,
     IDS,
     find_column,

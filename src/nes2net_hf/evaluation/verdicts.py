@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvaluationError
-from ..spreadsheets import from_cell
+from ..files.spreadsheets import from_cell
 
 _NEEDED = {"file", "score", "model", "error"}  # of every version
 _SEVERAL = {

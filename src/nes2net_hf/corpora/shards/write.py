@@ -1,0 +1,381 @@
+"""`nes2net corpus shard`: a corpus as Parquet shards and a dataset card; stopped at any moment, it goes on later."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import soundfile
+from datasets import Dataset, Features
+
+from ...cards import render
+from ...errors import CorpusError, PushError, option
+from ...files import atomic_file, explained, sha256_of
+from ...hub import bounded_requests, why
+from ..corpus import Row
+from ..labels import LABEL_NAMES
+from ..loading import ANY_DATASET, CORPORA, OWN_DATA, dataset_splits, load_corpus
+from ..schema import FEATURES, TEXT_COLUMNS
+from ..tree import Tree
+from .arena import ARENA_FEATURES, SPLIT, check_utterance_ids, eval_yaml, to_arena
+from .read import find_shards, shard_name
+
+SHARD_BYTES = 500_000_000  # of audio; what the Hub advises for a file that is streamed
+GROUP_ROWS = 32  # of a row group, which readers hold whole: some megabytes
+_FLAC_SUBTYPES = {"PCM_S8": "PCM_S8", "PCM_U8": "PCM_S8", "PCM_16": "PCM_16", "PCM_24": "PCM_24"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a row becomes in a shard."""
+
+    features: Features
+    pack: Callable[[Row], Row]
+    """Of a row of our columns with the bytes of its audio."""
+    repeating: tuple[str, ...]
+    """Columns that have few values."""
+
+
+NES2NET, ARENA = "nes2net", "arena"
+FORMS = {NES2NET: Form(FEATURES, lambda row: row, TEXT_COLUMNS), ARENA: Form(ARENA_FEATURES, to_arena, ())}
+
+
+@dataclass
+class Shard:
+    """A finished shard, as `shards.json` has it."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass
+class SplitRecord:
+    """What was planned for a split and what of it is finished."""
+
+    fingerprint: str
+    """SHA-256 over the utterances, their sizes and the options: another corpus cannot go on in the same folder."""
+    shards: dict[str, Shard] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    form: str = NES2NET
+
+
+def shard_corpus(
+    name: str,
+    out: Path,
+    *,
+    root: str,
+    split: str | None = None,
+    flac: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+    form: str = NES2NET,
+    progress: Callable[[int], None] = lambda rows: None,
+    **options: Any,
+) -> list[Path]:
+    """
+    Writes `out/data/SPLIT-00000-of-00012.parquet` …, `out/shards.json` with their checksums, and a dataset card; of
+    the form `"arena"` an `eval.yaml` too.
+
+    A shard is written beside, read back, compared row by row with what went in, and renamed; finished ones whose
+    checksum is still right are not made again, so that a stopped run goes on, and ends with the same files.
+
+    Args:
+        name: of a corpus.
+        out: the folder to write.
+        root: as of `load_corpus`.
+        split: one; all whose protocol is there if None. Your own data are split by their `partition`, where they have
+            it, and are else one split `train`. Of the form `"arena"`, which has one split, the one that becomes it.
+        flac: recode what is PCM (WAV, AIFF) to FLAC, with equal samples; what else there is keeps its bytes.
+        shard_bytes: of audio in a shard, about.
+        form: `"nes2net"`, our columns, or `"arena"`, those of the Speech Anti-Spoofing Arena (`arena_form`). Its card
+            and `eval.yaml` stay as they are where they are there already, with what was filled in.
+        progress: told of each row that is done.
+        **options: of `load_corpus`: `condition`, `where`, `allow_missing`, `columns`, `label_map`.
+
+    Returns:
+        The shards.
+
+    Raises:
+        CorpusError: as `load_corpus`; or `out` holds shards of something else, or a file is not what it was.
+        OutputError, DiskError: the folder cannot be written, or the disk is full.
+    """
+    if form not in FORMS:
+        raise CorpusError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
+    data = out / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    records = _read_records(out)
+    if any(record.form != form for record in records.values()):
+        raise CorpusError(f"{out} holds shards of another form than {form}: name another folder, or remove it.")
+    parts = list(_splits(name, split, root, options))
+    if form == ARENA:
+        if len(parts) > 1:
+            named = ", ".join(part for part, _ in parts)
+            raise CorpusError(
+                f"{option('split')}: the Arena's form has one split, and {name} has {named}: choose one of them."
+            )
+        parts = [(SPLIT, load) for _, load in parts]
+    written: list[Path] = []
+    for part, load in parts:
+        dataset = load()
+        if form == ARENA:
+            check_utterance_ids(dataset["utterance_id"])
+        plan, fingerprint = _plan(dataset, flac, shard_bytes)
+        record = records.setdefault(part, SplitRecord(fingerprint, form=form))
+        if record.fingerprint != fingerprint:
+            raise CorpusError(
+                f"{out} holds shards of {part} from other files or options: name another folder, or remove it."
+            )
+        record.labels = {LABEL_NAMES[key]: count for key, count in sorted(Counter(dataset["label"]).items())}
+        for index, rows in enumerate(plan):
+            path = data / shard_name(part, index, len(plan))
+            if not _is_whole(path, record.shards.get(path.name)):
+                record.shards[path.name] = _write_shard(
+                    path, (dataset[row] for row in rows), FORMS[form], flac, progress
+                )
+                _write_records(out, records)
+            else:
+                progress(len(rows))
+            written.append(path)
+    fields = _card_fields(name, records, form, split)
+    texts = {"README.md": render("corpus.md", **fields)}
+    if form == ARENA:
+        texts["eval.yaml"] = eval_yaml(out.resolve().name, fields["title"], records[SPLIT].labels)
+        texts = {file: text for file, text in texts.items() if not (out / file).exists()}
+    for file, text in texts.items():
+        _replace(out / file, text.encode())
+    return written
+
+
+def push_shards(out: Path, repo_id: str) -> str:
+    """
+    Uploads the folder to a dataset repository, which is private if it is new; returns its address.
+
+    Raises:
+        PushError: the Hub cannot be reached, or refuses.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        with bounded_requests():
+            repo = api.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
+            api.upload_folder(repo_id=repo_id, folder_path=out, repo_type="dataset", ignore_patterns=["*.part", ".*"])
+    except Exception as error:
+        raise PushError(f"{out} could not be pushed to {repo_id}: {why(error)}; the shards are kept.") from None
+    return str(repo)
+
+
+def _splits(
+    name: str, split: str | None, root: str, options: dict[str, Any]
+) -> Iterator[tuple[str, Callable[[], Dataset]]]:
+    """The name of each split and what loads it."""
+
+    def load(part: str | None, **more: Any) -> Dataset:
+        dataset = load_corpus(name, part, root=root, **{**options, **more})
+        assert isinstance(dataset, Dataset)
+        return dataset
+
+    def of_partition(part: str) -> Callable[[], Dataset]:
+        return partial(load, None, where={**options.get("where", {}), "partition": part})
+
+    if name in CORPORA:
+        corpus, tree = CORPORA[name], Tree(root)
+        parts = [split] if split else [part for part in corpus.protocols if corpus.has_protocol(tree, part)]
+        for part in parts or list(corpus.protocols)[:1]:  # of none, the first is read for the error that says so
+            yield part, partial(load, part)
+    elif name == OWN_DATA and split is None:
+        whole = load(None)
+        parts = sorted(set(whole["partition"]) - {None})
+        if not parts or None in whole["partition"]:
+            yield "train", lambda: whole
+        else:
+            for part in parts:
+                yield part, of_partition(part)
+    elif name == OWN_DATA and split and not find_shards(root):
+        yield split, of_partition(split)
+    elif name == ANY_DATASET and split is None and not find_shards(root):
+        for part in dataset_splits(root, **{key: options[key] for key in ("config", "revision") if key in options}):
+            yield part, partial(load, part)
+    else:
+        yield split or "train", partial(load, split)
+
+
+def _plan(dataset: Dataset, flac: bool, shard_bytes: int) -> tuple[list[range], str]:
+    """The rows of each shard, and the fingerprint of all."""
+    digest = hashlib.sha256(f"{flac} {shard_bytes} {GROUP_ROWS}".encode())
+    starts, held = [0], 0
+    for index, row in enumerate(dataset.select_columns(["utterance_id", "audio", "label"])):
+        size = _size(row)
+        digest.update(f"{row['utterance_id']} {row['label']} {size}\n".encode())
+        if held and held + size > shard_bytes:
+            starts.append(index)
+            held = 0
+        held += size
+    return [range(*pair) for pair in zip(starts, [*starts[1:], len(dataset)])], digest.hexdigest()
+
+
+def _size(row: Row) -> int:
+    if row["audio"]["bytes"] is not None:
+        return len(row["audio"]["bytes"])
+    try:
+        return os.stat(row["audio"]["path"]).st_size
+    except OSError as error:
+        raise CorpusError(f"{row['audio']['path']} cannot be read ({error.strerror}).") from None
+
+
+def _write_shard(path: Path, rows: Iterator[Row], form: Form, flac: bool, progress: Callable[[int], None]) -> Shard:
+    part = path.with_name(path.name + ".part")
+    digests: list[bytes] = []
+    held: list[Row] = []
+    # Audio is compressed already. Statistics would be most of what a reader has to keep of each file.
+    options = {"compression": "none", "write_statistics": False, "use_dictionary": list(form.repeating)}
+    schema = form.features.arrow_schema
+    with _whole(part), pq.ParquetWriter(part, schema, **options) as writer:
+
+        def flush() -> None:
+            writer.write_table(pa.Table.from_pylist(held, schema=schema), row_group_size=GROUP_ROWS)
+            progress(len(held))
+            held.clear()
+
+        for row in rows:
+            packed = _packed(row, flac)
+            digests.append(hashlib.sha256(packed["audio"]["bytes"]).digest())
+            held.append(form.pack(packed))
+            if len(held) == GROUP_ROWS:
+                flush()
+        if held:
+            flush()
+    _compare(part, digests)
+    with open(part, "rb+") as file:
+        os.fsync(file.fileno())  # a rename must not outlive the content in a power cut
+    shard = Shard(len(digests), part.stat().st_size, sha256_of(part))
+    part.replace(path)
+    return shard
+
+
+@contextmanager
+def _whole(part: Path) -> Iterator[None]:
+    """A full disk is said in a sentence, and what it cut off goes."""
+    try:
+        with explained(part):
+            yield
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _compare(part: Path, digests: list[bytes]) -> None:
+    index = 0
+    for batch in pq.ParquetFile(part, memory_map=True).iter_batches(GROUP_ROWS, columns=["audio"]):
+        for audio in batch.column("audio").to_pylist():
+            if hashlib.sha256(audio["bytes"]).digest() != digests[index]:
+                raise CorpusError(f"{part}: row {index} does not read back as it was written: check the disk.")
+            index += 1
+    if index != len(digests):
+        raise CorpusError(f"{part}: {index} of {len(digests)} rows read back: check the disk.")
+
+
+def _packed(row: Row, flac: bool) -> Row:
+    """The row with the bytes of its audio and the bare name of its file."""
+    audio, path = row["audio"], row["audio"]["path"]
+    content = audio["bytes"]
+    if content is None:
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise CorpusError(f"{path} cannot be read ({error.strerror}).") from None
+    name = os.path.basename(path) if path else row["utterance_id"]
+    if flac and (recoded := to_flac(content, name)) is not None:
+        content, name = recoded, os.path.splitext(name)[0] + ".flac"
+    return {**row, "audio": {"bytes": content, "path": name}}
+
+
+def to_flac(content: bytes, name: str) -> bytes | None:
+    """
+    A PCM file as FLAC of equal samples, rate and channels; None where it is none, or holds more than FLAC can.
+
+    Raises:
+        CorpusError: the samples do not come back equal.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            subtype = _FLAC_SUBTYPES.get(file.subtype)
+            if file.format == "FLAC" or subtype is None or file.channels > 8 or file.frames == 0:
+                return None
+            rate, samples = file.samplerate, file.read(dtype="int32", always_2d=True)
+        out = io.BytesIO()
+        soundfile.write(out, samples, rate, format="FLAC", subtype=subtype)
+        again, _ = soundfile.read(io.BytesIO(out.getvalue()), dtype="int32", always_2d=True)
+    except soundfile.SoundFileError:
+        return None  # no file of soundfile's, or a damaged one: it keeps its bytes
+    if not np.array_equal(again, samples):
+        raise CorpusError(f"{name} does not come back from FLAC as it was: shard it without --flac.")
+    return out.getvalue()
+
+
+def _is_whole(path: Path, shard: Shard | None) -> bool:
+    return shard is not None and path.is_file() and sha256_of(path) == shard.sha256
+
+
+def _read_records(out: Path) -> dict[str, SplitRecord]:
+    path = out / "shards.json"
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            split: SplitRecord(
+                record["fingerprint"],
+                {name: Shard(**shard) for name, shard in record["shards"].items()},
+                record["labels"],
+                record.get("form", NES2NET),
+            )
+            for split, record in content.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorpusError(
+            f"{path} is not as it was written ({error}): remove it, and all shards are made again."
+        ) from None
+
+
+def _write_records(out: Path, records: dict[str, SplitRecord]) -> None:
+    content = {split: dataclasses.asdict(record) for split, record in records.items()}
+    _replace(out / "shards.json", (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes beside and renames, so that the file is always whole."""
+    with atomic_file(path, "wb") as file:
+        file.write(content)
+
+
+def _card_fields(name: str, records: dict[str, SplitRecord], form: str, split: str | None) -> dict[str, Any]:
+    title = CORPORA[name].title if name in CORPORA else "Own data" if name == OWN_DATA else "A dataset"
+    if form == ARENA and split:
+        title = f"{title} {split}"  # the shards do not say it: their split is `test`
+    splits: dict[str, dict[str, Any]] = {
+        split: {
+            "rows": sum(shard.rows for shard in record.shards.values()),
+            "shards": len(record.shards),
+            "gigabytes": f"{sum(shard.bytes for shard in record.shards.values()) / 1e9:.2f}",
+            "labels": record.labels,
+        }
+        for split, record in records.items()
+    }
+    rows = sum(split["rows"] for split in splits.values())
+    sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    size = next((text for limit, text in sizes if rows < limit), "1M<n<10M")
+    return {"name": name, "title": title, "splits": splits, "size": size, "columns": list(FEATURES), "form": form}

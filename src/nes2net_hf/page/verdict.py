@@ -1,0 +1,174 @@
+"""What the page shows of one recording: its verdict, how certain it is, and a timeline to look at and to hear."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ..audio import SAMPLING_RATE, open_audio
+from ..audio.windows import envelope
+from ..detection import Result, clock
+from ..detection.results import NO_SPEECH, TOO_SHORT
+from ..detection.writers import chance
+
+FILES = Path(__file__).parent / "page_files"
+# Of each verdict a headline, what it means, and what to do next.
+VERDICTS = {
+    "bonafide": (
+        "Bona fide",
+        "The model found no sign of synthetic or converted speech. That is no proof that the recording is genuine.",
+        "If much depends on it, judge the original file rather than a copy, and confirm with the speaker in another "
+        "way, such as a call back on a number that you know.",
+    ),
+    "partly": (
+        "Bona fide, but not all of it",
+        "A fake sentence may have been cut into a genuine recording.",
+        "Listen to the suspicious passages below. If they matter, get the original file and judge it, and confirm what "
+        "is said there with the speaker in another way.",
+    ),
+    "spoof": (
+        "Spoof",
+        "To the model this sounds like synthetic or converted speech. That is no proof that the recording is fake.",
+        "Listen to the passages below, and judge the original file rather than a copy. Confirm with the speaker in "
+        "another way before you act on it.",
+    ),
+    TOO_SHORT: (
+        "Too short to judge",
+        "There is less than a second of sound. A score of so little sound means nothing.",
+        "Find a longer recording, with several seconds of speech.",
+    ),
+    NO_SPEECH: (
+        "No speech found",
+        "The model judges speech only. Its score of music, tones or noise means nothing.",
+        "Check that this is the right file. Of a film or a call, try another audio track or each channel.",
+    ),
+}
+
+
+def _kind(result: Result) -> str:
+    """Which of the verdicts it is."""
+    if result.label == "bonafide" and result.suspicious():
+        return "partly"
+    return str(result.label or result.undecided)
+
+
+def facts(result: Result) -> dict[str, str]:
+    """What is known of a verdict and its certainty, by name, in the order of the page."""
+    assert result.score is not None and result.min_window_start is not None
+    scores = [window.score for window in result.windows if window.score is not None]
+    far, windows = "no threshold is known, the log-odds decide", f"{len(scores)}"
+    if result.threshold is not None:
+        side = "above" if result.score >= result.threshold else "below"
+        far = f"{abs(result.score - result.threshold):.2f} {side} the threshold of {signed(result.threshold)}"
+        below = sum(score < result.threshold for score in scores)
+        windows = f"{below} of {len(scores)} below the threshold"
+    probability = "none: only a calibrated model gives one, and a score is no probability"
+    if result.spoof_probability is not None:
+        probability = chance(result)
+    return {
+        "Score": f"{signed(result.score)} (higher = bona fide), {far}",
+        "Windows": f"{windows}; scores from {signed(min(scores))} to {signed(max(scores))}",
+        "Lowest window": f"{signed(result.min_window_score)} at {clock(result.min_window_start)}",
+        "Probability": probability,
+        "Length": clock(result.duration or 0),
+    }
+
+
+def remarks(result: Result) -> list[str]:
+    """The detector's warnings as sentences."""
+    return [f"{warning[0].upper()}{warning[1:]}." for warning in result.warnings]
+
+
+def render(result: Result, waveform: tuple[np.ndarray, np.ndarray, float] | None = None) -> str:
+    """
+    A result as HTML.
+
+    Args:
+        waveform: lowest (N,) and highest (N,) sample of equal stretches and the seconds of one; only a result with an
+            error, which is a sentence without a timeline, needs none.
+    """
+    template = Environment(
+        loader=FileSystemLoader(FILES, encoding="utf-8"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("verdict.html")
+    shown: dict[str, Any] = {"result": result, "clock": clock, "signed": signed}
+    if result.error is None:
+        assert waveform is not None
+        shown |= {
+            "kind": (kind := _kind(result)),
+            "verdict": VERDICTS[kind],
+            "facts": facts(result),
+            "remarks": remarks(result),
+            "stretches": result.suspicious(),
+            "lowest": next(window for window in result.windows if window.start == result.min_window_start),
+            "timeline": _Timeline(result, *waveform),
+        }
+    return template.render(shown)
+
+
+def make_playable(
+    source: str | os.PathLike[str], path: Path, track: int | None = None, channel: int | None = None
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """
+    Writes what the model heard (a channel of a track or their mix, 16 kHz) as a WAV file, which every browser plays
+    and seeks in.
+
+    Returns:
+        Its waveform, as `render` takes it.
+
+    Raises:
+        AudioError: the source cannot be read.
+    """
+    with open_audio(source, track=track) as audio, soundfile.SoundFile(path, "w", SAMPLING_RATE, 1, "PCM_16") as file:
+
+        def written() -> Iterator[np.ndarray]:
+            for block in audio.blocks("mix" if channel is None else "each"):
+                heard = block[[channel or 0]]
+                file.write(np.clip(heard[0], -1.0, 1.0))
+                yield heard
+
+        low, high, step = envelope(written(), bins=800)
+    return low[0], high[0], step
+
+
+def signed(number: float | None) -> str:
+    """Two decimals, with a true minus sign."""
+    return "" if number is None else f"{number:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+class _Timeline:
+    """Where things lie in the picture: times and levels in per cent of its width and height."""
+
+    def __init__(self, result: Result, low: np.ndarray, high: np.ndarray, step: float) -> None:
+        assert result.duration and result.score is not None
+        self._duration = result.duration
+        scores = [window.score for window in result.windows if window.score is not None]
+        levels = [*scores, result.score] + ([] if result.threshold is None else [result.threshold])
+        margin = 0.2 * (max(levels) - min(levels)) or 1.0
+        self._top, self._bottom = max(levels) + margin, min(levels) - margin
+        self.windows = " ".join(
+            f"M{self.x(window.start):.3f} {self.y(window.score):.2f}H{self.x(window.end):.3f}"
+            for window in result.windows
+            if window.score is not None
+        )
+        self.silences = [window for window in result.windows if window.score is None]
+        self.ticks = [part * result.duration / 4 for part in range(5)]
+        times = (np.arange(len(low)) + 0.5) * step
+        peak = max(float(np.abs([low, high]).max()), 1e-3)
+        outline = [*zip(times, high, strict=True), *zip(times[::-1], low[::-1], strict=True)]
+        self.waveform = "M" + "L".join(f"{self.x(time):.2f} {50 - 48 * value / peak:.1f}" for time, value in outline)
+
+    def x(self, seconds: float) -> float:
+        return min(100.0, 100 * seconds / self._duration)
+
+    def y(self, score: float) -> float:
+        return 100 * (self._top - score) / (self._top - self._bottom)

@@ -1,0 +1,223 @@
+"""
+What a model is, has measured of it, and costs: read from its folder, its configuration and its weights.
+
+Costs are multiply-accumulates (MACs) of one pass over 64,600 samples, batch 1, counted by torch's FlopCounterMode at
+2 FLOPs each. Counted are convolutions and matrix products: linear layers, both products of attention, sums over the
+columns of Nes2Net-X. Not counted is what goes element by element: biases, norms, activations, softmax, gates, the
+weighing of layers, means. The paper's figures (by ptflops) hold biases, norms and, twice, ReLU: 4 to 9 % more.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from huggingface_hub import ModelCard, try_to_load_from_cache
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..configuration_nes2net import Nes2NetConfig
+from ..errors import InfoError
+from ..files import sha256_of
+from ..hub import why
+from ..modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
+from .load import DEMO_MODEL, judges_frames, load_model, load_onnx_model
+from .onnx import holds_only_a_graph
+
+SAMPLES = 64_600  # 4.04 s at 16 kHz, the window of the published systems
+_ARCHITECTURE = (
+    "backend_variant", "outer_scale", "inner_scale", "kernel_size", "dilation", "se_reduction", "hidden_act",
+    "layer_aggregation", "pooling", "pooling_bottleneck", "classifier_outputs", "score",
+)  # fmt: skip
+_ENCODER = ("model_type", "num_hidden_layers", "hidden_size")
+_EXTRACTOR = ("sampling_rate", "window_length", "length_policy", "do_normalize", "normalize_eps")
+_FIGURES = ("n_bonafide", "n_spoof", "eer", "min_dcf", "act_dcf", "cllr", "min_cllr", "auc")
+_CONDITION = ("group", "condition", "eer", "low", "high", "unit")
+
+
+def describe(model: str | os.PathLike[str] | None = None, revision: str | None = None) -> dict[str, Any]:
+    """
+    What `nes2net info --json` prints. Nothing is fetched from the Hub but what loading the model takes: of a model
+    there, the files are those that loading brought, and the card is read where it is among them.
+
+    Args:
+        model: Hub id or folder, also one of `nes2net export`; the bundled demonstration model if None.
+        revision: branch, tag or commit on the Hub.
+
+    Returns:
+        `parameters` and `macs` are integers, of the whole (`total`) and of its parts; rates are fractions; `files` has
+        sizes in bytes and SHA-256 in hex; `frame_samples` lie from one frame to the next. What is not there is None,
+        or an empty list.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        InfoError: a file beside the weights cannot be read.
+    """
+    name = os.fspath(DEMO_MODEL if model is None else model)
+    has_only_a_graph = holds_only_a_graph(Path(name))
+    network: Any
+    load: Any = load_onnx_model if has_only_a_graph else load_model
+    network, extractor = load(name, revision, torch.device("cpu"), "float32")
+    config = network.config
+    structure = without_memory(config)
+    folder, commit = _place(name, revision)
+    return {
+        "model": DEMO_MODEL.name if model is None else name,
+        "commit": commit,
+        "judges": "frames" if judges_frames(config) else "utterances",
+        "weights": "onnx" if has_only_a_graph else "torch",
+        "architecture": {key: getattr(config, key) for key in _ARCHITECTURE},
+        "encoder": {key: getattr(config.encoder_config, key) for key in _ENCODER},
+        "frame_samples": math.prod(config.encoder_config.conv_stride),
+        "feature_extractor": {key: getattr(extractor, key) for key in _EXTRACTOR},
+        "parameters": count_parameters(structure if has_only_a_graph else network),
+        "macs": {"samples": SAMPLES, **count_macs(structure)},
+        "threshold": config.threshold,
+        "calibration": config.calibration,
+        "averaged_from": getattr(config, "averaged_from", None),
+        "recipe": _recipe(folder),
+        "evaluations": [_evaluation(path) for path in sorted((folder / "evaluation").glob("*.json"))],
+        "robustness": _robustness(folder / "robustness.json"),
+        "card": _card(folder / "README.md"),
+        "files": list(_files(folder)),
+    }
+
+
+def without_memory(config: Nes2NetConfig) -> Nes2NetForAudioClassification | Nes2NetForAudioFrameClassification:
+    """The model that a configuration describes, with shapes in place of weights, on the meta device."""
+    config = copy.deepcopy(config)
+    # torch does not count its fused attention on a CPU; the plain one makes the same products.
+    config._attn_implementation = "eager"
+    kind = Nes2NetForAudioFrameClassification if judges_frames(config) else Nes2NetForAudioClassification
+    with torch.device("meta"):
+        return kind(config).eval()
+
+
+def count_parameters(network: nn.Module) -> dict[str, int]:
+    """Of the whole model, and of its parts."""
+    parts = {"total": network, **_parts(network)}
+    return {name: sum(one.numel() for one in part.parameters()) for name, part in parts.items()}
+
+
+def count_macs(network: Any, samples: int = SAMPLES) -> dict[str, int]:
+    """Multiply-accumulates of one pass over one waveform, of a model `without_memory`, and of its parts."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        output = network.nes2net(torch.empty(1, samples, device="meta"))
+        # By itself: the whole model switches autocast off around it, which knows no meta device.
+        network.classifier(output.last_hidden_state if judges_frames(network.config) else output.pooler_output)
+    macs = {module: sum(flops.values()) // 2 for module, flops in counter.get_flop_counts().items()}
+    before_the_classifier = type(network.nes2net).__name__
+    parts = {name: macs.get(f"{before_the_classifier}.{name}", 0) for name in _parts(network)}
+    return {"total": macs["Global"], **parts, "classifier": macs["Global"] - macs[before_the_classifier]}
+
+
+def _parts(network: Any) -> dict[str, nn.Module]:
+    base = network.nes2net
+    return {
+        "encoder": base.encoder,
+        "aggregation": base.aggregation,
+        "backend": base.backend,
+        "pooling": base.pooling,
+        "classifier": network.classifier,
+    }
+
+
+def _place(name: str, revision: str | None) -> tuple[Path, str | None]:
+    """The folder that was loaded from; of a model on the Hub that in the cache, and its commit."""
+    if Path(name).is_dir():
+        return Path(name), None
+    config = try_to_load_from_cache(name, "config.json", revision=revision or "main")
+    if not isinstance(config, str):
+        raise InfoError(f"model {name} was loaded, but is not in the cache: look at its folder by hf download.")
+    return Path(config).parent, Path(config).parent.name
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Files beside the weights
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _recipe(folder: Path) -> dict[str, Any] | None:
+    """That of a released folder, or of the run that a model's folder lies in."""
+    paths = [place / "recipe.yaml" for place in (folder, folder.absolute().parent)]
+    path = next(filter(Path.is_file, paths), None)
+    if path is None:
+        return None
+    with _reading(path, "mend it, or remove it"):
+        return _mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def _evaluation(path: Path) -> dict[str, Any]:
+    """The pooled figures; its breakdown stays in the file."""
+    with _reading(path, "make it anew by nes2net evaluate --report, or remove it"):
+        figures = _json(path)
+        low, high = figures["intervals"]["eer"]
+        bounds = {"low": low, "high": high, "unit": figures["interval_unit"]}  # of the EER
+        return {"name": path.stem, **{key: figures[key] for key in _FIGURES}, **bounds}
+
+
+def _robustness(path: Path) -> dict[str, Any] | None:
+    """What it was measured on, the condition without a change, and the worst."""
+    if not path.is_file():
+        return None
+    with _reading(path, "make it anew by nes2net robustness, or remove it"):
+        found = _json(path)
+        rows = [{key: row[key] for key in _CONDITION} for row in found["conditions"] if row["eer"] is not None]
+        return {
+            **{key: found[key] for key in ("corpus", "split", "where", "bonafide", "spoof")},
+            "conditions": len(rows),
+            "clean": next((row for row in rows if row["group"] == "clean"), None),
+            "worst": max(rows, key=lambda row: row["eer"], default=None),
+        }
+
+
+def _card(path: Path) -> dict[str, Any] | None:
+    """The licence and the figures in the card's metadata, as they stand there."""
+    if not path.is_file():
+        return None
+    with _reading(path, "mend its metadata, or remove it"):
+        data = ModelCard.load(path).data
+    license = data.get("license_name") if data.get("license") == "other" else data.get("license")
+    results = [
+        {"dataset": one.dataset_name, "metric": one.metric_name or one.metric_type, "value": one.metric_value}
+        for one in data.get("eval_results") or []
+    ]
+    return {"license": license, "results": results}
+
+
+def _files(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts[:-1])  # as that of git
+        if path.is_file() and not hidden:
+            yield {"name": name.as_posix(), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    # A bound that could not be estimated stands there as NaN, which is no JSON.
+    return _mapping(json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None))
+
+
+def _mapping(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ValueError("it holds no mapping of keys to values")
+    return content
+
+
+@contextmanager
+def _reading(path: Path, mend: str) -> Iterator[None]:
+    """What goes wrong inside becomes an InfoError that names the file."""
+    try:
+        yield
+    except KeyError as error:
+        raise InfoError(f"{path} lacks {error.args[0]}: {mend}.") from None
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise InfoError(f"{path} cannot be read ({why(error)}): {mend}.") from None

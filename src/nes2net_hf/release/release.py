@@ -1,0 +1,431 @@
+"""From a training run to a page on the Hub: a folder with all that belongs to a model, tried, then sent."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import yaml
+from huggingface_hub import HfApi
+
+from .. import __version__
+from ..configuration_nes2net import Nes2NetConfig
+from ..errors import ModelError, OutputError
+from ..files import atomic_folder, explained, sha256_of
+from ..hub import bounded_requests, why
+from ..page.space import write_space
+from ..pretrained.bases import BASE, Base, check_license, describe_base, folder_license, read_base, spdx, write_base
+from ..pretrained.fingerprint import fingerprint
+from ..pretrained.load import judges_frames, load_model
+from .card import Evaluation, ReleaseError, write_card
+
+SAMPLES = Path(__file__).parent / "samples"
+TOLERANCE = 1e-4  # between the scores of the source and those of the released folder
+LARGEST_FILE = 50 * 10**9  # bytes that the Hub takes in one file
+_PICKLES = {".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"}
+_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b")
+_PATH = re.compile(r"(?<![\w.:/<>~)\]-])/(?:[\w.@+ -]+/)+[\w.@+-]+|\b[A-Za-z]:\\\w|(?<!\w)~/\w|file:///")
+_PATH_IN_TEXT = re.compile(r"(?<![\w.:/<>~)\]-])/(?:[\w.@+-]+/)+[\w.@+-]+")  # which ends at a space
+_PICTURES = ("breakdown", "det", "attacks", "calibration", "scores")  # of a report, in the card's order
+_EMISSIONS = ("duration", "emissions", "energy_consumed", "country_name", "cpu_model", "gpu_count", "gpu_model")
+
+# In a process that cannot import this package: what the folder itself carries gives the scores.
+_FROM_THE_FOLDER = """
+import json, sys
+sys.modules["nes2net_hf"] = None
+import numpy as np, torch
+from transformers import pipeline
+folder, samples = sys.argv[1:]
+classify = pipeline("audio-classification", model=folder, trust_remote_code=True, device="cpu")
+scores = {}
+for name, waveform in np.load(samples, allow_pickle=False).items():
+    logits = {row["label"]: row["score"] for row in classify(waveform, function_to_apply="none", top_k=None)}
+    ordered = torch.tensor([logits[label] for _, label in sorted(classify.model.config.id2label.items())])
+    scores[name] = float(classify.model.score(ordered))
+print(json.dumps(scores))
+"""
+_FRAMES_FROM_THE_FOLDER = """
+import json, sys
+sys.modules["nes2net_hf"] = None
+import numpy as np, torch
+from transformers import AutoFeatureExtractor, AutoModelForAudioFrameClassification
+folder, samples = sys.argv[1:]
+extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForAudioFrameClassification.from_pretrained(folder, trust_remote_code=True, dtype="auto")
+scores = {}
+for name, waveform in np.load(samples, allow_pickle=False).items():
+    features = extractor(waveform, sampling_rate=16000, return_tensors="pt")
+    with torch.inference_mode():
+        scores[name] = float(model.score(model(**features).logits).min())
+print(json.dumps(scores))
+"""
+# What an inference endpoint of Hugging Face looks for in a model's folder.
+_HANDLER = "from nes2net_hf.endpoint import EndpointHandler  # noqa: F401\n"
+
+
+@dataclass
+class Release:
+    """
+    What is to be released, and as what.
+
+    Args:
+        source: a run's folder, whose `best/` is taken, or a model's folder, of a run or not.
+        repo_id: `ORG/NAME` on the Hub.
+        benchmark: of `model_cards/benchmarks`, whose published figures the card quotes; None of own data.
+        license: SPDX id.
+        license_file: its text, where the package has none.
+        dtype: of the weights: float32, bfloat16 or float16.
+        evaluations: `figures.json` of `nes2net evaluate --report`, each with what it was measured on.
+        robustness: folder of `nes2net robustness`.
+        datasets: Hub ids of the training data.
+    """
+
+    source: Path
+    repo_id: str
+    benchmark: str | None
+    license: str
+    license_file: Path | None = None
+    dtype: str = "float32"
+    evaluations: Sequence[tuple[str, Path]] = ()
+    robustness: Path | None = None
+    datasets: Sequence[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What the trial of a released folder found: of each sample the score, and its difference from the source's."""
+
+    scores: dict[str, float]
+    differences: dict[str, float]
+
+
+def write_release(release: Release, folder: Path, force: bool = False) -> Tried:
+    """
+    Writes the folder and tries it. A folder that fails is not left behind.
+
+    Args:
+        folder: must not exist, unless `force` says to replace it when the new one is whole.
+
+    Raises:
+        ReleaseError: something is missing, cannot be read, may not be sent, or scores otherwise than its source.
+        ModelError: the source cannot be loaded.
+        OutputError, DiskError: the folder exists, or cannot be written.
+    """
+    with _written(folder, force) as fresh:
+        expected = _gather(release, fresh)
+        check_contents(fresh)
+        return _try(fresh, expected)
+
+
+def checksums(folder: Path) -> dict[str, tuple[int, str]]:
+    """File → its bytes and its SHA-256, of all that would be sent."""
+    return {path.relative_to(folder).as_posix(): (path.stat().st_size, sha256_of(path)) for path in _files(folder)}
+
+
+def write_release_space(repo_id: str, folder: Path, force: bool = False) -> None:
+    """
+    Writes a Space that serves the page of `nes2net demo` for the released model.
+
+    Raises:
+        OutputError, DiskError: the folder exists and `force` is not, or it cannot be written.
+    """
+    with _written(folder, force) as fresh:
+        write_space(fresh, repo_id)
+
+
+@contextmanager
+def _written(folder: Path, force: bool) -> Iterator[Path]:
+    if folder.exists() and not force:
+        raise OutputError(f"{folder} exists: remove it, name another --out, or replace it with --force.")
+    with explained(folder):
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as fresh:
+        yield fresh
+
+
+def push(folder: Path, repo_id: str, public: bool, *, space: bool = False) -> str:
+    """
+    Sends the folder as one commit to a repository, which is made where there is none, and returns its address. After a
+    broken connection the same call goes on: large files that the Hub has are not sent again.
+
+    Args:
+        space: whether it is a Space and not a model.
+
+    Raises:
+        ReleaseError: the token is refused, the Hub cannot be reached, or the repository is public and `public` is not.
+    """
+    hub = HfApi()
+    try:
+        with bounded_requests():
+            kind = "space" if space else "model"
+            address = hub.create_repo(
+                repo_id, repo_type=kind, space_sdk="gradio" if space else None, private=not public, exist_ok=True
+            )
+            if not public and not hub.repo_info(repo_id, repo_type=kind).private:
+                raise ReleaseError(
+                    f"{repo_id} is on the Hub already, and public: say --public, or name another --repo-id."
+                )
+            hub.upload_folder(
+                repo_id=repo_id, repo_type=kind, folder_path=folder, commit_message="Release by nes2net release"
+            )
+    except ReleaseError:
+        raise
+    except Exception as error:  # huggingface_hub's HTTP client, and so its errors, differ from version to version
+        raise ReleaseError(f"{repo_id} could not be sent: {_refusal(error, repo_id)}.") from None
+    return str(address)
+
+
+def check_contents(folder: Path) -> None:
+    """
+    Raises:
+        ReleaseError: a file is a pickle, too large, or tells a token or a path of this machine; it names the file.
+    """
+    for path in _files(folder):
+        name = path.relative_to(folder).as_posix()
+        if path.stat().st_size > LARGEST_FILE:
+            raise ReleaseError(f"{name} has more than the 50 GB that the Hub takes in a file: save it in shards.")
+        if path.suffix in _PICKLES or _is_pickle(path):
+            raise ReleaseError(f"{name} is a pickle, which can run code where it is loaded: leave it out.")
+        if path.suffix in (".safetensors", ".png"):
+            continue
+        text = path.read_text(encoding="utf-8")
+        if _TOKEN.search(text):
+            raise ReleaseError(f"{name} holds what looks like an access token: take it out, and revoke it.")
+        private = next(_PATH.finditer(text), None) if name != "LICENSE" else None
+        if private:
+            raise ReleaseError(f"{name} names a path of this machine, {private[0]}: take it out.")
+
+
+def model_folder(source: Path) -> tuple[Path, Path | None]:
+    """
+    The model's folder, and that of the run it comes from, if there is one.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    if (source / "config.json").is_file():
+        run = next((place for place in (source, source.parent) if (place / "recipe.yaml").is_file()), None)
+        return source, run
+    if (source / "best" / "config.json").is_file():
+        return source / "best", source
+    raise ModelError(
+        f"{source} is no run (it has no best/config.json) and no model's folder (no config.json): name one of these."
+    )
+
+
+def _gather(release: Release, folder: Path) -> dict[str, float]:
+    """Fills the folder; the source's scores of the samples."""
+    place, run = model_folder(release.source)
+    license = spdx(release.license)
+    base = _base(place, run)
+    own = Base(place.resolve().name, folder_license(place))
+    check_license(license, [own, *(base.chain() if base else ())])
+    network, extractor = load_model(place, None, torch.device("cpu"), "float32")
+    weights = fingerprint(network, extractor)
+    network.config.calibration = without_paths(network.config.calibration)
+    encoder = network.config.encoder_config
+    encoder._name_or_path = without_paths(encoder._name_or_path)
+    network.to(getattr(torch, release.dtype)).save_pretrained(folder)
+    extractor.save_pretrained(folder)
+    (folder / "handler.py").write_text(_HANDLER, encoding="utf-8")
+    (folder / "requirements.txt").write_text(f"nes2net_hf=={__version__}\n", encoding="utf-8")
+    if run is not None:
+        _copy_run(run, folder)
+    if base is not None:
+        write_base(base, folder)
+    (folder / "LICENSE").write_text(_license_text(license, release.license_file), encoding="utf-8")
+    evaluations = [_copy_figures(name, path, folder, weights) for name, path in release.evaluations]
+    if release.robustness is not None:
+        _copy_robustness(release.robustness, folder, weights)
+    write_card(
+        folder,
+        network,
+        repo_id=release.repo_id,
+        benchmark=release.benchmark,
+        license=license,
+        base=base,
+        dtype=release.dtype,
+        evaluations=evaluations,
+        datasets=release.datasets,
+    )
+    with torch.inference_mode():
+        return {path.stem: _score(network, extractor, waveform, rate) for path, waveform, rate in _samples()}
+
+
+def _base(place: Path, run: Path | None) -> Base | None:
+    """What training began with: as the run says, or, of runs of 0.1.0, as what its recipe names says now."""
+    base = read_base(place / BASE)
+    if base is None and run is not None:
+        model = (yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8")) or {}).get("model") or {}
+        if model.get("pretrained"):
+            base = describe_base(model["pretrained"], model.get("revision"))
+    return base
+
+
+def _score(network: Any, extractor: Any, waveform: np.ndarray, rate: int) -> float:
+    features = extractor(waveform, sampling_rate=rate, return_tensors="pt")
+    return float(network.score(network(**features).logits).min())
+
+
+def _samples() -> list[tuple[Path, np.ndarray, int]]:
+    return [(path, *soundfile.read(path, dtype="float32")) for path in sorted(SAMPLES.glob("*.flac"))]
+
+
+def _copy_run(run: Path, folder: Path) -> None:
+    content = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    text = yaml.safe_dump(without_paths(content), sort_keys=False, allow_unicode=True)
+    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    for name in ("metrics.jsonl", "curves.png"):
+        if (run / name).is_file():
+            shutil.copyfile(run / name, folder / name)
+    if (run / "emissions.csv").is_file():
+        _copy_emissions(run / "emissions.csv", folder / "emissions.csv")
+
+
+def _copy_emissions(source: Path, target: Path) -> None:
+    """Of codecarbon's columns those that the card needs: others say where the machine stands, to the coordinates."""
+    with open(source, encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        kept = [name for name in rows.fieldnames or () if name in _EMISSIONS]
+        if "emissions" not in kept:
+            raise ReleaseError(f"{source} is not as codecarbon writes it (a column `emissions`): remove it.")
+        with open(target, "w", encoding="utf-8", newline="") as copy:
+            writer = csv.DictWriter(copy, kept, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def _copy_figures(name: str, path: Path, folder: Path, weights: str) -> Evaluation:
+    systems = _json(path, "name a figures.json of nes2net evaluate")
+    if not isinstance(systems, list) or len(systems) != 1 or not isinstance(systems[0], dict):
+        raise ReleaseError(f"{path} must hold the figures of one system, this model: evaluate its scores alone.")
+    file = f"evaluation/{name}.json"
+    if (folder / file).exists():
+        raise ReleaseError(f"--evaluation {path}: there is one of {name} already: give it a NAME= of its own.")
+    figures = without_paths(systems[0])
+    scored = figures.get("scored") or {}
+    # In another precision the same weights have another fingerprint.
+    traced = scored.get("dtype") == "float32"
+    if traced and scored.get("weights") != weights:
+        raise ReleaseError(
+            f"{path} has the figures of other weights, those of {scored.get('model')}: score this model."
+        )
+    (folder / "evaluation").mkdir(exist_ok=True)
+    (folder / file).write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    pictures = {}
+    for kind in _PICTURES:
+        if path.with_name(f"{kind}.png").is_file():
+            pictures[kind] = f"evaluation/{name}-{kind}.png"
+            shutil.copyfile(path.with_name(f"{kind}.png"), folder / pictures[kind])
+    return Evaluation(name, file, figures, traced, pictures)
+
+
+def _copy_robustness(source: Path, folder: Path, weights: str) -> None:
+    found = _json(source / "robustness.json", "name a folder of nes2net robustness")
+    if not isinstance(found, dict) or found.get("weights") != weights:
+        raise ReleaseError(f"{source / 'robustness.json'} is not of this model's weights: measure this model.")
+    text = json.dumps(without_paths(found), indent=1, ensure_ascii=False)
+    (folder / "robustness.json").write_text(text + "\n", encoding="utf-8")
+    if (source / "robustness.png").is_file():
+        shutil.copyfile(source / "robustness.png", folder / "robustness.png")
+
+
+def _json(path: Path, mend: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReleaseError(f"{path} cannot be read ({why(error)}): {mend}.") from None
+
+
+def without_paths(value: Any) -> Any:
+    """The same, where absolute paths, as whole texts and in them, are their last parts only."""
+    if isinstance(value, dict):
+        return {key: without_paths(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_paths(one) for one in value]
+    if isinstance(value, str) and (os.path.isabs(value) or value.startswith("~")):
+        return Path(value).name
+    if isinstance(value, str):
+        return _PATH_IN_TEXT.sub(lambda path: Path(path[0]).name, value)
+    return value
+
+
+def _license_text(spdx: str, file: Path | None) -> str:
+    from ..cards import sources
+
+    texts = {path.stem: path for path in (sources() / "licenses").glob("*.txt")}
+    if (sources().parent / "LICENSE").is_file():
+        texts.setdefault("Apache-2.0", sources().parent / "LICENSE")  # of a checkout
+    path = file or texts.get(spdx)
+    if path is None:
+        raise ReleaseError(
+            f"--license {spdx}: its text is not at hand ({', '.join(sorted(texts))} are); give it by --license-file."
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ReleaseError(f"--license-file {path} cannot be read ({why(error)}).") from None
+
+
+def _try(folder: Path, expected: dict[str, float]) -> Tried:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as scratch:
+        np.savez(Path(scratch, "samples.npz"), **{path.stem: waveform for path, waveform, _ in _samples()})  # type: ignore[arg-type]
+        script = _FRAMES_FROM_THE_FOLDER if judges_frames(Nes2NetConfig(**config)) else _FROM_THE_FOLDER
+        command = [sys.executable, "-c", script, str(folder.resolve()), "samples.npz"]
+        modules = {"HF_MODULES_CACHE": str(Path(scratch, "modules")), "HF_HUB_OFFLINE": "1"}
+        answer = subprocess.run(
+            command, cwd=scratch, env=os.environ | modules, capture_output=True, text=True, check=False
+        )
+    if answer.returncode:
+        reason = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ReleaseError(f"the folder cannot be loaded where this package is not installed: {reason.rstrip('.')}.")
+    scores = json.loads(answer.stdout.splitlines()[-1])
+    differences = {name: abs(scores[name] - expected[name]) for name in expected}
+    worst = max(differences, key=differences.__getitem__)
+    if not differences[worst] <= TOLERANCE:
+        raise ReleaseError(
+            f"the folder scores the sample {worst} {scores[worst]:.6f}, its source {expected[worst]:.6f}: nothing was "
+            "released; check the versions of torch and transformers."
+        )
+    return Tried(scores, differences)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
+def _is_pickle(path: Path) -> bool:
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5:
+        return True
+    return zipfile.is_zipfile(path) and any(name.endswith(".pkl") for name in zipfile.ZipFile(path).namelist())
+
+
+def _refusal(error: BaseException, repo_id: str) -> str:
+    seen: BaseException | None = error
+    while seen is not None:
+        status = getattr(getattr(seen, "response", None), "status_code", None)
+        if status in (401, 403):
+            return (
+                "the Hub refused the token: log in with `hf auth login`, by one that may write to "
+                f"{repo_id.partition('/')[0]}"
+            )
+        seen = seen.__cause__ or seen.__context__
+    return why(error)

@@ -1,0 +1,189 @@
+"""Utterances of a corpus as training windows: read, augmented, cropped or repeated, with a label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch.utils.data import Dataset
+
+from ..audio import SAMPLING_RATE, AudioError
+from ..augmentation import build_chain
+from ..configuration_nes2net import ID2LABEL
+from ..corpora import CorpusError
+from ..corpora.loading import OWN_DATA, TableRows, load_corpus, open_rows
+from ..corpora.shards.read import ShardedRows
+from ..corpora.utterances import read_utterance
+from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
+from .batches import Broken, lane_count
+from .holding_out import rows_of
+from .losses import IGNORED
+from .recipe import SETTINGS, DataRecipe, RecipeError
+
+COLUMNS = ("utterance_id", "audio", "label")
+FRAME, REACH = 320, 400  # samples from one frame to the next, and that one looks at
+
+
+def open_split(
+    recipe: DataRecipe, name: str, batch_size: int | None = None, of_frames: bool = False
+) -> TableRows | ShardedRows:
+    """
+    The rows of the recipe's `data.train` or `data.dev`.
+
+    Args:
+        batch_size: of this process, where the rows are drawn in the order of `epoch_order` and not one after another.
+        of_frames: whether the segment labels are wanted.
+
+    Raises:
+        RecipeError: the corpus cannot be opened, or lacks a class.
+    """
+    split = getattr(recipe, name)
+    corpus = split.corpus or recipe.corpus
+    if corpus == OWN_DATA and split.split is not None and Path(split.root or recipe.root).is_file():
+        raise RecipeError(
+            f"data.{name}.split: this recipe says {split.split}, and your own data has no splits: write "
+            f"data.{name}.split=null behind it; to choose rows, data.{name}.where={{COLUMN: VALUE}}."
+        )
+    columns_read = (*COLUMNS, "segment_labels") if of_frames else COLUMNS
+    options: dict[str, Any] = {
+        "root": split.root or recipe.root,
+        "condition": split.condition,
+        "where": split.where,
+        "columns": split.columns,
+        "label_map": split.label_map or None,
+        "allow_missing": recipe.allow_missing,
+    }
+    try:
+        if holds_out(recipe):
+            dataset = load_corpus(corpus, split.split, **options)
+            division = rows_of(dataset, recipe.hold_out or 0)
+            rows: Any = TableRows(dataset.select(getattr(division, name)), columns_read)
+            if name == "dev" and PartialState().is_main_process:
+                print(division.said)
+        else:
+            rows = open_rows(
+                corpus,
+                split.split,
+                columns_read=columns_read,
+                groups_in_memory=2 if batch_size is None else lane_count(batch_size) + 2,  # lanes begin within groups
+                **options,
+            )
+    except CorpusError as error:
+        raise RecipeError(f"data.{name}: {str(error).replace(' in Python', '')}") from error
+    absent = [label for index, label in ID2LABEL.items() if index not in rows.labels]
+    if absent:
+        chosen = f" with {', '.join(f'{key}={value}' for key, value in split.where.items())}" if split.where else ""
+        raise RecipeError(f"data.{name}: {options['root']} has no {' and no '.join(absent)} utterances{chosen}.")
+    return rows
+
+
+def same_rows(recipe: DataRecipe) -> bool:
+    """Whether train and dev are read from the same rows."""
+    return recipe.train == recipe.dev
+
+
+def holds_out(recipe: DataRecipe) -> bool:
+    """Whether a part of the common rows is dev."""
+    return recipe.hold_out is not None and same_rows(recipe)
+
+
+class WindowDataset(Dataset):
+    """
+    Item (e, i): waveform (S,) float32 of any length and label (0 spoof, 1 bona fide) of utterance i in epoch e; or a
+    `Broken` where it cannot be read. `collate` makes a batch of items.
+
+    Crops and augmentation are drawn by seed, epoch and utterance, so that they are the same in any number of workers
+    and processes.
+
+    Args:
+        kind: `train` augments and crops, or not, as the recipe says; `dev` takes the first window, or the whole
+            utterance where the recipe evaluates so; `dev_augmented` augments before.
+        of_frames: whether the label of an item is that of each of its frames, (T,), from the corpus's segment labels.
+    """
+
+    def __init__(
+        self,
+        rows: TableRows | ShardedRows,
+        recipe: DataRecipe,
+        kind: str = "train",
+        seed: int = 0,
+        of_frames: bool = False,
+    ) -> None:
+        self.rows, self.labels = rows, rows.labels
+        self.of_frames = of_frames
+        self.recipe = recipe
+        training = kind == "train"
+        settings = {key.partition(".")[2]: value for key, value in SETTINGS.items()}
+        settings |= {key: value for key, value in vars(recipe).items() if value is not None}
+        self.window_length: int = (training and recipe.crop_length) or settings["window_length"]
+        self.crops = training and recipe.crop == "random"
+        self.whole = (recipe.crop if training else settings["evaluate"]) == "whole"
+        self.extractor = Nes2NetFeatureExtractor(
+            window_length=self.window_length,
+            length_policy="whole" if self.whole else "first",
+            do_normalize=settings["normalize"],
+            normalize_eps=settings["normalize_eps"],
+            min_samples=settings["min_samples"],
+        )
+        self.augment = build_chain(recipe.augmentation if kind != "dev" else [])
+        self.seed = [seed, 0 if training else 1]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, Any] | Broken:
+        epoch, index = key
+        try:
+            row = self.rows[index]
+            waveform = read_utterance(row)
+            waveform, start = self._vary(waveform, np.random.default_rng([*self.seed, epoch, index]))
+            label = self._frame_labels(row, start, waveform.size) if self.of_frames else row["label"]
+        except (AudioError, CorpusError) as error:  # also of a noise file, which it then names
+            return Broken(error)
+        return waveform, label
+
+    def collate(self, items: list[tuple[np.ndarray, Any]]) -> dict[str, torch.Tensor]:
+        """B items → `input_values` (B, S), `attention_mask` where lengths differ, and `labels` (B,) or (B, T)."""
+        waveforms, labels = map(list, zip(*items, strict=True))
+        features = self.extractor(waveforms, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
+        if self.of_frames:
+            longest = max(label.size for label in labels)
+            labels = [np.pad(label, (0, longest - label.size), constant_values=IGNORED) for label in labels]
+        # Copied into torch's own memory: where numpy's lies decides in which order CPU kernels sum, and a run would
+        # not end with the same bits twice.
+        batch = {"input_values": features["input_values"].clone(), "labels": torch.tensor(np.array(labels))}
+        if not features["attention_mask"].all():
+            batch["attention_mask"] = features["attention_mask"]
+        return batch
+
+    def lengths(self) -> np.ndarray | None:
+        """Of all rows (N,), the size of the file; None where utterances are not whole, or the corpus does not tell."""
+        return self.rows.sizes() if self.whole else None
+
+    def by_length(self) -> np.ndarray:
+        """All row numbers (N,): as they come, or by `lengths`."""
+        lengths = self.lengths()
+        return np.arange(len(self.rows)) if lengths is None else np.argsort(lengths, kind="stable")
+
+    def _vary(self, waveform: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """(S,) → (S',), augmented over the whole utterance, then cropped, and the sample that it begins at."""
+        waveform, start = self.augment(waveform, rng), 0
+        excess = waveform.size - self.window_length
+        if self.crops and excess > 0:
+            start = int(rng.integers(excess + 1))
+            waveform = waveform[start : start + self.window_length]
+        return waveform, start
+
+    def _frame_labels(self, row: dict[str, Any], start: int, samples: int) -> np.ndarray:
+        """Of each frame of the item's window, the label of the 20 ms that its middle falls into; (T,)."""
+        segments = (row["segment_labels"] or {}).get(f"{FRAME * 1000 // SAMPLING_RATE}ms")
+        if not segments:
+            raise CorpusError(
+                f"utterance {row['utterance_id']} has no segment labels of 20 ms: unpack them beside it."
+            )
+        window = samples if self.whole else self.window_length
+        middles = np.arange(REACH // 2, window - REACH // 2 + 1, FRAME) % samples  # a short one is repeated
+        return np.array(segments, np.int64)[np.minimum((start + middles) // FRAME, len(segments) - 1)]

@@ -1,0 +1,127 @@
+"""
+What a run starts from. A Nes2Net model that is trained further brings what its weights were trained with, and a recipe
+that says otherwise is refused: with other preprocessing, or as another model, the weights mean nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import FEATURE_EXTRACTOR_NAME
+
+from ..configuration_nes2net import Nes2NetConfig
+from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
+from ..hub import bounded_requests, why
+from ..pretrained.load import judges_frames
+from .recipe import SETTINGS, Recipe, RecipeError, check, check_same, load_kept, settle_with, value_of
+
+# Of `model.config`: what the weights were trained with, and so what a run keeps of them in its recipe.
+TRAINED_WITH = (
+    "layer_aggregation", "backend_variant", "outer_scale", "inner_scale", "kernel_size", "dilation", "se_reduction",
+    "hidden_act", "pooling", "pooling_bottleneck", "classifier_outputs", "score", "id2label",
+)  # fmt: skip
+# How weights are trained, which any recipe may change; of `model.encoder` by pattern, for each encoder has its own.
+TRAINING_CONFIG = ("class_weights",)
+_TRAINING_ENCODER = re.compile(r".*dropout|layerdrop|apply_spec_augment|mask_.*")
+
+
+def is_nes2net(name: str, revision: str | None) -> bool:
+    """Whether `model.pretrained` is a whole Nes2Net model, and not an encoder."""
+    config, _ = Nes2NetConfig.get_config_dict(name, revision=revision or "main")
+    return config.get("model_type") == Nes2NetConfig.model_type
+
+
+def settle(recipe: Recipe) -> Recipe:
+    """
+    The recipe with nothing left open: as the Nes2Net model in `model.pretrained` was trained, else by default.
+
+    Raises:
+        RecipeError: the model cannot be read, or the recipe contradicts it; the message names the key and both values.
+    """
+    recipe, start = copy.deepcopy(recipe), recipe.model
+    if start.pretrained:
+        try:
+            with nullcontext() if os.path.isdir(start.pretrained) else bounded_requests():
+                if is_nes2net(start.pretrained, start.revision):
+                    _follow(recipe, start.pretrained, start.revision or "main")
+        except (OSError, ValueError) as error:
+            if isinstance(error, RecipeError):
+                raise
+            raise RecipeError(f"model.pretrained: {start.pretrained} cannot be loaded: {why(error)}.") from error
+    settle_with(recipe, SETTINGS)
+    check(recipe)
+    return recipe
+
+
+def as_begun(kept: Path, recipe: Recipe) -> Recipe:
+    """
+    The recipe with what it leaves open as the run whose recipe is `kept` began, even if its model has moved.
+
+    Raises:
+        RecipeError: another recipe began it; the message names the first key that differs.
+    """
+    begun, recipe = load_kept(kept), copy.deepcopy(recipe)
+    settle_with(recipe, {key: value_of(begun, key) for key in SETTINGS})
+    if begun.model.config.keys() >= set(TRAINED_WITH):  # of a Nes2Net model
+        said = {key: value for key, value in recipe.model.config.items() if value is not None}
+        recipe.model.config = {**begun.model.config, **said}
+    check_same(kept, recipe)
+    return recipe
+
+
+def _follow(recipe: Recipe, name: str, revision: str) -> None:
+    """Settles what the recipe leaves open as the model has it."""
+    config = Nes2NetConfig.from_pretrained(name, revision=revision)
+    if os.path.isdir(name) and not Path(name, FEATURE_EXTRACTOR_NAME).is_file():
+        raise RecipeError(
+            f"model.pretrained: {name} holds no {FEATURE_EXTRACTOR_NAME}, which says how its waveforms are prepared: "
+            "copy it there."
+        )
+    extractor = Nes2NetFeatureExtractor.from_pretrained(name, revision=revision)
+    brought = {
+        "model.head": "frames" if judges_frames(config) else "utterance",
+        "data.window_length": extractor.window_length,
+        "data.evaluate": "whole" if extractor.length_policy == "whole" else "window",
+        "data.normalize": extractor.do_normalize,
+        "data.normalize_eps": extractor.normalize_eps,
+        "data.min_samples": extractor.min_samples,
+    }
+    for key, value in brought.items():
+        _compare(key, value_of(recipe, key), value, name)
+    settle_with(recipe, brought)
+    model = recipe.model
+    for key, value in model.encoder.items():
+        if not _TRAINING_ENCODER.fullmatch(key):
+            _compare(f"model.encoder.{key}", value, getattr(config.encoder_config, key, None), name)
+    said = {key: value for key, value in model.config.items() if value is not None or key in TRAINING_CONFIG}
+    for key, value in said.items():
+        if key not in TRAINING_CONFIG:
+            _compare(f"model.config.{key}", value, getattr(config, key, None), name)
+    model.encoder = {key: value for key, value in model.encoder.items() if _TRAINING_ENCODER.fullmatch(key)}
+    inherited = {key: getattr(config, key) for key in (*TRAINED_WITH, *TRAINING_CONFIG)}
+    model.config = inherited | {key: value for key, value in said.items() if key in TRAINING_CONFIG}
+
+
+def _compare(key: str, said: Any, brought: Any, name: str) -> None:
+    """Raises RecipeError where a recipe says something else than its model brings."""
+    if said is not None and _plain(said) != _plain(brought):
+        raise RecipeError(
+            f"{key}: this recipe says {_yaml(said)}, but {name} was trained with {_yaml(brought)}: leave it out, or "
+            f"write {key}=null behind the recipe, to train as the model was trained."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """As JSON holds it: lists for tuples, text for keys."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _yaml(value: Any) -> str:
+    """A value as recipes spell it."""
+    return json.dumps(value, default=str)
