@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from nes2net_hf.audio.windows import envelope
 
 from nes2net_hf import __version__
+from nes2net_hf.audio.windows import envelope
 from nes2net_hf.commands import detect as commands
 from nes2net_hf.detection import Detector
 

@@ -392,7 +392,7 @@ def test_a_failing_conversion_leaves_the_old_folder_and_nothing_else(
     def interrupted(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nes2net_hf.conversion.converting.write_card", interrupted)
+    monkeypatch.setattr("nes2net_hf.conversion.convert.write_card", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert(source, out, encoder_config=encoder_config(XLSR), force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -471,7 +471,7 @@ def test_a_folder_that_gives_other_logits_does_not_verify(
         model.save_pretrained(folder)
         shutil.rmtree(other)
 
-    monkeypatch.setattr("nes2net_hf.conversion.converting.write", spoilt)
+    monkeypatch.setattr("nes2net_hf.conversion.convert.write", spoilt)
     audio = next(fixture_audio_dir.glob("*.flac"))
     with pytest.raises(ConversionError, match="the written folder gives the logits"):
         convert(CHECKPOINTS / f"{XLSR}.pth", tmp_path / "out", encoder_config=encoder_config(XLSR), verify=audio)

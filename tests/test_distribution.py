@@ -122,7 +122,7 @@ def test_the_wheel_holds_what_runs_and_no_more(wheel: Path) -> None:
         "nes2net_hf/models/nes2net-demo/model.safetensors",
         "nes2net_hf/samples/bonafide.flac",
         "nes2net_hf/samples/spoof.flac",
-        "nes2net_hf/page_files/page.css",
+        "nes2net_hf/page/static/page.css",
         "nes2net_hf/evaluation/report.html",
         "nes2net_hf/evaluation/report.md",
         "nes2net_hf/model_cards/release.md",

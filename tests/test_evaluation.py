@@ -15,11 +15,11 @@ pytest.importorskip("accelerate")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from nes2net_hf.pretrained.fingerprint import fingerprint
 
 from nes2net_hf.calibration import fit_calibration, fit_fusion, spoof_probability
 from nes2net_hf.detection import detect
 from nes2net_hf.metrics import cllr, equal_error_rate, min_cllr, min_tdcf
+from nes2net_hf.pretrained.fingerprint import fingerprint
 from nes2net_hf.pretrained.load import load_model
 
 from .conftest import FIXTURES, tiny_model

@@ -35,8 +35,8 @@ pytest.importorskip("gradio", reason="gradio is not installed: pip install 'nes2
 import httpx
 from gradio_client import Client, handle_file
 
-from nes2net_hf import page as page_module
-from nes2net_hf.page import (
+from nes2net_hf.page import page as page_module
+from nes2net_hf.page.page import (
     COLUMNS,
     LIMITS,
     VERDICT,
@@ -52,7 +52,7 @@ from nes2net_hf.page import (
 )
 from nes2net_hf.page.space import write_space
 
-SAMPLES = Path(page_module.__file__).parent / "samples"
+SAMPLES = Path(page_module.__file__).parents[1] / "samples"
 BONAFIDE, SPOOF = SAMPLES / "bonafide.flac", SAMPLES / "spoof.flac"
 PLAY = re.compile(r'<button class="stretch" data-start="([\d.]+)" data-end="([\d.]+)"')
 

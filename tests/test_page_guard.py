@@ -22,8 +22,8 @@ pytest.importorskip("gradio", reason="gradio is not installed: pip install 'nes2
 import httpx
 from gradio_client import handle_file
 
-from nes2net_hf import page as page_module
-from nes2net_hf.page import build_page, choosing, judge, launch, show
+from nes2net_hf.page import page as page_module
+from nes2net_hf.page.page import build_page, choosing, judge, launch, show
 from nes2net_hf.page.guard import PageGuard
 from nes2net_hf.page.verdict import remarks
 

@@ -19,14 +19,15 @@ import soundfile
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from nes2net_hf.pretrained.fingerprint import fingerprint
 
 from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioFrameClassification, __version__
 from nes2net_hf.cards import sources
 from nes2net_hf.pretrained.bases import check_license, describe_base, write_base
+from nes2net_hf.pretrained.fingerprint import fingerprint
 from nes2net_hf.pretrained.load import DEMO_MODEL, load_model
 from nes2net_hf.release.card import ReleaseError, benchmarks, hub_license, write_card
-from nes2net_hf.release.release import SAMPLES, check_contents, checksums, without_paths
+from nes2net_hf.release.contents import check_contents, checksums, without_paths
+from nes2net_hf.release.release import SAMPLES
 
 from .conftest import FIXTURES, lively, tiny_config
 from .loopback_hub import TOKEN, LoopbackHub

@@ -55,7 +55,7 @@ def wave(speech: list[np.ndarray]) -> np.ndarray:
 def few(monkeypatch: pytest.MonkeyPatch, conditions: dict[str, Condition]) -> None:
     """A run of five conditions instead of all."""
     monkeypatch.setattr(
-        "nes2net_hf.robustness.make_conditions", lambda sounds: tuple(conditions[name] for name in FEW)
+        "nes2net_hf.robustness.run.make_conditions", lambda sounds: tuple(conditions[name] for name in FEW)
     )
 
 

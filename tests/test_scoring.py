@@ -124,7 +124,7 @@ def separated(tmp_path: Path) -> Path:
 def test_ids_of_several_lines_are_refused_before_anything_is_scored(
     separated: Path, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nes2net_hf.scoring._judge", lambda *_: pytest.fail("it scored"))
+    monkeypatch.setattr("nes2net_hf.evaluation.scoring._judge", lambda *_: pytest.fail("it scored"))
     with pytest.raises(OutputError, match=r"utterance 'a\\u2028b' cannot be written to .*ends in \.parquet"):
         score_corpus(str(tiny_model_dir), tmp_path / "scores.txt", corpus="own-data", root=str(separated))
     assert list(tmp_path.iterdir()) == [separated]

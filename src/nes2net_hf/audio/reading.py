@@ -168,38 +168,6 @@ def read_audio(
     return samples[0] if channels == "mix" else samples
 
 
-def iter_windows(
-    blocks: Iterable[np.ndarray], window_length: int, hop: int | None = None
-) -> Iterator[tuple[int, np.ndarray]]:
-    """
-    Cuts blocks (C, S) into windows (C, window_length), lazily; yields each with its start in samples.
-
-    Windows follow each other at `hop` samples (side by side by default) and cover everything: the last one is flush
-    with the end. A recording shorter than a window is one short window.
-    """
-    hop = window_length if hop is None else hop
-    if not 1 <= hop <= window_length:
-        raise ValueError(f"hop must lie between 1 and the window of {window_length} samples, got {hop}.")
-    held: np.ndarray | None = None  # samples from `offset` on
-    offset = start = 0
-    for block in blocks:
-        held = block if held is None else np.concatenate([held, block], axis=1)
-        while start + window_length <= offset + held.shape[1]:
-            yield start, held[:, start - offset : start - offset + window_length].copy()
-            start += hop
-        # The flush last window may reach back as far as one window from the end.
-        dispensable = min(start - offset, held.shape[1] - window_length)
-        if dispensable > 0:
-            held, offset = held[:, dispensable:].copy(), offset + dispensable
-    if held is None or held.shape[1] == 0:
-        return
-    end = offset + held.shape[1]
-    if end < window_length:
-        yield 0, held
-    elif start - hop + window_length < end:
-        yield end - window_length, held[:, -window_length:].copy()
-
-
 class AudioStream:
     """
     An open recording, to be read once from its start; a context manager that closes it.

@@ -41,7 +41,8 @@ def run_release(options: ReleaseOptions) -> int:
     as_utf8(sys.stdout)
     interrupted = "Interrupted: the same command does it again, and large files that were sent are not sent twice."
     with ending(interrupted) as end:
-        from ..release.release import Release, checksums, push, write_release, write_release_space
+        from ..release.contents import checksums
+        from ..release.release import Release, push, write_release, write_release_space
 
         _check(options)
         release = Release(

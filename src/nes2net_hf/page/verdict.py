@@ -17,7 +17,7 @@ from ..detection import Result, clock
 from ..detection.results import NO_SPEECH, TOO_SHORT
 from ..detection.writers import chance
 
-FILES = Path(__file__).parent / "page_files"
+FILES = Path(__file__).parent / "static"
 # Of each verdict a headline, what it means, and what to do next.
 VERDICTS = {
     "bonafide": (

@@ -31,7 +31,7 @@ from .onnx import GRAPH, OnnxModel, holds_only_a_graph
 
 OPSET = 20  # the first that has GELU as one operator
 TOLERANCE = 1e-4
-SPEECH = [Path(__file__).parent / "samples" / name for name in ("bonafide.flac", "spoof.flac")]
+SPEECH = [Path(__file__).parents[1] / "samples" / name for name in ("bonafide.flac", "spoof.flac")]
 # Weights beyond it stand in a file of their own: so they are never held in memory twice to be written as one message,
 # which could not be above 2 GB.
 ONE_FILE = 500_000_000

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -25,14 +23,13 @@ from ..hub import bounded_requests, fetch_large, hub_reason
 from ..modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
 from .onnx import GRAPH, OnnxModel, holds_only_a_graph
 
-DEMO_MODEL = Path(__file__).parent / "models" / "nes2net-demo"
+DEMO_MODEL = Path(__file__).parents[1] / "models" / "nes2net-demo"
+
+
 DTYPES = ("float32", "bfloat16", "float16")
+
+
 BACKENDS = ("torch", "onnx")
-# What settings say of where a model came from, and of what is decided from its raw scores.
-_NOT_OF_SCORES = (
-    "_name_or_path", "architectures", "auto_map", "averaged_from", "calibration", "demonstration", "dtype", "threshold",
-    "transformers_version",
-)  # fmt: skip
 
 
 def choose_device(device: str | None = None) -> torch.device:
@@ -237,16 +234,3 @@ def _reason(error: BaseException, name: str) -> str:
         return f"could not be loaded: it holds no {FEATURE_EXTRACTOR_NAME}, or no whole one: add it to the repository"
     first: Any = re.split(r"(?<=\w)[.:]?\s*\n|\.\s", str(error).strip())[0]
     return f"could not be loaded: {first.rstrip('.') or type(error).__name__}"
-
-
-def fingerprint(network: Any, extractor: Any) -> str:
-    """Of everything that raw scores depend on: weights, configuration, and how waveforms are prepared."""
-    settings = network.config.to_dict(), extractor.to_dict()
-    for setting in settings:
-        for key in _NOT_OF_SCORES:
-            setting.pop(key, None)
-    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

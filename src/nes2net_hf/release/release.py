@@ -4,76 +4,38 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
 import torch
 import yaml
 from huggingface_hub import HfApi
 
 from .. import __version__
-from ..configuration_nes2net import Nes2NetConfig
 from ..errors import ModelError, OutputError
-from ..files import atomic_folder, explained, sha256_of
+from ..files import atomic_folder, explained
 from ..hub import bounded_requests, why
 from ..page.space import write_space
 from ..pretrained.bases import BASE, Base, check_license, describe_base, folder_license, read_base, spdx, write_base
 from ..pretrained.fingerprint import fingerprint
-from ..pretrained.load import judges_frames, load_model
+from ..pretrained.load import load_model
 from .card import Evaluation, ReleaseError, write_card
+from .contents import check_contents, without_paths
+from .trial import Tried, _samples, _score, _try
 
-SAMPLES = Path(__file__).parent / "samples"
-TOLERANCE = 1e-4  # between the scores of the source and those of the released folder
-LARGEST_FILE = 50 * 10**9  # bytes that the Hub takes in one file
-_PICKLES = {".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"}
-_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b")
-_PATH = re.compile(r"(?<![\w.:/<>~)\]-])/(?:[\w.@+ -]+/)+[\w.@+-]+|\b[A-Za-z]:\\\w|(?<!\w)~/\w|file:///")
-_PATH_IN_TEXT = re.compile(r"(?<![\w.:/<>~)\]-])/(?:[\w.@+-]+/)+[\w.@+-]+")  # which ends at a space
+SAMPLES = Path(__file__).parents[1] / "samples"
+
+
 _PICTURES = ("breakdown", "det", "attacks", "calibration", "scores")  # of a report, in the card's order
+
+
 _EMISSIONS = ("duration", "emissions", "energy_consumed", "country_name", "cpu_model", "gpu_count", "gpu_model")
 
-# In a process that cannot import this package: what the folder itself carries gives the scores.
-_FROM_THE_FOLDER = """
-import json, sys
-sys.modules["nes2net_hf"] = None
-import numpy as np, torch
-from transformers import pipeline
-folder, samples = sys.argv[1:]
-classify = pipeline("audio-classification", model=folder, trust_remote_code=True, device="cpu")
-scores = {}
-for name, waveform in np.load(samples, allow_pickle=False).items():
-    logits = {row["label"]: row["score"] for row in classify(waveform, function_to_apply="none", top_k=None)}
-    ordered = torch.tensor([logits[label] for _, label in sorted(classify.model.config.id2label.items())])
-    scores[name] = float(classify.model.score(ordered))
-print(json.dumps(scores))
-"""
-_FRAMES_FROM_THE_FOLDER = """
-import json, sys
-sys.modules["nes2net_hf"] = None
-import numpy as np, torch
-from transformers import AutoFeatureExtractor, AutoModelForAudioFrameClassification
-folder, samples = sys.argv[1:]
-extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
-model = AutoModelForAudioFrameClassification.from_pretrained(folder, trust_remote_code=True, dtype="auto")
-scores = {}
-for name, waveform in np.load(samples, allow_pickle=False).items():
-    features = extractor(waveform, sampling_rate=16000, return_tensors="pt")
-    with torch.inference_mode():
-        scores[name] = float(model.score(model(**features).logits).min())
-print(json.dumps(scores))
-"""
+
 # What an inference endpoint of Hugging Face looks for in a model's folder.
 _HANDLER = "from nes2net_hf.endpoint import EndpointHandler  # noqa: F401\n"
 
@@ -106,14 +68,6 @@ class Release:
     datasets: Sequence[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Tried:
-    """What the trial of a released folder found: of each sample the score, and its difference from the source's."""
-
-    scores: dict[str, float]
-    differences: dict[str, float]
-
-
 def write_release(release: Release, folder: Path, force: bool = False) -> Tried:
     """
     Writes the folder and tries it. A folder that fails is not left behind.
@@ -130,11 +84,6 @@ def write_release(release: Release, folder: Path, force: bool = False) -> Tried:
         expected = _gather(release, fresh)
         check_contents(fresh)
         return _try(fresh, expected)
-
-
-def checksums(folder: Path) -> dict[str, tuple[int, str]]:
-    """File → its bytes and its SHA-256, of all that would be sent."""
-    return {path.relative_to(folder).as_posix(): (path.stat().st_size, sha256_of(path)) for path in _files(folder)}
 
 
 def write_release_space(repo_id: str, folder: Path, force: bool = False) -> None:
@@ -188,27 +137,6 @@ def push(folder: Path, repo_id: str, public: bool, *, space: bool = False) -> st
     except Exception as error:  # huggingface_hub's HTTP client, and so its errors, differ from version to version
         raise ReleaseError(f"{repo_id} could not be sent: {_refusal(error, repo_id)}.") from None
     return str(address)
-
-
-def check_contents(folder: Path) -> None:
-    """
-    Raises:
-        ReleaseError: a file is a pickle, too large, or tells a token or a path of this machine; it names the file.
-    """
-    for path in _files(folder):
-        name = path.relative_to(folder).as_posix()
-        if path.stat().st_size > LARGEST_FILE:
-            raise ReleaseError(f"{name} has more than the 50 GB that the Hub takes in a file: save it in shards.")
-        if path.suffix in _PICKLES or _is_pickle(path):
-            raise ReleaseError(f"{name} is a pickle, which can run code where it is loaded: leave it out.")
-        if path.suffix in (".safetensors", ".png"):
-            continue
-        text = path.read_text(encoding="utf-8")
-        if _TOKEN.search(text):
-            raise ReleaseError(f"{name} holds what looks like an access token: take it out, and revoke it.")
-        private = next(_PATH.finditer(text), None) if name != "LICENSE" else None
-        if private:
-            raise ReleaseError(f"{name} names a path of this machine, {private[0]}: take it out.")
 
 
 def model_folder(source: Path) -> tuple[Path, Path | None]:
@@ -277,15 +205,6 @@ def _base(place: Path, run: Path | None) -> Base | None:
     return base
 
 
-def _score(network: Any, extractor: Any, waveform: np.ndarray, rate: int) -> float:
-    features = extractor(waveform, sampling_rate=rate, return_tensors="pt")
-    return float(network.score(network(**features).logits).min())
-
-
-def _samples() -> list[tuple[Path, np.ndarray, int]]:
-    return [(path, *soundfile.read(path, dtype="float32")) for path in sorted(SAMPLES.glob("*.flac"))]
-
-
 def _copy_run(run: Path, folder: Path) -> None:
     content = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
     text = yaml.safe_dump(without_paths(content), sort_keys=False, allow_unicode=True)
@@ -352,19 +271,6 @@ def _json(path: Path, mend: str) -> Any:
         raise ReleaseError(f"{path} cannot be read ({why(error)}): {mend}.") from None
 
 
-def without_paths(value: Any) -> Any:
-    """The same, where absolute paths, as whole texts and in them, are their last parts only."""
-    if isinstance(value, dict):
-        return {key: without_paths(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [without_paths(one) for one in value]
-    if isinstance(value, str) and (os.path.isabs(value) or value.startswith("~")):
-        return Path(value).name
-    if isinstance(value, str):
-        return _PATH_IN_TEXT.sub(lambda path: Path(path[0]).name, value)
-    return value
-
-
 def _license_text(spdx: str, file: Path | None) -> str:
     from ..cards import sources
 
@@ -380,42 +286,6 @@ def _license_text(spdx: str, file: Path | None) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ReleaseError(f"--license-file {path} cannot be read ({why(error)}).") from None
-
-
-def _try(folder: Path, expected: dict[str, float]) -> Tried:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    with tempfile.TemporaryDirectory() as scratch:
-        np.savez(Path(scratch, "samples.npz"), **{path.stem: waveform for path, waveform, _ in _samples()})  # type: ignore[arg-type]
-        script = _FRAMES_FROM_THE_FOLDER if judges_frames(Nes2NetConfig(**config)) else _FROM_THE_FOLDER
-        command = [sys.executable, "-c", script, str(folder.resolve()), "samples.npz"]
-        modules = {"HF_MODULES_CACHE": str(Path(scratch, "modules")), "HF_HUB_OFFLINE": "1"}
-        answer = subprocess.run(
-            command, cwd=scratch, env=os.environ | modules, capture_output=True, text=True, check=False
-        )
-    if answer.returncode:
-        reason = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ReleaseError(f"the folder cannot be loaded where this package is not installed: {reason.rstrip('.')}.")
-    scores = json.loads(answer.stdout.splitlines()[-1])
-    differences = {name: abs(scores[name] - expected[name]) for name in expected}
-    worst = max(differences, key=differences.__getitem__)
-    if not differences[worst] <= TOLERANCE:
-        raise ReleaseError(
-            f"the folder scores the sample {worst} {scores[worst]:.6f}, its source {expected[worst]:.6f}: nothing was "
-            "released; check the versions of torch and transformers."
-        )
-    return Tried(scores, differences)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-
-
-def _is_pickle(path: Path) -> bool:
-    with open(path, "rb") as file:
-        start = file.read(2)
-    if len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5:
-        return True
-    return zipfile.is_zipfile(path) and any(name.endswith(".pkl") for name in zipfile.ZipFile(path).namelist())
 
 
 def _refusal(error: BaseException, repo_id: str) -> str:

@@ -12,7 +12,7 @@ import av
 import torch
 
 from ..audio import SAMPLING_RATE
-from . import CONFIDENCE, RESAMPLES, Measured, RobustnessRun
+from .run import CONFIDENCE, RESAMPLES, Measured, RobustnessRun
 from .conditions import GROUPS, SEED
 
 _LIBRARIES = ("torch", "transformers", "numpy", "scipy", "soxr", "soundfile", "av", "datasets")

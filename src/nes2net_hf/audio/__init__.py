@@ -1,0 +1,38 @@
+"""Reading audio: any recording → mono float32 at 16 kHz, in blocks. `reading` shows how."""
+
+from ..errors import AudioError
+from .decoders import MAX_RATE, MIN_RATE
+from .reading import (
+    AUDIO_SUFFIXES,
+    CHANNELS,
+    MIN_DURATION,
+    SAMPLING_RATE,
+    AudioInfo,
+    AudioStream,
+    AudioSummary,
+    find_audio,
+    holds_sound,
+    list_audio,
+    open_audio,
+    read_audio,
+)
+from .windows import iter_windows
+
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "CHANNELS",
+    "MAX_RATE",
+    "MIN_DURATION",
+    "MIN_RATE",
+    "SAMPLING_RATE",
+    "AudioError",
+    "AudioInfo",
+    "AudioStream",
+    "AudioSummary",
+    "find_audio",
+    "holds_sound",
+    "iter_windows",
+    "list_audio",
+    "open_audio",
+    "read_audio",
+]

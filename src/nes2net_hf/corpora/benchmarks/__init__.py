@@ -1,0 +1,1 @@
+"""One file a benchmark: what it declares of itself (`corpora.corpus.Corpus`)."""

@@ -1,0 +1,1 @@
+"""Parquet shards of a corpus: written, and read in any order."""

@@ -1,0 +1,29 @@
+"""The look of all our figures: colours, an empty figure, a panel without a frame. Needs the extra `plot`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+BONAFIDE, SPOOF, INK, FAINT = "#1b7f5c", "#c0392b", "#2b2f36", "#8a929c"
+
+
+def new_figure(width: float, height: float, dpi: int) -> Figure:
+    """An empty picture of so many inches, drawn without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def strip(panel: Axes) -> None:
+    """The look of all our panels: no frame, thin ink."""
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["left", "bottom"]].set_color(FAINT)
+    panel.tick_params(colors=INK, labelsize=8)

@@ -1,0 +1,21 @@
+"""Files and folders: how they are found, read as tables, written whole or not at all, claimed, and checksummed."""
+
+from .checksums import sha256_of
+from .claiming import claim
+from .reasons import DISK_ERRORS, explained, write_reason
+from .walking import Found, walk_files
+from .writing import atomic_file, atomic_files, atomic_folder, check_suffix
+
+__all__ = [
+    "DISK_ERRORS",
+    "Found",
+    "atomic_file",
+    "atomic_files",
+    "atomic_folder",
+    "check_suffix",
+    "claim",
+    "explained",
+    "sha256_of",
+    "walk_files",
+    "write_reason",
+]
