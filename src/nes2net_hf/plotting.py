@@ -114,8 +114,9 @@ def _draw_scores(panel: Axes, result: Result) -> None:
     assert result.score is not None and result.min_window_start is not None and result.min_window_score is not None
     color = {"bonafide": BONAFIDE, "spoof": SPOOF, None: FAINT}[result.label]
     judged = [window for window in result.windows if window.score is not None]
-    for window in judged:
-        panel.plot([window.start, window.end], [window.score] * 2, color=INK, linewidth=2.2)  # type: ignore[list-item]
+    for window in result.windows:
+        if window.score is not None:
+            panel.plot([window.start, window.end], [window.score, window.score], color=INK, linewidth=2.2)
     for stretch in result.suspicious():
         panel.axvspan(stretch.start, stretch.end, color=SPOOF, alpha=0.13, linewidth=0)
     panel.axhline(result.score, color=color, linewidth=1)
