@@ -189,7 +189,7 @@ def test_stereo_is_mixed_or_each_channel_kept() -> None:
 def test_channels_of_opposite_phase_are_told(tmp_path: Path) -> None:
     path = tmp_path / "phase.wav"
     path.write_bytes(encode(np.stack([voice(1), -voice(1)]), SAMPLING_RATE, "wav"))
-    assert "--channels each" in error_of(path)
+    assert "judge each channel by itself" in error_of(path)
     assert read_audio(path, channels="each").shape == (2, 16_000)
 
 

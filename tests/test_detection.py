@@ -302,7 +302,7 @@ def test_running_out_of_memory_names_the_batch_size(detector: Detector, monkeypa
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(detector, "model", forward)
-    with pytest.raises(DetectionError, match=r"batch size 1: lower --batch-size"):
+    with pytest.raises(DetectionError, match=r"batch size 1: lower the batch size"):
         list(detector.stream((melody(1), SAMPLING_RATE)))
 
 
