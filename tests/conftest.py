@@ -79,8 +79,8 @@ def tiny_model(encoder: str = "wav2vec2", seed: int = 0, **fields: Any) -> Nes2N
 
 def launch(script: str, *arguments: Any, processes: int = 1) -> subprocess.Popen[str]:
     """
-    A script of `training/` as the documents start it, in a session of its own, so that all of it can be killed. Without
-    a GPU `accelerate launch` starts one process whatever it is told; `torchrun` starts several.
+    A script of `training/` as the documents start it, in a session of its own, so that all of it can be killed.
+    Without a GPU `accelerate launch` starts one process whatever it is told; `torchrun` starts several.
     """
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
     if processes > 1:  # with a port that is free

@@ -264,7 +264,7 @@ def test_on_a_phone_the_table_shows_lowest_windows_and_remarks_without_moving(
     assert headings == ["file", "verdict", "lowest window", "remarks"]
     for cell in shown:
         left, right = cell.evaluate(SIDES)
-        assert 0 <= left and right <= width and right - left > 50  # no word is broken into letters
+        assert left >= 0 and right <= width and right - left > 50  # no word is broken into letters
 
 
 def test_of_several_tracks_each_can_be_judged(tab: Any, tmp_path: Path) -> None:
