@@ -78,13 +78,17 @@ def tiny_model(encoder: str = "wav2vec2", seed: int = 0, **fields: Any) -> Nes2N
 
 
 def launch(script: str, *arguments: Any, processes: int = 1) -> subprocess.Popen[str]:
-    """A script of `training/` under `accelerate launch`, in a session of its own, so that all of it can be killed."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-    command += ["--main_process_port", "0"]  # any that is free: tests may run side by side
+    """
+    A script of `training/` as the documents start it, in a session of its own, so that all of it can be killed.
+    Without a GPU `accelerate launch` starts one process whatever it is told; `torchrun` starts several.
+    """
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    if processes > 1:  # with a port that is free
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command += [str(FIXTURES.parents[1] / "training" / script), *map(str, arguments)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}, start_new_session=True,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from transformers import AutoModel, Wav2Vec2Config, pipeline
 from nes2net_hf import Detector, Nes2NetConfig, Nes2NetFeatureExtractor, Nes2NetForAudioClassification, Nes2NetModel
 from nes2net_hf.configuration_nes2net import XLSR_300M
 from nes2net_hf.conversion import ConversionError, convert, to_official
-from nes2net_hf.conversion.convert import prepare
+from nes2net_hf.conversion.converting import prepare
 from nes2net_hf.conversion.reading import Checkpoint
 from nes2net_hf.conversion.system import read_encoder_config
 from nes2net_hf.errors import OutputError
@@ -392,7 +392,7 @@ def test_a_failing_conversion_leaves_the_old_folder_and_nothing_else(
     def interrupted(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nes2net_hf.conversion.convert.write_card", interrupted)
+    monkeypatch.setattr("nes2net_hf.conversion.converting.write_card", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert(source, out, encoder_config=encoder_config(XLSR), force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -460,7 +460,7 @@ def test_the_command_says_what_is_wrong_in_a_sentence(
 def test_a_folder_that_gives_other_logits_does_not_verify(
     tmp_path: Path, encoder_config: Callable[[str], Path], fixture_audio_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nes2net_hf.conversion.convert import write
+    from nes2net_hf.conversion.converting import write
 
     def spoilt(converted: Any, folder: Path, source: Any) -> None:
         write(converted, folder, source)
@@ -471,7 +471,7 @@ def test_a_folder_that_gives_other_logits_does_not_verify(
         model.save_pretrained(folder)
         shutil.rmtree(other)
 
-    monkeypatch.setattr("nes2net_hf.conversion.convert.write", spoilt)
+    monkeypatch.setattr("nes2net_hf.conversion.converting.write", spoilt)
     audio = next(fixture_audio_dir.glob("*.flac"))
     with pytest.raises(ConversionError, match="the written folder gives the logits"):
         convert(CHECKPOINTS / f"{XLSR}.pth", tmp_path / "out", encoder_config=encoder_config(XLSR), verify=audio)

@@ -275,7 +275,7 @@ def test_twenty_files_a_class_teach_the_demonstration_model_what_it_did_not_know
     before = scores(DEMO_MODEL, paths)
     process = launch(
         "train.py", "--config", OWN_DATA, f"model.pretrained={DEMO_MODEL}", f"data.root={tmp_path / 'mine.csv'}",
-        f"output={tmp_path / 'run'}", "data.workers=0",
+        f"output={tmp_path / 'run'}", "epochs=25",
     )  # fmt: skip
     out, err = process.communicate()
     assert process.returncode == 0, err

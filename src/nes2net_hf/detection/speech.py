@@ -18,9 +18,9 @@ CHUNK = 512  # samples, 32 ms, that Silero VAD gives a probability of
 PROBABILITY = 0.5  # from which a chunk is speech
 SHARE = 0.2
 """
-Of the sound in a window, how much must be speech. Of 16 rock tracks of Debian's packages fretsonfire-songs-*, 54 minutes
-in 778 windows, 11 have no such window, and 14 have none in their first 90 s; 11 windows are taken for speech. Sung and
-whispered speech has 0.24 and more in its best window.
+Of the sound in a window, how much must be speech. Of 16 rock tracks of Debian's packages fretsonfire-songs-*, 54
+minutes in 778 windows, 11 have no such window, and 14 have none in their first 90 s; 11 windows are taken for speech.
+Sung and whispered speech has 0.24 and more in its best window.
 """
 FRAME = round(MIN_DURATION * SAMPLING_RATE)
 

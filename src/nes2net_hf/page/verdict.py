@@ -29,8 +29,8 @@ VERDICTS = {
     "partly": (
         "Bona fide, but not all of it",
         "A fake sentence may have been cut into a genuine recording.",
-        "Listen to the suspicious passages below. If they matter, get the original file and judge it, and confirm what "
-        "is said there with the speaker in another way.",
+        "Listen to the suspicious passages below. If they matter, get the original file and judge it, and confirm "
+        "what is said there with the speaker in another way.",
     ),
     "spoof": (
         "Spoof",

@@ -30,6 +30,11 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 BACKENDS = ("torch", "onnx")
+# What settings say of where a model came from, and of what is decided from its raw scores.
+_NOT_OF_SCORES = (
+    "_name_or_path", "architectures", "auto_map", "averaged_from", "calibration", "demonstration", "dtype",
+    "threshold", "transformers_version",
+)  # fmt: skip
 
 
 def choose_device(device: str | None = None) -> torch.device:

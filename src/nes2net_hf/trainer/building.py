@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from ..configuration_nes2net import Nes2NetConfig
-from ..hub import why
-from ..modeling_nes2net import MaskedBatchNorm, Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
+from ..hub import bounded_requests, why
+from ..modeling_nes2net import (
+    MaskedBatchNorm,
+    Nes2NetForAudioClassification,
+    Nes2NetForAudioFrameClassification,
+)
 from .adapters import add_adapters
 from .recipe import ModelRecipe, Recipe, RecipeError
 from .starting import is_nes2net, settle
@@ -26,14 +32,15 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
     wanted = recipe.model
     kind = Nes2NetForAudioFrameClassification if wanted.head == "frames" else Nes2NetForAudioClassification
     try:
-        if wanted.pretrained and is_nes2net(wanted.pretrained, wanted.revision):
-            model: Any = _to_train_further(kind, wanted.pretrained, wanted)
-        elif wanted.pretrained:
-            model = kind.from_encoder_pretrained(
-                wanted.pretrained, encoder_overrides=wanted.encoder, revision=wanted.revision, **wanted.config
-            )
-        else:
-            model = kind(Nes2NetConfig(encoder_config=wanted.encoder, **wanted.config))
+        with nullcontext() if os.path.isdir(wanted.pretrained or ".") else bounded_requests():
+            if wanted.pretrained and is_nes2net(wanted.pretrained, wanted.revision):
+                model: Any = _to_train_further(kind, wanted.pretrained, wanted)
+            elif wanted.pretrained:
+                model = kind.from_encoder_pretrained(
+                    wanted.pretrained, encoder_overrides=wanted.encoder, revision=wanted.revision, **wanted.config
+                )
+            else:
+                model = kind(Nes2NetConfig(encoder_config=wanted.encoder, **wanted.config))
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
     except OSError as error:
@@ -72,7 +79,7 @@ def _to_train_further(kind: Any, name: str, wanted: ModelRecipe) -> Any:
         config=config,
         dtype=torch.float32,
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # said below, with the mend
+        ignore_mismatched_sizes=True,  # said below
     )
     wrong = sorted(
         [*report["missing_keys"], *report["unexpected_keys"], *(key for key, *_ in report["mismatched_keys"])]

@@ -17,13 +17,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import send_to_device, set_seed, tqdm
+from accelerate.utils import parse_flag_from_env, send_to_device, set_seed, tqdm
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..errors import Nes2NetError, OutputError
 from ..files import atomic_file, claim, explained
-from ..hub import bounded_requests, why
-from ..pretrained.bases import BASE, describe_base, write_base
+from ..hub import bounded_requests, prepare_push, why
 from .adapters import without_adapters
 from .batches import BatchStream
 from .building import build_model
@@ -70,9 +69,13 @@ def train(recipe: Recipe, resume: bool = False, push_to_hub: str | None = None) 
         TrainingStopped: SIGTERM or SIGINT came; everything is saved.
         TrainingFailed: the loss is not finite, memory or disk are full; what was saved before stays.
         OutputError, DiskError: the folder cannot be written, or another run works there.
+        PushError: nothing can be sent to `push_to_hub`.
     """
-    is_main = PartialState().is_main_process
+    # Of several processes on CPUs, only this argument makes them know of each other.
+    is_main = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).is_main_process
     with claim(recipe.output, "workplace") if is_main else nullcontext():
+        if push_to_hub is not None and is_main:
+            prepare_push(push_to_hub)  # what cannot be sent is better known before the first epoch
         trainer = Trainer(recipe, resume)
         with trainer.listening():
             trainer.run(push_to_hub)
