@@ -23,8 +23,8 @@ import httpx
 from gradio_client import handle_file
 
 from nes2net_hf.page import page as page_module
-from nes2net_hf.page.page import build_page, choosing, judge, launch, show
 from nes2net_hf.page.guard import PageGuard
+from nes2net_hf.page.page import build_page, choosing, judge, launch, show
 from nes2net_hf.page.verdict import remarks
 
 from .test_page import BONAFIDE, SPOOF, connect, film_of, free_port

@@ -103,7 +103,7 @@ def test_rows_of_shards_are_drawn_by_number_with_few_groups_in_memory(la: Path, 
 def test_a_kill_in_the_middle_costs_nothing_but_time(la: Path, shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = (
-        "import os, signal, sys; from pathlib import Path; from nes2net_hf.corpora.sharding import shard_corpus\n"
+        "import os, signal, sys; from pathlib import Path; from nes2net_hf.corpora.shards.write import shard_corpus\n"
         "done = 0\n"
         "def progress(rows):\n"
         "    global done; done += rows\n"
