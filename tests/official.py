@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from nes2net_hf import Nes2NetConfig
 from nes2net_hf.conversion.key_map import AGGREGATION_KEYS, BACKEND_PREFIX, official_key
 from nes2net_hf.modeling_nes2net import Nes2NetBackend, Nes2NetModel, _build_aggregation
-
-from .conftest import FIXTURES, tiny_encoder_config
+from tests.helpers import FIXTURES, tiny_encoder_config
 
 BACKENDS = sorted(path.stem for path in (FIXTURES / "backends").glob("*.json"))
 AGGREGATIONS = {

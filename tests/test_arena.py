@@ -27,8 +27,7 @@ from nes2net_hf import Nes2NetFeatureExtractor
 from nes2net_hf.arena import Nes2NetArena
 from nes2net_hf.audio import AudioError
 from nes2net_hf.pretrained.load import DEMO_MODEL, ModelError
-
-from .conftest import FIXTURES, tiny_config
+from tests.helpers import FIXTURES, tiny_config
 
 pytest.importorskip("datasets")
 pytest.importorskip("accelerate")

@@ -25,8 +25,7 @@ from nes2net_hf.errors import ConversionError, ModelError, PushError, ReleaseErr
 from nes2net_hf.hub import bounded_requests, hub_reason, prepare_push
 from nes2net_hf.pretrained.load import load_model
 from nes2net_hf.release.release import push
-
-from .loopback_hub import TOKEN, Fault, LoopbackHub, Repo
+from tests.loopback_hub import TOKEN, Fault, LoopbackHub, Repo
 
 MODEL, DATASET = "org/tiny", "org/speech"
 

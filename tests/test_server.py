@@ -433,7 +433,7 @@ def test_the_image_holds_what_the_package_is_built_from() -> None:
 
 
 def readme() -> list[list[str]]:
-    from .test_documents import commands
+    from tests.helpers import commands
 
     return list(commands("README.md"))
 

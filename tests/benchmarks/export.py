@@ -10,7 +10,7 @@ a ratio above 1 means faster than PyTorch. Memory is the peak of a process of it
 one batch (Linux only), the libraries included.
 
 With --grid, instead, tiny random models of all variants, aggregations and poolings over two encoders, with the largest
-difference between both scores over the lengths and batches of tests/test_export.py, and how far the scores spread.
+difference between both scores over the lengths and batches of tests/pretrained/test_export.py, and how far the scores spread.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def main() -> None:
 
 
 def _export_grid() -> None:
-    from tests.conftest import tiny_model
-    from tests.test_export import SETTINGS, differences, saved
+    from tests.helpers import saved, tiny_model
+    from tests.pretrained.test_export import SETTINGS, differences
 
     speech = [read_audio(path) for path in sorted(FIXTURES.glob("*.flac"))]
     for variant, aggregation, pooling, encoder in product(*SETTINGS):

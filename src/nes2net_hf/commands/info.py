@@ -10,7 +10,7 @@ from typing import Any
 
 from ..cards import variant_title
 from ..errors import InfoError
-from ..pretrained.info import SAMPLES, describe
+from ..pretrained.info import WINDOW, describe
 from .common import as_utf8, be_quiet, ending
 
 _LABEL, _WIDTH = 12, 120  # columns
@@ -90,7 +90,7 @@ def _architecture(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _costs(info: dict[str, Any]) -> Iterator[str]:
-    seconds = SAMPLES / info["feature_extractor"]["sampling_rate"]
+    seconds = WINDOW / info["feature_extractor"]["sampling_rate"]
     yield f"{'size':<{_LABEL}}{'':<13}{'parameters':>13}{f'MMACs at {seconds:.2f} s':>18}"
     for part, parameters in info["parameters"].items():
         yield f"{'':<{_LABEL}}{part:<13}{parameters:>13,}{info['macs'][part] / 1e6:>18,.2f}"

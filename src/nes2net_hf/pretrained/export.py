@@ -26,12 +26,13 @@ from ..audio import SAMPLING_RATE, read_audio
 from ..configuration_nes2net import Nes2NetConfig
 from ..errors import ExportError, OutputError
 from ..files import atomic_folder
+from ..samples import BONAFIDE, SPOOF
 from .load import judges_frames, load_model
 from .onnx import GRAPH, OnnxModel, holds_only_a_graph
 
 OPSET = 20  # the first that has GELU as one operator
 TOLERANCE = 1e-4
-SPEECH = [Path(__file__).parents[1] / "samples" / name for name in ("bonafide.flac", "spoof.flac")]
+SPEECH = [BONAFIDE, SPOOF]
 # Weights beyond it stand in a file of their own: so they are never held in memory twice to be written as one message,
 # which could not be above 2 GB.
 ONE_FILE = 500_000_000

@@ -32,7 +32,7 @@ from ..modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFra
 from .load import DEMO_MODEL, judges_frames, load_model, load_onnx_model
 from .onnx import holds_only_a_graph
 
-SAMPLES = 64_600  # 4.04 s at 16 kHz, the window of the published systems
+WINDOW = 64_600  # 4.04 s at 16 kHz, the window of the published systems
 _ARCHITECTURE = (
     "backend_variant", "outer_scale", "inner_scale", "kernel_size", "dilation", "se_reduction", "hidden_act",
     "layer_aggregation", "pooling", "pooling_bottleneck", "classifier_outputs", "score",
@@ -79,7 +79,7 @@ def describe(model: str | os.PathLike[str] | None = None, revision: str | None =
         "frame_samples": math.prod(config.encoder_config.conv_stride),
         "feature_extractor": {key: getattr(extractor, key) for key in _EXTRACTOR},
         "parameters": count_parameters(structure if has_only_a_graph else network),
-        "macs": {"samples": SAMPLES, **count_macs(structure)},
+        "macs": {"samples": WINDOW, **count_macs(structure)},
         "threshold": config.threshold,
         "calibration": config.calibration,
         "averaged_from": getattr(config, "averaged_from", None),
@@ -107,7 +107,7 @@ def count_parameters(network: nn.Module) -> dict[str, int]:
     return {name: sum(one.numel() for one in part.parameters()) for name, part in parts.items()}
 
 
-def count_macs(network: Any, samples: int = SAMPLES) -> dict[str, int]:
+def count_macs(network: Any, samples: int = WINDOW) -> dict[str, int]:
     """Multiply-accumulates of one pass over one waveform, of a model `without_memory`, and of its parts."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         output = network.nes2net(torch.empty(1, samples, device="meta"))

@@ -27,9 +27,6 @@ from .card import Evaluation, ReleaseError, write_card
 from .contents import check_contents, without_paths
 from .trial import Tried, _samples, _score, _try
 
-SAMPLES = Path(__file__).parents[1] / "samples"
-
-
 _PICTURES = ("breakdown", "det", "attacks", "calibration", "scores")  # of a report, in the card's order
 
 

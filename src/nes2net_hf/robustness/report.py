@@ -12,8 +12,8 @@ import av
 import torch
 
 from ..audio import SAMPLING_RATE
-from .run import CONFIDENCE, RESAMPLES, Measured, RobustnessRun
 from .conditions import GROUPS, SEED
+from .run import CONFIDENCE, RESAMPLES, Measured, RobustnessRun
 
 _LIBRARIES = ("torch", "transformers", "numpy", "scipy", "soxr", "soundfile", "av", "datasets")
 

@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ..errors import Nes2NetError, OutputError
 from ..files import atomic_file, claim, explained
 from ..hub import bounded_requests, prepare_push, why
+from ..pretrained.bases import BASE, describe_base, write_base
 from .adapters import without_adapters
 from .batches import BatchStream
 from .building import build_model

@@ -1,0 +1,362 @@
+"""The shipped recipes are the published ones, value by value, and each really trains on its benchmark's layout."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch.nn import functional as F
+from transformers import AutoModel
+
+pytest.importorskip("accelerate")
+
+from nes2net_hf.trainer import RecipeError, load_recipe
+from nes2net_hf.trainer.building import build_model
+from nes2net_hf.trainer.losses import build_loss
+from nes2net_hf.trainer.optimisation import build_optimiser, learning_rate_factor, validated_epochs
+from nes2net_hf.trainer.recipe import Recipe
+from tests.helpers import tiny_encoder_config
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "training" / "configs"
+CTRSVDD = ("ctrsvdd_nes2net", "ctrsvdd_nes2net_x", "ctrsvdd_nes2net_x_selu")
+LA = ("asvspoof2021", "asvspoof2021_nes2net", "asvspoof2021_val_aug", "partialspoof")
+PUBLISHED = (*LA, *CTRSVDD, "asvspoof5")
+
+# Section 6 of the design: what each family's recipe says.
+TABLE: dict[str, dict[str, Any]] = {
+    "la": {
+        "model.pretrained": "facebook/wav2vec2-xls-r-300m", "batch_size": 12, "epochs": 100, "keep_last_batch": False,
+        "optimiser.name": "adam", "optimiser.learning_rate": 2.5e-7, "optimiser.weight_decay": 1e-4,
+        "schedule.name": "constant", "loss.name": "cross_entropy", "data.window_length": 64_600, "data.crop": "first",
+        "data.evaluate": "window", "data.normalize": False, "data.augmentation": [{"name": "rawboost", "number": 4}],
+        "validation.augmented": True, "seed": 12345,
+    },
+    "ctrsvdd": {
+        "model.pretrained": "microsoft/wavlm-large", "batch_size": 34, "epochs": 75, "keep_last_batch": True,
+        "optimiser.name": "adamw", "optimiser.learning_rate": 1e-6, "optimiser.weight_decay": 1e-4,
+        "schedule.name": "cosine_epochs", "loss.name": "focal", "data.window_length": 64_000, "data.crop": "random",
+        "data.evaluate": "whole", "data.normalize": True, "data.augmentation": [{"name": "rawboost", "number": 8}],
+        "validation.select": "dev_eer", "validation.batch_size": 1,
+    },
+    "asvspoof5": {
+        "model.pretrained": "microsoft/wavlm-large", "batch_size": 64, "epochs": 100, "optimiser.name": "adam",
+        "optimiser.learning_rate": 1e-6, "optimiser.weight_decay": 1e-4, "optimiser.betas": [0.9, 0.999],
+        "schedule.name": "cosine", "schedule.final_learning_rate": 1e-7, "loss.name": "cross_entropy",
+        "data.window_length": 64_600, "data.crop": "random", "data.evaluate": "window", "data.normalize": False,
+        "validation.select": "dev_eer", "validation.patience": 5, "seed": 1234,
+    },
+}  # fmt: skip
+CONFIG = {
+    "la": {"layer_aggregation": "last", "dilation": 2, "classifier_outputs": 2, "score": "bonafide_logit",
+           "class_weights": [0.1, 0.9]},
+    "ctrsvdd": {"layer_aggregation": "squeeze_excitation", "dilation": 1, "classifier_outputs": 1,
+                "class_weights": None},
+    "asvspoof5": {"layer_aggregation": "last", "dilation": 1, "classifier_outputs": 2, "score": "bonafide_logit",
+                  "class_weights": [0.1, 0.9]},
+}  # fmt: skip
+VARIANT = {"asvspoof2021_nes2net": "nes2net", "ctrsvdd_nes2net": "nes2net"}
+SELECT = {"asvspoof2021": "dev_loss", "asvspoof2021_nes2net": "dev_loss", "asvspoof2021_val_aug": "dev_loss_augmented"}
+
+
+def family(name: str) -> str:
+    return "ctrsvdd" if name in CTRSVDD else "la" if name in LA else name
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: list[np.ndarray]) -> Path:
+    """A folder to run in, with the noises and rooms that the ASVspoof 5 recipe names."""
+    for folder in ("musan/noise", "musan/speech", "musan/music", "RIRS_NOISES/simulated_rirs"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        soundfile.write(tmp_path / "data" / folder / "a.wav", 0.3 * speech[5][:16_000], 16_000)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def tiny_encoder(folder: Path, name: str) -> str:
+    """A folder as the Hub has one of an encoder, tiny: instead of the 300 million parameters of the recipe."""
+    kind = "wavlm" if family(name) != "la" else "wav2vec2"
+    torch.manual_seed(0)
+    # As fresh configurations are, so that what the recipe says of dropouts and masking is seen to arrive.
+    config = tiny_encoder_config(
+        kind, layerdrop=0.1, hidden_dropout=0.1, attention_dropout=0.1, apply_spec_augment=True
+    )
+    AutoModel.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+def load(name: str, *overrides: str) -> Recipe:
+    return load_recipe(CONFIGS / f"{name}.yaml", overrides)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipes_say_what_was_published(name: str, place: Path) -> None:
+    from nes2net_hf.trainer.recipe import SETTINGS, value_of
+
+    recipe = load(name)
+    for key, value in TABLE[family(name)].items():
+        said = value_of(recipe, key)
+        assert (SETTINGS[key] if said is None else said) == value, key
+    assert SELECT.get(name, recipe.validation.select) == recipe.validation.select
+    assert (recipe.schedule.warmup_steps, recipe.optimiser.max_gradient_norm, recipe.data.crop_length) == (
+        0,
+        None,
+        None,
+    )
+    model = build_model(load(name, f"model.pretrained={tiny_encoder(place / 'encoder', name)}"))
+    for key, value in CONFIG[family(name)].items():
+        assert getattr(model.config, key) == value, key
+    assert model.config.backend_variant == VARIANT.get(name, "nes2net_x")
+    assert model.config.hidden_act == ("selu" if name.endswith("selu") else "relu")
+    assert (model.config.outer_scale, model.config.inner_scale, model.config.se_reduction) == (8, 8, 1)
+    encoder = model.config.encoder_config
+    for key in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop"):
+        assert getattr(encoder, key) == 0 and key in recipe.model.encoder, key
+    assert encoder.apply_spec_augment is False and recipe.model.encoder["apply_spec_augment"] is False
+    # Everything learns, but the embedding of masked frames that nobody reads.
+    frozen = [key for key, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["nes2net.encoder.masked_spec_embed"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_optimisers_and_schedules(name: str, place: Path) -> None:
+    recipe = load(name, f"model.pretrained={tiny_encoder(place / 'encoder', name)}")
+    optimiser = build_optimiser(build_model(recipe), recipe)
+    [group] = optimiser.param_groups
+    assert type(optimiser).__name__ == {"adam": "Adam", "adamw": "AdamW"}[TABLE[family(name)]["optimiser.name"]]
+    assert (group["weight_decay"], group["betas"]) == (1e-4, (0.9, 0.999))
+    steps = 200
+    factor = learning_rate_factor(recipe, steps)
+    rates = [recipe.optimiser.learning_rate * factor(step) for step in range(recipe.epochs * steps + 1)]
+    if family(name) == "la":
+        assert set(rates) == {2.5e-7}
+    elif family(name) == "asvspoof5":
+        assert (rates[0], rates[-1]) == pytest.approx((1e-6, 1e-7))
+        assert rates[50 * steps] == pytest.approx(5.5e-7)
+    else:
+        by_epoch = rates[::steps]
+        assert by_epoch[:6] == pytest.approx(
+            [1e-9 + (1e-6 - 1e-9) * (1 + math.cos(math.pi * epoch / 5)) / 2 for epoch in range(6)]
+        )
+        assert (by_epoch[5], by_epoch[10], by_epoch[15]) == pytest.approx((1e-9, 1e-6, 1e-9))
+        assert len(set(rates[3 * steps : 4 * steps])) == 1  # it moves between epochs only
+        assert list(validated_epochs(recipe))[:8] == [1, 14, 15, 16, 24, 25, 26, 34]
+    if family(name) != "ctrsvdd":
+        assert list(validated_epochs(recipe)) == list(range(1, 101))
+
+
+def test_losses_are_those_of_the_papers(place: Path) -> None:
+    logits = torch.tensor([[2.0, -1.0], [0.5, 0.25], [-3.0, 1.0], [0.0, 4.0]])
+    labels = torch.tensor([0, 1, 1, 0])
+    entropy = build_loss(load("asvspoof2021"))
+    expected = F.cross_entropy(logits, labels, weight=torch.tensor([0.1, 0.9]))
+    assert entropy(logits, labels) / entropy.weight(labels) == pytest.approx(float(expected), abs=1e-7)
+    # Ragged parts add up to the whole, which a mean of their means would not.
+    parts = [(entropy(logits[part], labels[part]), entropy.weight(labels[part])) for part in ([0, 1, 2], [3])]
+    assert sum(p[0] for p in parts) / sum(p[1] for p in parts) == pytest.approx(float(expected), abs=1e-7)
+    focal = build_loss(load("ctrsvdd_nes2net"))
+    total = 0.0
+    for (spoof, bonafide), label in zip(logits.tolist(), labels.tolist(), strict=True):
+        target, p = (0.05, 0.95)[label], 1 / (1 + math.exp(spoof - bonafide))
+        bce = -(target * math.log(p) + (1 - target) * math.log(1 - p))
+        total += 0.25 * (1 - math.exp(-bce)) ** 2 * bce
+    assert focal(logits, labels) / focal.weight(labels) == pytest.approx(total / 4, abs=1e-7)
+
+
+def test_layers_learn_at_their_own_rates(place: Path) -> None:
+    overrides = ["optimiser.encoder_learning_rate=1e-5", "optimiser.layer_decay=0.5", "optimiser.learning_rate=1e-3"]
+    recipe = load("asvspoof2021", f"model.pretrained={tiny_encoder(place / 'encoder', 'asvspoof2021')}", *overrides)
+    model = build_model(recipe)
+    rate_of = {
+        id(parameter): group["lr"]
+        for group in build_optimiser(model, recipe).param_groups
+        for parameter in group["params"]
+    }
+    rates = {name: rate_of.get(id(parameter)) for name, parameter in model.named_parameters()}
+    assert rates["classifier.weight"] == rates["nes2net.backend.norm_out.weight"] == 1e-3
+    assert rates["nes2net.encoder.encoder.layers.1.attention.k_proj.weight"] == 1e-5
+    assert rates["nes2net.encoder.encoder.layers.0.attention.k_proj.weight"] == 5e-6
+    assert rates["nes2net.encoder.feature_extractor.conv_layers.0.conv.weight"] == 2.5e-6
+    frozen = build_model(load_recipe(CONFIGS / "asvspoof2021.yaml", ["model.freeze=encoder",
+                                     f"model.pretrained={recipe.model.pretrained}"]))  # fmt: skip
+    learning = {name.split(".")[1] for name, parameter in frozen.named_parameters() if parameter.requires_grad}
+    assert learning == {"backend", "weight", "bias"}
+
+
+def test_absent_noise_is_an_error_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=r"data\.augmentation: noise: root data/musan/noise is no folder"):
+        load("asvspoof5")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "training" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_the_shipped_configurations(path: Path) -> None:
+    """It reads them; those of GPUs and of DeepSpeed are not run here."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    kinds = {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "deepspeed_zero2": "DEEPSPEED"}
+    assert config.distributed_type.value == kinds[path.stem] and config.num_processes > 1
+
+
+def test_the_debug_recipe_takes_seconds(tmp_path: Path) -> None:
+    answer = run(CONFIGS / "debug.yaml", f"output={tmp_path / 'run'}")
+    assert answer.returncode == 0, answer.stderr
+    assert len((tmp_path / "run/steps.jsonl").read_text().splitlines()) == 4
+    assert (
+        f"the run went through: {tmp_path / 'run' / 'best'}" in answer.stdout
+        and "best" not in answer.stdout.replace("/best", "")
+    )
+    assert "dev_eer" not in answer.stdout and "threshold" not in answer.stdout
+
+
+def run(recipe: Path, *overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    command += [str(ROOT / "training" / "train.py"), "--config", str(recipe), *overrides]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+
+
+# Corpus → partition → its protocol, the form of a line (speaker, utterance, attack, label), and its audio.
+LAYOUTS: dict[str, dict[str, tuple[str, str, str]]] = {
+    "asvspoof2019-la": {
+        partition: (
+            f"LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.{partition}.{kind}.txt",
+            "LA_{0:04} {1} - {2} {3}",
+            f"LA/ASVspoof2019_LA_{partition}/flac/{{}}.flac",
+        )
+        for partition, kind in (("train", "trn"), ("dev", "trl"))
+    },
+    "partialspoof": {
+        partition: (
+            f"database/protocols/PartialSpoof_LA_cm_protocols/PartialSpoof.LA.cm.{partition}.trl.txt",
+            "LA_{0:04} {1} - {2} {3}",
+            f"database/{partition}/con_wav/{{}}.wav",
+        )
+        for partition in ("train", "dev")
+    },
+    "asvspoof5": {
+        "train": ("ASVspoof5.train.tsv", "T_{0:04} {1} F - - - AC1 {2} {3} -", "flac_T/{}.flac"),
+        "dev": ("ASVspoof5.dev.track_1.tsv", "D_{0:04} {1} F - - - AC1 {2} {3} -", "flac_D/{}.flac"),
+    },
+    "ctrsvdd": {
+        partition: (f"{partition}.txt", "m4singer S_{0:04} {1} - {2} {3}", f"{partition}_set/{{}}.flac")
+        for partition in ("train", "dev")
+    },
+}
+
+
+@pytest.fixture
+def tree(place: Path, speech: list[np.ndarray]) -> Callable[[str], Path]:
+    """Lays out a benchmark as it is published: eight and six utterances of speech, and of the same turned back."""
+
+    def build(corpus: str) -> Path:
+        root = place / corpus
+        for partition, (protocol, form, audio) in LAYOUTS[corpus].items():
+            lines = []
+            for number in range(8 if partition == "train" else 6):
+                spoof = number % 2 == 1
+                wave = speech[number // 2][8_000:24_000]
+                name = f"{partition[0].upper()}_{number:07}"
+                label = {True: "deepfake" if corpus == "ctrsvdd" else "spoof", False: "bonafide"}[spoof]
+                lines.append(form.format(number, name, "A01" if spoof else "-", label))
+                path = root / audio.format(name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, 0.1 * wave[::-1] if spoof else wave, 16_000)
+            (root / protocol).parent.mkdir(parents=True, exist_ok=True)
+            (root / protocol).write_text("\n".join(lines) + "\n")
+        return root
+
+    return build
+
+
+def evaluated(model: Path, corpus: str, root: Path, place: Path) -> Path:
+    """The report on dev of a model that was trained for a moment."""
+    arguments = [place / "dev.parquet", "--model", model, "--corpus", corpus, "--root", root, "--split", "dev"]
+    command(place, "evaluate", *arguments, "--condition", "all", "--resamples", 100, "--report", place / "report")
+    return place / "report" / "figures.json"
+
+
+def released(name: str, place: Path, figures: Path) -> str:
+    """The card that the run gets."""
+    benchmarks = {
+        "asvspoof2021": "asvspoof2021-la",
+        "asvspoof2021_nes2net": "asvspoof2021-df",
+        "asvspoof2021_val_aug": "in-the-wild",
+    }
+    benchmark = "ctrsvdd" if name in CTRSVDD else benchmarks.get(name, name)
+    arguments = ["--benchmark", benchmark, "--repo-id", "org/short", "--license", "Apache-2.0", "--dry-run"]
+    command(place, "release", place / "run", *arguments, "--evaluation", f"dev={figures}", "--out", place / "released")
+    return (place / "released/README.md").read_text(encoding="utf-8")
+
+
+def command(place: Path, *arguments: object) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "nes2net_hf.cli", *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=place, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+
+
+def measured(card: str) -> str:
+    """The part of a card that has the figures measured here, without the text around them."""
+    part = card.split("## Figures measured here")[1].split("## Figures published by the authors")[0]
+    assert "with these very weights" in part
+    return "\n".join(line for line in part.splitlines() if line.startswith("|"))
+
+
+def said_in(figures: Path) -> set[str]:
+    """Every number of a file of figures, as cards write them."""
+    found: set[str] = set()
+
+    def collect(value: object) -> None:
+        if isinstance(value, dict):
+            for one in value.values():
+                collect(one)
+        elif isinstance(value, list):
+            for one in value:
+                collect(one)
+        elif isinstance(value, (int, float)):
+            found.update((f"{100 * value:.2f}", f"{value:.4f}"))
+
+    collect(json.loads(figures.read_text(encoding="utf-8")))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_recipe_trains_on_its_benchmarks_layout(name: str, tree: Callable[[str], Path], place: Path) -> None:
+    """With a small encoder, a rate that suits it, and no augmentation, on a set so small that it can be learnt."""
+    encoder = tiny_encoder(place / "encoder", name)
+    root = tree(load(name).data.corpus)
+    answer = run(
+        CONFIGS / f"{name}.yaml", f"model.pretrained={encoder}", f"data.root={root}", "batch_size=4", "epochs=24",
+        "data.window_length=16000", "data.workers=0", "data.augmentation=[]", "optimiser.learning_rate=2e-3",
+        "schedule.final_learning_rate=0", "validation.patience=null", "checkpoints.keep_best=1",
+        f"output={place / 'run'}",
+        cwd=place,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    losses = [json.loads(line)["loss"] for line in (place / "run/steps.jsonl").read_text().splitlines()]
+    assert len(losses) == 48 and np.mean(losses[-4:]) < 0.6 * np.mean(losses[:4])
+    assert (place / "run/best/model.safetensors").is_file() and (place / "run/curves.png").is_file()
+    assert list((place / "run/nes2net").glob("events*"))
+    judged = evaluated(place / "run/best", load(name).data.corpus, root, place)
+    assert set(re.findall(r"\d+\.\d\d+", measured(released(name, place, judged)))) <= said_in(judged)
+    # And a step with the recipe's own augmentation.
+    answer = run(
+        CONFIGS / f"{name}.yaml", f"model.pretrained={encoder}", f"data.root={root}", "batch_size=4", "epochs=1",
+        "data.workers=2", f"output={place / 'augmented'}", "trackers=[]", cwd=place,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
