@@ -30,6 +30,7 @@ from nes2net_hf.errors import OutputError
 
 from .conftest import FIXTURES, tiny_model
 from .official import close
+from .test_audio import voice
 
 CHECKPOINTS = FIXTURES / "checkpoints"
 GOLDEN = sorted(path.stem for path in CHECKPOINTS.glob("*.pth"))
@@ -136,7 +137,7 @@ def test_without_a_threshold_a_bona_fide_logit_is_labelled_by_its_log_odds(tmp_p
         model.classifier.bias.copy_(torch.tensor([9.0, 5.0]))
     model.save_pretrained(tmp_path)
     Nes2NetFeatureExtractor().save_pretrained(tmp_path)
-    source = (np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32), 16_000)
+    source = (voice(2), 16_000)
     [result] = Detector(tmp_path, device="cpu").stream(source)
     assert (result.score, result.label, result.threshold) == (5.0, "spoof", None)
     [given] = Detector(tmp_path, device="cpu", threshold=4.0).stream(source)
