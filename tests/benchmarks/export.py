@@ -10,7 +10,8 @@ a ratio above 1 means faster than PyTorch. Memory is the peak of a process of it
 one batch (Linux only), the libraries included.
 
 With --grid, instead, tiny random models of all variants, aggregations and poolings over two encoders, with the largest
-difference between both scores over the lengths and batches of tests/pretrained/test_export.py, and how far the scores spread.
+difference between both scores over the lengths and batches of tests/pretrained/test_export.py, and how far the scores
+spread.
 """
 
 from __future__ import annotations

@@ -27,10 +27,9 @@ from nes2net_hf.conversion.converting import prepare
 from nes2net_hf.conversion.reading import Checkpoint
 from nes2net_hf.conversion.system import read_encoder_config
 from nes2net_hf.errors import OutputError
-
-from .conftest import FIXTURES, tiny_model
-from .official import close
-from .test_audio import voice
+from tests.helpers import FIXTURES, tiny_model
+from tests.official import close
+from tests.recordings import voice
 
 CHECKPOINTS = FIXTURES / "checkpoints"
 GOLDEN = sorted(path.stem for path in CHECKPOINTS.glob("*.pth"))

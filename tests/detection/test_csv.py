@@ -14,7 +14,7 @@ import pytest
 from nes2net_hf.detection import Result, Stretch, WindowScore
 from nes2net_hf.detection.writers import COLUMNS, CsvWriter, RowFile
 from nes2net_hf.files.spreadsheets import as_cell, csv_row, csv_rows, from_cell
-from nes2net_hf.release.release import SAMPLES
+from nes2net_hf.samples import FOLDER as SAMPLES
 
 NAMES = [
     "plain.flac",

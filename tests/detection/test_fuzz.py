@@ -1,7 +1,8 @@
 """
 Thousands of damaged recordings in one run: each gives a verdict or a sentence of ours, and none ends the run.
 
-The seed is fixed; `NES2NET_FUZZ=3000 pytest -m slow tests/detection/test_fuzz.py -s` prints the counts for that many files.
+The seed is fixed; `NES2NET_FUZZ=3000 pytest -m slow tests/detection/test_fuzz.py -s` prints the counts for that many
+files.
 """
 
 from __future__ import annotations

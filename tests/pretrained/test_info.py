@@ -24,7 +24,7 @@ from nes2net_hf import (
 )
 from nes2net_hf.configuration_nes2net import LAYER_AGGREGATIONS
 from nes2net_hf.modeling_nes2net import Activation, Conv, MaskedBatchNorm
-from nes2net_hf.pretrained.info import SAMPLES, count_macs, count_parameters, without_memory
+from nes2net_hf.pretrained.info import WINDOW, count_macs, count_parameters, without_memory
 from nes2net_hf.pretrained.load import DEMO_MODEL
 from tests.helpers import ENCODER_TYPES, tiny_config, tiny_model
 from tests.loopback_hub import LoopbackHub, Repo
@@ -88,7 +88,7 @@ def test_it_agrees_with_the_configuration_and_the_weights(nes2net: Any, tiny_mod
         assert said["parameters"][part] == sum(one.numel() for one in module.parameters())
     for counts in (said["parameters"], said["macs"]):
         assert sum(counts[part] for part in PARTS) == counts["total"]
-    assert said["macs"]["samples"] == SAMPLES and said["macs"]["classifier"] == 64 * 2
+    assert said["macs"]["samples"] == WINDOW and said["macs"]["classifier"] == 64 * 2
     assert (said["threshold"], said["calibration"], said["averaged_from"]) == (None, None, None)
     assert (said["recipe"], said["evaluations"], said["robustness"], said["card"]) == (None, [], None, None)
     text = nes2net("info", tiny_model_dir).out
@@ -120,7 +120,7 @@ def test_the_cost_without_weights_is_that_of_a_real_pass(encoder: str) -> None:
         model = tiny_model(encoder, layer_aggregation=aggregation, pooling=pooling)
         model.set_attn_implementation("eager")  # torch leaves its fused attention out of its count on a CPU
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(torch.zeros(1, SAMPLES))
+            model(torch.zeros(1, WINDOW))
         structure = without_memory(model.config)
         assert 2 * count_macs(structure)["total"] == counter.get_total_flops()
         assert count_parameters(structure) == count_parameters(model)

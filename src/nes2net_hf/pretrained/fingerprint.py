@@ -10,8 +10,8 @@ import torch
 
 # What settings say of where a model came from, and of what is decided from its raw scores.
 _NOT_OF_SCORES = (
-    "_name_or_path", "architectures", "auto_map", "averaged_from", "calibration", "demonstration", "dtype", "threshold",
-    "transformers_version",
+    "_name_or_path", "architectures", "auto_map", "averaged_from", "calibration", "demonstration", "dtype",
+    "threshold", "transformers_version",
 )  # fmt: skip
 
 
