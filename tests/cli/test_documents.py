@@ -55,7 +55,7 @@ def test_scripts_take_what_documents_say(words: list[str]) -> None:
         recipe = ROOT / arguments[arguments.index("--config") + 1]
         load_recipe(recipe, [word for word in arguments if "=" in word])
         return
-    if words[script] == "training/build_demo_corpus.py":
+    if words[script] == "training/demo/build_corpus.py":
         pytest.importorskip("pyworld", reason="pyworld is not installed: pip install '.[corpus]'")
     options = [word for word in arguments if word.startswith("--")]
     subcommand = arguments[:1] if arguments[0] in ("check", "export") else []

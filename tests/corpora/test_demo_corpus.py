@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "training"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "training/demo"))
 
-from demo_corpus import activity, audio, channel, plan, texts
-from demo_corpus.errors import CorpusError, require_program
-from demo_corpus.manifest import COLUMNS, Entry, checksum, read_manifest, write_manifest
-from demo_corpus.recordings import Piece
-from demo_corpus.sources import Recording
-from demo_corpus.synthesizers import VOICES
+from corpus import activity, audio, channel, plan, texts
+from corpus.errors import CorpusError, require_program
+from corpus.manifest import COLUMNS, Entry, checksum, read_manifest, write_manifest
+from corpus.recordings import Piece
+from corpus.sources import Recording
+from corpus.synthesizers import VOICES
 
 RATE = audio.SAMPLE_RATE
 
@@ -184,7 +184,7 @@ def test_missing_program_is_named_with_its_package():
 def test_vocoders_keep_length_and_pitch_with_librosa_and_pyworld(attack):
     pytest.importorskip("librosa")
     pytest.importorskip("pyworld")
-    from demo_corpus.vocoders import VOCODERS
+    from corpus.vocoders import VOCODERS
 
     wave = speech_like(1.5)
     made, again = (VOCODERS[attack](wave, np.random.default_rng(3)) for _ in range(2))
@@ -196,7 +196,7 @@ def test_vocoders_keep_length_and_pitch_with_librosa_and_pyworld(attack):
 
 def test_baseline_features_are_what_they_are_called_with_scikit_learn():
     pytest.importorskip("sklearn")
-    from demo_corpus.baseline import FEATURES, features
+    from corpus.baseline import FEATURES, features
 
     wave = speech_like()
     loud, quiet = features(wave), features(0.5 * wave)

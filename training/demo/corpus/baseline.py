@@ -111,5 +111,5 @@ def _measure(corpus: Path, entries: list[Entry]) -> np.ndarray:
 def _entries(corpus: Path) -> list[Entry]:
     manifest = corpus / "manifest.csv"
     if not manifest.is_file():
-        raise CorpusError(f"{manifest} does not exist; run build_demo_corpus.py --out {corpus} first.")
+        raise CorpusError(f"{manifest} does not exist; run build_corpus.py --out {corpus} first.")
     return read_manifest(manifest)

@@ -1,4 +1,4 @@
-"""Builds and checks the corpus of the demonstration model; see the first section of training/README.md."""
+"""Builds and checks the corpus of the demonstration model; see training/demo/README.md."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 try:
-    from demo_corpus.baseline import check as check_corpus
-    from demo_corpus.build import build as build_corpus
-    from demo_corpus.errors import CorpusError
-    from demo_corpus.export import export as export_audio
+    from corpus.baseline import check as check_corpus
+    from corpus.build import build as build_corpus
+    from corpus.errors import CorpusError
+    from corpus.export import export as export_audio
 except ImportError as error:
-    sys.exit(f"build_demo_corpus: {error.name} is not installed; pip install 'nes2net_hf[corpus]'.")
+    sys.exit(f"build_corpus: {error.name} is not installed; pip install 'nes2net_hf[corpus]'.")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Out = Annotated[Path, typer.Option("--out", help="Folder of the corpus.")]
@@ -60,4 +60,4 @@ if __name__ == "__main__":
     try:
         app()
     except CorpusError as error:
-        sys.exit(f"build_demo_corpus: {error}")
+        sys.exit(f"build_corpus: {error}")

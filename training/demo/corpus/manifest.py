@@ -60,7 +60,7 @@ def write_licences(path: Path, packages: Path) -> None:
     lines = [
         "# Licences of the demonstration corpus",
         "",
-        "Every file was trimmed, joined, filtered, re-levelled, mixed with noise and coded by `build_demo_corpus.py`;",
+        "Every file was trimmed, joined, filtered, re-levelled, mixed with noise and coded by `build_corpus.py`;",
         "spoofed files were synthesised as the manifest's `attack` says. Each keeps its source's licence.",
         "",
         "## Recordings",

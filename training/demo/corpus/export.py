@@ -12,7 +12,7 @@ from .manifest import Entry, read_manifest, write_manifest
 from .sources import SOURCES
 
 SAMPLES, FIXTURES = Path("src/nes2net_hf/samples"), Path("tests/fixtures/audio")
-_BEGIN, _END = "<!-- audio files: written by build_demo_corpus.py export -->", "<!-- end of audio files -->"
+_BEGIN, _END = "<!-- audio files: written by build_corpus.py export -->", "<!-- end of audio files -->"
 
 # Of which speaker or attack the fixtures are, in which codec condition, and how many; the longest are taken. KDE's
 # speakers are left out: GPL recordings would be the only GPL files of the repository.

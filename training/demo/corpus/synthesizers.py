@@ -53,7 +53,7 @@ def festival(text: str, language: str, rng: np.random.Generator, *, voice: str, 
         result = subprocess.run([program, "--pipe"], input=script.encode(encoding), capture_output=True)
         if result.returncode or not path.is_file():
             raise CorpusError(
-                f"festival has no working voice {voice}; apt-get install the voices training/README.md names."
+                f"festival has no working voice {voice}; apt-get install the voices training/demo/README.md names."
             )
         return _read(path, "festival", text)
 

@@ -1,7 +1,7 @@
 """
 Judges the demonstration corpus's test partition with a model and with the trivial baseline; writes the card.
 
-    python training/evaluate_demo.py --corpus demo-corpus --model runs/demo/best
+    python training/demo/evaluate.py --corpus demo-corpus --model runs/demo/best
 
 Every utterance is judged whole, as `nes2net detect` does. Each attack is compared with the bona fide utterances of its
 own codec conditions. Prints the table; writes `evaluation.json` and the card `README.md` into the model's folder.
@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 import transformers
 import yaml
-from demo_corpus.baseline import baseline_scores
-from demo_corpus.manifest import Entry, read_manifest
+from corpus.baseline import baseline_scores
+from corpus.manifest import Entry, read_manifest
 
 from nes2net_hf import Detector, Nes2NetForAudioClassification
 from nes2net_hf.cards import render
