@@ -114,7 +114,7 @@ def test_below_a_second_of_sound_it_is_too_short_to_judge(detector: Detector, se
         [result] = judged(detector, signal)
         assert (result.label is not None) == verdict
         assert result.undecided == (None if verdict else "too short to judge")
-        assert (f"unreliable: only {seconds:.1f} s of sound" in result.warnings) == (seconds < 2)
+        assert (f"unreliable: only {seconds:g} s of sound" in result.warnings) == (seconds < 2)
 
 
 def test_separate_speakers_are_judged_by_themselves(detector: Detector) -> None:
@@ -161,10 +161,13 @@ def test_a_mix_of_channels_that_differ_says_so(detector: Detector) -> None:
 
 def test_silent_channels_are_named_and_passed_over(detector: Detector) -> None:
     silence = np.zeros(LENGTH)
-    for others, expected in (((silence,), "channel 0"), ((silence, 0.05 + silence), "channel 0, 1")):
+    for others, expected in (
+        ((silence,), "channel 0 is silent, and was"),
+        ((silence, 0.05 + silence), "channels 0, 1 are silent, and were"),
+    ):
         [result] = judged(detector, *others, SPOOF[:LENGTH])
         assert result.channel == len(others) and result.label == "spoof"
-        assert result.warnings == [f"silent and not judged: {expected}"]
+        assert result.warnings == [f"{expected} not judged"]
     left, right = judged(detector, silence, SPOOF[:LENGTH], channels="each")
     assert left.error is not None and right.label == "spoof"
     [result] = judged(detector, silence, silence)
@@ -175,11 +178,42 @@ def test_a_passing_whole_names_its_windows_that_do_not(detector: Detector) -> No
     parts = [np.resize(BONAFIDE, 4 * WINDOW), np.resize(SPOOF, WINDOW), np.resize(BONAFIDE, 3 * WINDOW)]
     [result] = judged(detector, np.concatenate(parts))
     assert result.label == "bonafide" and result.min_window_start == pytest.approx(16.15)
-    assert result.warnings == ["overall it passes, but 1 of 8 windows looks fake, the lowest at 0:16.1: listen to it"]
+    assert result.warnings == ["overall it passes, but 1 of 8 windows looks fake, most of all at 0:16.1: listen to it"]
     [stretch] = result.suspicious()
     assert (stretch.start, stretch.end) == pytest.approx((16.15, 20.1875))
     [whole] = judged(detector, np.resize(BONAFIDE, 4 * WINDOW))
     assert whole.warnings == [] and whole.suspicious() == []
+
+
+def test_without_a_threshold_log_odds_say_which_windows_look_fake(detector: Detector) -> None:
+    good, bad = np.resize(BONAFIDE, 2 * WINDOW), np.resize(SPOOF, WINDOW)
+    before = detector.threshold
+    detector.threshold = None  # as of a converted model that scores by the bona fide logit
+    try:
+        [result] = judged(detector, np.concatenate([good, bad, good]))
+    finally:
+        detector.threshold = before
+    assert result.label == "bonafide" and [window.looks_fake for window in result.windows] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
+    assert "1 of 5 windows looks fake" in result.warnings[0]
+    assert [(stretch.start, stretch.end) for stretch in result.suspicious()] == [pytest.approx((8.075, 12.1125))]
+
+
+def test_from_the_threshold_on_it_is_bona_fide(detector: Detector) -> None:
+    """The score itself is compared: means of differences are rounded otherwise."""
+    [result] = judged(detector, np.resize(BONAFIDE, 7 * WINDOW + 1234))
+    assert result.score is not None
+    assert judged(detector, np.resize(BONAFIDE, 7 * WINDOW + 1234), threshold=result.score)[0].label == "bonafide"
+
+
+def test_a_failing_search_for_speech_withholds_no_verdict(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector.speech, "holds_speech", lambda windows: 1 / 0)
+    assert judged(detector, SPOOF)[0].label == "spoof"
 
 
 def test_every_output_says_that_a_passing_whole_has_windows_that_do_not(nes2net: Any, tmp_path: Path) -> None:

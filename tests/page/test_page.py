@@ -105,7 +105,7 @@ def test_a_bona_fide_recording_shows_how_far_it_is_from_the_threshold(detector: 
     assert '<section class="verdict bonafide"' in shown["html"] and "<h2>Bona fide</h2>" in shown["html"]
     assert f"{result.score - result.threshold:.2f} above the threshold of" in facts(result)["Score"]
     assert facts(result)["Lowest window"].startswith(f"{result.min_window_score:.2f} at 0:0")
-    assert not PLAY.search(shown["html"]) and "no window lies below the threshold" in shown["html"]
+    assert not PLAY.search(shown["html"]) and "no window looks fake" in shown["html"]
 
 
 def test_a_spoofed_recording_is_marked_where_its_windows_are_below_the_threshold(detector: Detector) -> None:
@@ -181,7 +181,7 @@ def test_a_splice_that_passes_in_all_is_marked_and_pointed_out(detector: Detecto
     window = detector.window_length / SAMPLING_RATE
     assert (stretch.start, stretch.end) == pytest.approx((3 * window, 4 * window))
     assert any("1 of 6 windows looks fake" in remark for remark in remarks(result))
-    assert "1 of 6 below the threshold" in facts(result)["Windows"]
+    assert "1 of 6 look fake" in facts(result)["Windows"]
     html = show(str(spliced), result)["html"]
     assert PLAY.findall(html) == [(f"{stretch.start:.3f}", f"{stretch.end:.3f}")]
     assert html.count(f'data-start="{stretch.start:.3f}"') == 3  # in the picture, in the list, as the lowest window
@@ -189,15 +189,15 @@ def test_a_splice_that_passes_in_all_is_marked_and_pointed_out(detector: Detecto
 
 def test_stretches_end_where_a_window_passes_or_holds_no_sound() -> None:
     scores = [-1.0, -3.0, None, -2.0, 1.0, -1.0]
-    windows = [WindowScore(4.0 * index, 4.0 * index + 4, score) for index, score in enumerate(scores)]
+    windows = [
+        WindowScore(4.0 * index, 4.0 * index + 4, score, (score or 0) < 0) for index, score in enumerate(scores)
+    ]
     result = Result("a", label="spoof", threshold=0.0, windows=windows)
     assert [(part.start, part.end, part.score) for part in result.suspicious()] == [
         (0, 8, -2),
         (12, 16, -2),
         (20, 24, -1),
     ]
-    result.threshold = None
-    assert result.suspicious() == []
 
 
 def test_a_model_of_frames_marks_its_own_stretches(tmp_path: Path) -> None:
@@ -214,11 +214,10 @@ def test_a_model_of_frames_marks_its_own_stretches(tmp_path: Path) -> None:
     assert marked == [(round(part.start, 3), round(part.end, 3)) for part in result.spoofed]
 
 
-def test_a_model_without_threshold_marks_nothing_and_says_so(detector: Detector) -> None:
+def test_a_model_without_threshold_says_that_log_odds_decide(detector: Detector) -> None:
     [result] = judged(detector, SPOOF)
     result.threshold = None
     assert "the log-odds decide" in facts(result)["Score"] and row(1, result)[4] is None
-    assert "has no threshold" in show(str(SPOOF), result)["html"]
 
 
 def test_broken_files_are_a_sentence_with_their_own_name(detector: Detector, broken: dict[str, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Generator, Iterator
@@ -16,6 +17,8 @@ from ..audio import SAMPLING_RATE
 from .recordings import Recording
 from .results import WindowScore
 from .speech import SpeechFinder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -49,7 +52,11 @@ class Batch:
             if not recording.has_speech
         ]
         if asked:
-            found = finder.holds_speech([samples for _, samples in asked])
+            try:
+                found = finder.holds_speech([samples for _, samples in asked])
+            except Exception as error:  # no verdict is withheld because of it
+                logger.debug("speech could not be looked for", exc_info=error)
+                found = [True] * len(asked)
             for (recording, _), speech in zip(asked, found, strict=True):
                 recording.has_speech |= speech
 

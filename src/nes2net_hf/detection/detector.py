@@ -32,8 +32,9 @@ from ..pretrained.load import (
 )
 from .batches import Batch, in_background
 from .recordings import SAME_SCENE, Recording, Unreadable, list_recordings, why_unread
-from .results import NO_SPEECH, TOO_SHORT, Result, Stretch, WindowScore, clock
+from .results import NO_SPEECH, TOO_SHORT, Result, Stretch, WindowScore
 from .speech import SpeechFinder
+from .words import clock
 
 logger = logging.getLogger(__name__)
 
@@ -107,8 +108,9 @@ class Detector:
         batch_size: windows judged together.
         hop: seconds from one window to the next; a window's own length if None, so that they do not overlap.
         channels: `"auto"` judges the mean of the channels, or each of them by itself where they have little in common
-            (a call with one speaker on each channel); `"mix"` always the mean, `"each"` always every channel. A mix of
-            channels that differ carries a warning, and `"auto"` passes over channels without sound.
+            (a call with one speaker on each channel); it reads a file of several channels twice, and passes over
+            channels without sound. `"mix"` always judges the mean, `"each"` every channel. A mix of channels that
+            differ carries a warning.
         track: of files with several audio tracks, the one to judge, counted from 0; None judges the one that the file
             marks as its default, else the first, and warns that there are others; `"all"` judges every track.
         max_duration: seconds; a longer recording is an error, whatever its header declares.
@@ -313,7 +315,8 @@ class Detector:
         if not heard or (len(heard) > 1 and found.likeness >= SAME_SCENE):
             return None, []
         silent = [str(channel) for channel in range(count) if channel not in heard]
-        return heard, [f"silent and not judged: channel {', '.join(silent)}"] if silent else []
+        are = "channel {} is silent, and was" if len(silent) == 1 else "channels {} are silent, and were"
+        return heard, [f"{are.format(', '.join(silent))} not judged"] if silent else []
 
     def _judged(self, batch: Batch) -> list[list[list[float]] | None]:
         """
@@ -398,27 +401,31 @@ class Detector:
         result.score = float(pool(scores))
         result.min_window_score, result.min_window_start = scores[lowest], judged[lowest].start
         result.windows, result.warnings = recording.windows, recording.warnings
-        if self.frame is not None:
-            result.spoofed = []
         if recording.sound < MIN_SOUND:
             result.undecided = TOO_SHORT
         elif not recording.has_speech:
             result.undecided = NO_SPEECH
         else:
-            self._label(recording, result, scores)
+            self._label(recording, result, judged)
 
-    def _label(self, recording: Recording, result: Result, scores: list[float]) -> None:
+    def _label(self, recording: Recording, result: Result, judged: list[WindowScore]) -> None:
         """What is said of a recording of which something can be said."""
         assert result.score is not None
-        margins = recording.log_odds if self.threshold is None else [score - self.threshold for score in scores]
-        whole = float(np.mean(margins) if self.frame is None else np.min(margins))
-        result.label = "bonafide" if whole >= 0 else "spoof"
-        below = sum(margin < 0 for margin in margins)
-        if result.label == "bonafide" and below:
-            looks, them = ("windows look", "them") if below > 1 else ("windows looks", "it")
+        if self.threshold is None:
+            margins, pool = recording.log_odds, np.mean if self.frame is None else np.min
+            passes = float(pool(margins)) >= 0
+        else:
+            margins = [(window.score or 0.0) - self.threshold for window in judged]
+            passes = result.score >= self.threshold
+        result.label = "bonafide" if passes else "spoof"
+        for window, margin in zip(judged, margins, strict=True):
+            window.looks_fake = margin < 0
+        fake = sum(window.looks_fake for window in judged)
+        if passes and fake:
+            looks, them = ("windows look", "them") if fake > 1 else ("windows looks", "it")
             result.warnings.append(
-                f"overall it passes, but {below} of {len(margins)} {looks} fake, the lowest at "
-                f"{clock(result.min_window_start or 0)}: listen to {them}"
+                f"overall it passes, but {fake} of {len(judged)} {looks} fake, most of all at "
+                f"{clock(judged[int(np.argmin(margins))].start)}: listen to {them}"
             )
         if self.calibration is not None:
             result.llr, result.prior = self.calibration.llr(result.score), self.prior

@@ -14,7 +14,9 @@ from ..audio import open_audio
 from ..audio.windows import envelope
 from ..figure_style import BONAFIDE, FAINT, INK, SPOOF, new_figure, strip
 from ..files import atomic_file
-from . import DEMO_NOTICE, Result
+from .detector import DEMO_NOTICE
+from .results import Result
+from .words import signed, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,10 +67,10 @@ def _draw_scores(panel: Axes, result: Result) -> None:
     panel.axhline(result.score, color=color, linewidth=1)
     above = result.threshold is None or result.score >= result.threshold
     pooled = "mean" if result.spoofed is None else "lowest frame"
-    lines = [(result.score, f"{pooled} {result.score:.2f}", color, above)]
+    lines = [(result.score, f"{pooled} {signed(result.score)}", color, above)]
     if result.threshold is not None:
         panel.axhline(result.threshold, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-        lines.append((result.threshold, f"threshold {result.threshold:.2f}", FAINT, not above))
+        lines.append((result.threshold, f"threshold {signed(result.threshold)}", FAINT, not above))
     for value, name, ink, high in lines:  # on either side of their lines because these may lie close together
         va = "bottom" if high else "top"
         panel.text(1.005, value, name, transform=panel.get_yaxis_transform(), color=ink, va=va, fontsize=8)
@@ -78,7 +80,7 @@ def _draw_scores(panel: Axes, result: Result) -> None:
     middle = (lowest.start + lowest.end) / 2
     panel.plot(middle, result.min_window_score, marker="v", color=SPOOF, markersize=7, zorder=3)
     panel.annotate(
-        f"lowest window: {result.min_window_score:.2f}, {_clock(lowest.start)}\N{EN DASH}{_clock(lowest.end)}",
+        f"lowest window: {signed(result.min_window_score)}, {_clock(lowest.start)}\N{EN DASH}{_clock(lowest.end)}",
         (middle, result.min_window_score),
         xytext=(0, -13),
         textcoords="offset points",
@@ -89,8 +91,9 @@ def _draw_scores(panel: Axes, result: Result) -> None:
     )
     panel.margins(y=0.2)
     panel.set_title(_short_name(result), loc="left", color=INK, fontsize=11)
-    verdict = {"bonafide": "bona fide", "spoof": "spoof"}.get(str(result.label), result.undecided)
-    panel.set_title(f"{verdict}, score {result.score:.2f}", loc="right", color=color, fontsize=11, fontweight="bold")
+    panel.set_title(
+        f"{verdict(result)}, score {signed(result.score)}", loc="right", color=color, fontsize=11, fontweight="bold"
+    )
     panel.set_ylabel("score of each window\n(higher = bona fide)", color=INK, fontsize=9)
     strip(panel)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ ALIKE, SAME_SCENE = 0.99, 0.5
 Correlations of channels. From the first on they are one signal, and their mix is, too. Below the second they are
 separate: a call with a speaker on each channel.
 """
+CANCELLING = "the channels nearly cancel in the mix (opposite phase): judge each channel"
+DIFFERING = "the channels differ, and their mix was judged: judge each channel"
 
 
 @dataclass
@@ -66,18 +69,23 @@ class Recording:
                 "all"
             )
         if mixed and summary.cancelling:
-            self.warnings.append("the channels nearly cancel in the mix (opposite phase): judge each channel")
+            self.warnings.append(CANCELLING)
         elif mixed and summary.likeness < ALIKE:
-            self.warnings.append("the channels differ, and their mix was judged: judge each channel")
+            self.warnings.append(DIFFERING)
         clipped = summary.clipped[row]
         if self.sound < UNRELIABLE_BELOW:
-            self.warnings.append(f"unreliable: only {self.sound:.1f} s of sound")
-        if self.sound < summary.duration / 2:
+            self.warnings.append(f"unreliable: only {_rounded_down(self.sound)} s of sound")
+        if self.sound < summary.duration / 2 and self.channel is None:  # on a channel, others speak meanwhile
             self.warnings.append(f"mostly silence: {self.sound:.1f} of {summary.duration:.1f} s hold sound")
         if audio.info.sampling_rate <= 8000:
             self.warnings.append("8 kHz recording: nothing above 4 kHz to judge by")
         if clipped > 0.001:
             self.warnings.append(f"clipping: {100 * clipped:.1f} % of the samples are at full scale")
+
+
+def _rounded_down(seconds: float) -> str:
+    """At most two decimals: what is too short by a hair does not read as long enough."""
+    return f"{math.floor(100 * seconds + 1e-6) / 100:g}"
 
 
 def list_recordings(sources: Any) -> Iterator[Any]:

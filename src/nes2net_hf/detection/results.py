@@ -18,6 +18,8 @@ class WindowScore:
     """Seconds; before the window's own end where the recording is shorter than a window."""
     score: float | None
     """None where the window holds no sound (never rises above -60 dBFS): it is not judged."""
+    looks_fake: bool = False
+    """Whether it lies below the threshold, or has log-odds below 0 where none is known. Without a label, false."""
 
 
 @dataclass
@@ -62,7 +64,7 @@ class Result:
     min_window_start: float | None = None
     windows: list[WindowScore] = field(default_factory=list)
     spoofed: list[Stretch] | None = None
-    """What a model of frames calls spoofed; None of a model that judges utterances."""
+    """What a model of frames calls spoofed; None of a model that judges utterances, and where there is no verdict."""
     warnings: list[str] = field(default_factory=list)
     model: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -76,35 +78,20 @@ class Result:
         return f"{self.file} ({', '.join(places)})" if places else self.file
 
     def suspicious(self) -> list[Stretch]:
-        """
-        What to listen to: what a model of frames calls spoofed, or else windows in a row below the threshold. Nothing
-        where there is no threshold, or no label.
-        """
+        """What to listen to: what a model of frames calls spoofed, or else windows in a row that look fake."""
         if self.spoofed is not None:
             return self.spoofed
         stretches = []
-        for below, group in groupby(self.windows, lambda window: self.is_below(window.score)):
+        for fake, group in groupby(self.windows, lambda window: window.looks_fake):
             windows = list(group)
-            if below:
+            if fake:
                 scores = [window.score for window in windows if window.score is not None]
                 stretches.append(Stretch(windows[0].start, windows[-1].end, sum(scores) / len(scores)))
         return stretches
 
-    def is_below(self, score: float | None) -> bool:
-        """Whether a window with this score lies below the threshold, in a recording that has a label."""
-        return None not in (score, self.threshold, self.label) and score < self.threshold  # type: ignore[operator]
-
     def to_dict(self) -> dict[str, Any]:
         """The fields in the order above, floats rounded to six decimals (times to the sample)."""
         return _rounded(asdict(self))
-
-
-def clock(seconds: float) -> str:
-    """65.25 → "1:05.2", 3665 → "1:01:05.0"."""
-    tenths = int(seconds * 10)
-    minutes, rest = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    return (f"{hours}:{minutes:02}" if hours else f"{minutes}") + f":{rest // 10:02}.{rest % 10}"
 
 
 def _rounded(value: Any) -> Any:

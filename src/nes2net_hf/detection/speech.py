@@ -23,6 +23,7 @@ minutes in 778 windows, 11 have no such window, and 14 have none in their first 
 Sung and whispered speech has 0.24 and more in its best window.
 """
 FRAME = round(MIN_DURATION * SAMPLING_RATE)
+_LOCK = threading.Lock()  # the model has a state
 
 
 class SpeechFinder:
@@ -34,7 +35,6 @@ class SpeechFinder:
 
         torch.set_num_threads(threads)  # importing it leaves torch one thread
         self._model: Any = load_silero_vad()
-        self._lock = threading.Lock()  # the model has a state
 
     @torch.inference_mode()
     def holds_speech(self, windows: Sequence[np.ndarray]) -> list[bool]:
@@ -43,7 +43,7 @@ class SpeechFinder:
         padded = np.stack([np.pad(window, (0, length - window.size)) for window in windows])
         peaks = np.abs(padded).max(axis=1, keepdims=True)
         loud = torch.from_numpy(padded * np.maximum(1, 0.3 / np.maximum(peaks, 1e-6)))  # quiet speech is speech
-        with self._lock:
+        with _LOCK:
             self._model.reset_states()
             chunks = [self._model(chunk, SAMPLING_RATE) > PROBABILITY for chunk in loud.split(CHUNK, dim=1)]
         speech = CHUNK * torch.cat(chunks, dim=1).sum(dim=1).numpy()

@@ -23,7 +23,8 @@ from rich.text import Text
 from ..errors import OutputError
 from ..files import atomic_file
 from ..files.spreadsheets import as_cell, csv_row, csv_rows, from_cell
-from . import Result, clock
+from .results import Result
+from .words import chance, clock, verdict
 
 COLUMNS = tuple(field.name for field in fields(Result) if field.name != "windows")
 _WINDOWS = "windows"  # the column of JSON that version 0.1.0 wrote
@@ -120,24 +121,16 @@ class TableWriter:
         lowest = f"{result.min_window_score:.3f} at {clock(result.min_window_start)}"
         figures = f"{result.score:>8.3f}  {lowest:>18}  {clock(result.duration or 0):>9}  {result.name}"
         color = {"bonafide": "green", "spoof": "red", None: "yellow"}[result.label]
-        label = "bona fide" if result.label == "bonafide" else result.label
-        self._line(label or "undecided", color, figures)
+        self._line("undecided" if result.undecided else verdict(result), color, figures)
         if result.undecided is not None:
             self._line("", "", result.undecided, "yellow")
         if result.spoof_probability is not None:
-            self._line("", "", f"{chance(result)}", "")
+            self._line("", "", chance(result), "")
         for warning in result.warnings:
             self._line("", "", f"warning: {warning}", "yellow")
 
     def _line(self, label: str, color: str, rest: str, style: str = "") -> None:
         self._console.print(Text.assemble((f"{label:<9}", color), " ", (rest, style)), soft_wrap=True)
-
-
-def chance(result: Result) -> str:
-    """What a calibrated model's probability means, in words."""
-    assert result.spoof_probability is not None and result.prior is not None
-    share = "half" if result.prior == 0.5 else f"{100 * result.prior:.3g} %"
-    return f"{100 * result.spoof_probability:.1f} % chance of being fake, if {share} of such recordings are"
 
 
 def finished_files(path: Path, form: str, model: str, threshold: float | None, several: bool) -> set[str]:

@@ -24,7 +24,10 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: t
 import gradio as gr
 from starlette.middleware import Middleware
 
-from ..detection import ALL_TRACKS, DEMO_NOTICE, DetectionError, Detector, Result, clock
+from ..detection import ALL_TRACKS, DEMO_NOTICE, DetectionError, Detector, Result
+from ..detection.recordings import CANCELLING, DIFFERING
+from ..detection.words import clock
+from ..detection.words import verdict as in_words
 from ..detection.writers import CsvWriter
 from ..pretrained.load import DEMO_MODEL, ModelError
 from .guard import PageGuard
@@ -156,9 +159,7 @@ def choices(judged: Sequence[tuple[str, Result]]) -> list[Any]:
     """Whether there is anything to choose, of audio tracks and of channels: then their choice is shown."""
     results = [result for _, result in judged]
     tracks = any(result.track is not None for result in results)
-    channels = any(
-        result.channel is not None or any("channels" in warning for warning in result.warnings) for result in results
-    )
+    channels = any(result.channel is not None or {CANCELLING, DIFFERING} & set(result.warnings) for result in results)
     return [gr.update(visible=True) if one else gr.skip() for one in (tracks, channels)]
 
 
@@ -209,14 +210,14 @@ def show(path: str, result: Result) -> dict[str, Any]:
 def row(number: int, result: Result) -> list[str | float | None]:
     """A result as a row of the table, with numbers to sort by."""
     if result.score is None or result.min_window_score is None:
-        return [number, result.name, "not judged", None, None, None, "", "", result.error]
+        return [number, result.name, in_words(result), None, None, None, "", "", result.error]
     far = None if result.threshold is None else round(result.score - result.threshold, 2)
     scores = [round(result.score, 2), far, round(result.min_window_score, 2)]
     times = [clock(result.min_window_start or 0), clock(result.duration or 0)]
     return [
         number,
         result.name,
-        "bona fide" if result.label == "bonafide" else result.label or result.undecided,
+        in_words(result),
         *scores,
         *times,
         " ".join(remarks(result)),

@@ -13,9 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..audio import SAMPLING_RATE, open_audio
 from ..audio.windows import envelope
-from ..detection import Result, clock
+from ..detection import Result
 from ..detection.results import NO_SPEECH, TOO_SHORT
-from ..detection.writers import chance
+from ..detection.words import chance, clock, signed
 
 FILES = Path(__file__).parent / "static"
 # Of each verdict a headline, what it means, and what to do next.
@@ -62,18 +62,17 @@ def facts(result: Result) -> dict[str, str]:
     """What is known of a verdict and its certainty, by name, in the order of the page."""
     assert result.score is not None and result.min_window_start is not None
     scores = [window.score for window in result.windows if window.score is not None]
-    far, windows = "no threshold is known, the log-odds decide", f"{len(scores)}"
+    fake = sum(window.looks_fake for window in result.windows)
+    far = "no threshold is known, the log-odds decide"
     if result.threshold is not None:
         side = "above" if result.score >= result.threshold else "below"
         far = f"{abs(result.score - result.threshold):.2f} {side} the threshold of {signed(result.threshold)}"
-        below = sum(score < result.threshold for score in scores)
-        windows = f"{below} of {len(scores)} below the threshold"
-    probability = "none: only a calibrated model gives one, and a score is no probability"
+    probability = "none: it takes a verdict, and a calibrated model that is no demonstration"
     if result.spoof_probability is not None:
         probability = chance(result)
     return {
         "Score": f"{signed(result.score)} (higher = bona fide), {far}",
-        "Windows": f"{windows}; scores from {signed(min(scores))} to {signed(max(scores))}",
+        "Windows": f"{fake} of {len(scores)} look fake; scores from {signed(min(scores))} to {signed(max(scores))}",
         "Lowest window": f"{signed(result.min_window_score)} at {clock(result.min_window_start)}",
         "Probability": probability,
         "Length": clock(result.duration or 0),
@@ -138,11 +137,6 @@ def make_playable(
 
         low, high, step = envelope(written(), bins=800)
     return low[0], high[0], step
-
-
-def signed(number: float | None) -> str:
-    """Two decimals, with a true minus sign."""
-    return "" if number is None else f"{number:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 class _Timeline:
