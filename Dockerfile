@@ -1,4 +1,4 @@
-# The HTTP server of `nes2net serve` on CPU: README.md, "Serve it".
+# The HTTP server of `nes2net serve` on CPU: docs/judging.md, "In Docker".
 FROM python:3.11-slim
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1

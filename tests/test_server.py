@@ -27,8 +27,8 @@ import pytest
 import soundfile
 import typer
 
+from nes2net_cli.app import app as command_line
 from nes2net_hf import __version__
-from nes2net_hf.cli import app as command_line
 from nes2net_hf.detection import Result
 from nes2net_hf.endpoint import EndpointHandler
 from nes2net_hf.pretrained.load import DEMO_MODEL
@@ -170,7 +170,7 @@ NOT_JUDGED: dict[str, tuple[int, dict[str, Any], str]] = {
     "a truncated file": (422, {"content": SOUND[:20_000]}, "truncated"),
     "silence": (422, {"content": encoded(np.zeros(16_000), 16_000)}, "is silent"),
     "too long": (422, {"content": encoded(np.zeros(61 * 8_000), 8_000)}, "is longer than the 60 seconds"),
-    "nothing": (400, {"content": b""}, "`inputs` is empty"),
+    "nothing": (400, {"content": b""}, "The request has no body"),
     "a form without a file": (400, {"files": {"a": (None, "b")}}, "The form cannot be read: send one file"),
     "a form of two files": (400, {"files": [("a", SOUND), ("b", SOUND)]}, "The form cannot be read: send one file"),
     "an empty form": (
@@ -428,14 +428,14 @@ def test_the_image_holds_what_the_package_is_built_from() -> None:
     assert copied == {line[1:] for line in ignored if line.startswith("!")} and "*" in ignored
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     needed = re.findall(r'^(?:readme = )?"?([\w./]+)"? = "nes2net_hf/', pyproject, re.MULTILINE)
-    needed += ["README.md", "LICENSE", "LICENSES", "src/nes2net_hf", "src/nes2net_cli.py", "pyproject.toml"]
+    needed += ["README.md", "LICENSE", "LICENSES", "src/nes2net_hf", "src/nes2net_cli", "pyproject.toml"]
     assert {name.split("/")[0] for name in needed} == copied
 
 
 def readme() -> list[list[str]]:
     from tests.helpers import commands
 
-    return list(commands("README.md"))
+    return list(commands("docs/judging.md"))
 
 
 def test_the_readme_runs_the_image_as_it_can_be_run() -> None:
