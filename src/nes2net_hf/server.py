@@ -208,6 +208,8 @@ class Judge:
 
 def _parsed(body: _Body) -> Any:
     """What `EndpointHandler` takes; raises HTTPException."""
+    if not body.content:
+        raise HTTPException(400, "The request has no body: send the bytes of a recording.")
     if not body.is_json:
         return {"inputs": body.content}
     if sum(map(body.content.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
@@ -227,7 +229,7 @@ async def _has_gone(request: Request) -> None:
 def respond(
     error: str | None, status: int, results: Sequence[Result] = (), headers: dict[str, str] | None = None
 ) -> Response:
-    """An answer in the one form that all have; ASCII, for a sentence may quote what is no Unicode."""
+    """An answer in the one form that all have; ASCII, because a sentence may quote what is no Unicode."""
     content = {"error": error, "results": [result.to_dict() for result in results]}
     return _json(content, status, headers)
 
