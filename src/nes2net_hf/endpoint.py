@@ -100,7 +100,7 @@ class EndpointHandler:
         parameters = data.get("parameters")
         if parameters:
             names = ", ".join(map(str, parameters)) if isinstance(parameters, Mapping) else _kind(parameters)
-            raise AudioError(f"`parameters` has {names[:200]}, and there are none: leave it out.")
+            raise AudioError(f"`parameters` has {names[:200]}, and there are none: remove it.")
         inputs = data.get("inputs")
         if inputs is None:
             raise AudioError(f"`inputs` is missing: {_FORMS}.")

@@ -112,7 +112,7 @@ class BrokenDataError(Nes2NetError, RuntimeError):
 
 
 class DetectionError(Nes2NetError, RuntimeError):
-    """The run cannot go on."""
+    """The run cannot continue."""
 
 
 class ConversionError(Nes2NetError, ValueError):

@@ -1,9 +1,9 @@
 """
-The Hub: what went wrong there in a sentence, no request without an end, and downloads that go on where they stopped.
+The Hub: what went wrong there in a sentence, no request without an end, and downloads that continue where they stopped.
 
-A connection on which nothing has come for `HF_HUB_DOWNLOAD_TIMEOUT` seconds (10) is given up, and the download goes on
+A connection on which nothing has come for `HF_HUB_DOWNLOAD_TIMEOUT` seconds (10) is given up, and the download continues
 where it was in a new one. After three such connections in a row (half a minute; of small files, which huggingface_hub
-downloads itself, six) it fails; run again, it goes on where it was.
+downloads itself, six) it fails; run again, it continues where it was.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def prepare_push(repo_id: str, kind: str = "model", public: bool = False) -> Non
 def fetch_large(repo_id: str, files: str, revision: str | None = None) -> None:
     """
     Brings the large files of a model on the Hub into the cache, where huggingface_hub then finds them. What has come
-    of one when a download fails is kept, and the next call goes on there; huggingface_hub would begin again.
+    of one when a download fails is kept, and the next call continues there; huggingface_hub would begin again.
 
     Args:
         files: the regular expression of their names.

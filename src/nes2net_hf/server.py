@@ -66,7 +66,7 @@ class _Stopped(Exception):
 
 class Judge:
     """
-    The answers of /judge. One recording is judged at a time, in one thread, for a model takes all cores; the others
+    The answers of /judge. One recording is judged at a time, in one thread, because a model takes all cores; the others
     wait, and a request that is more than `queue` behind is refused before its body is read.
 
     Args:

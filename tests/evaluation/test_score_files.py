@@ -57,7 +57,7 @@ def test_ids_with_and_without_the_suffix_of_audio_are_one_trial(
         ("a.wav 1\na.flac 2\nb 3\n", "a.flac bonafide\na.wav spoof\nb spoof\n", [2, 1, 3]),  # told apart by suffix
         ("a.wav 1\na.flac 2\nb 3\n", "a.flac bonafide\nb spoof\n", [2, 3]),
         ("a 1\na.wav 2\nb 3\n", "a bonafide\na.wav spoof\nb spoof\n", [1, 2, 3]),
-        ("a.wav 1\na.flac 2\n", "a bonafide\nb spoof\n", "a.wav and a.flac may both be trial a: leave one out"),
+        ("a.wav 1\na.flac 2\n", "a bonafide\nb spoof\n", "a.wav and a.flac may both be trial a: omit one"),
         ("a.wav 1\na.flac 2\n", "a.mp3 bonafide\nb spoof\n", "may both be trial a.mp3"),
         ("a 1\na.flac 2\nb 3\n", "a bonafide\nb spoof\n", "a and a.flac may both be trial a"),
         ("a 1\na.wav 2\nb 3\n", "a.wav bonafide\nb spoof\n", "a.wav and a may both be trial a.wav"),

@@ -19,7 +19,7 @@ def iter_windows(
     """
     Cuts blocks (C, S) into windows (C, window_length), lazily; yields each with its start in samples.
 
-    Windows follow each other at `hop` samples (side by side by default) and cover everything: the last one is flush
+    Windows follow each other at `hop` samples (without overlap by default) and cover everything: the last one is flush
     with the end. A recording shorter than a window is one short window.
     """
     hop = window_length if hop is None else hop

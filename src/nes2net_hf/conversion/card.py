@@ -32,7 +32,7 @@ def write_card(
         tags=["anti-spoofing", "deepfake-detection", "nes2net"],
         base_model=system.base_model,
     )
-    one_logit = "the difference of the two is the official score, the one logit x, for the model returns (-x/2, +x/2)"
+    one_logit = "the difference of the two, (-x/2, +x/2), is the official score, the one logit x"
     variant = variant_title(config.backend_variant)
     card = render(
         "converted.md",

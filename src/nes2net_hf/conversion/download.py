@@ -39,7 +39,7 @@ def fetch(source: str, revision: str | None) -> tuple[Path, bool]:
         raise ConversionError(f"{source[:200]} could not be downloaded: {reason}.") from None
     if not _is_whole(path, _checksum(path, repo, file)):
         raise ConversionError(
-            f"{source} is damaged in the cache ({path}), for its checksum is not the Hub's: clear it with "
+            f"{source} is damaged in the cache ({path}): its checksum is not the Hub's; clear it with "
             f"`hf cache rm model/{repo}`, then convert again."
         )
     return path, True

@@ -37,7 +37,7 @@ _STORAGES = {
 _PLAIN = "save it as a plain tensor"
 
 
-# Tuples, for a pickle can set the attributes of objects.
+# Tuples, because a pickle can set the attributes of objects.
 class Storage(NamedTuple):
     """What a pickle says of a run of elements that lies in the file under `key`."""
 
@@ -87,8 +87,8 @@ class PickleReader(pickle._Unpickler):
     """
     Reads one pickle into lists, tuples, [`Entries`], [`Described`] tensors and stand-ins.
 
-    The unpickler in Python, for that in C makes room for the largest index that a pickle names. No checkpoint needs
-    the operation that makes a bytearray of a length named in the pickle, nor that of dicts in Python 2's text form.
+    The unpickler in Python, because that in C makes room for the largest index that a pickle names. No checkpoint
+    needs the operation that makes a bytearray of a length named in the pickle, nor that of dicts in Python 2's text form.
     """
 
     dispatch: ClassVar[dict[int, Any]] = {

@@ -142,7 +142,7 @@ def _activation(tensors: Mapping[str, Tensor], wanted: str | None) -> tuple[str,
         [tensor.flatten().float() for key, tensor in tensors.items() if pattern.match(key)] or [torch.zeros(1)]
     )
     if not means.any():
-        return wanted or "relu", None if wanted else "relu, for its batch norms were never trained (--activation)"
+        return wanted or "relu", None if wanted else "relu, because its batch norms were never trained (--activation)"
     share = float((means < 0).float().mean())
     told = "selu" if share >= _SELU_SHARE else "relu"
     if wanted is not None and wanted != told:

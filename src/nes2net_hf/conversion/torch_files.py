@@ -154,7 +154,7 @@ def _records(path: Path, data: mmap.mmap) -> tuple[str, dict[str, tuple[int, int
             # torch.save can be told to write no checksums: they are all 0 then.
             if any(member.CRC for member in members) and (wrong := archive.testzip()) is not None:
                 raise ConversionError(
-                    f"{path} is damaged, for the checksum of its record {wrong} is wrong: copy or download it again."
+                    f"{path} is damaged: the checksum of its record {wrong} is wrong; copy or download it again."
                 )
     except ConversionError:
         raise

@@ -32,7 +32,7 @@ def map_label(value: Any, where: str, label_map: Mapping[Any, str] | None = None
         CorpusError: the label is not known: nothing is guessed, least of all of a bare integer.
     """
     if label_map is not None:
-        # As text, for a manifest holds text where its writer, and the caller, mean integers, or JSON's true.
+        # As text, because a manifest holds text where its writer, and the caller, mean integers, or JSON's true.
         mapped = {str(key): ours for key, ours in label_map.items()}
         alike = {key.casefold(): ours for key, ours in mapped.items()}
         meant = mapped.get(str(value), alike.get(str(value).casefold()))

@@ -26,7 +26,7 @@ def walk_files(root: str | os.PathLike[str]) -> Iterator[Found]:
 
     Folders behind symbolic links follow after all others, so that what has a path without links keeps it. Every folder
     is listed once, however many ways lead to it, and links that lead back to a folder above them are passed over: no
-    loop goes on. A link to a file is a file of its own name, and so is one that leads nowhere: opening it fails.
+    loop continues. A link to a file is a file of its own name, and so is one that leads nowhere: opening it fails.
     """
     seen: set[tuple[int, int]] = set()
     real, linked = [os.fspath(root)], deque[str]()

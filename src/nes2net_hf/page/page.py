@@ -101,7 +101,7 @@ def build_page(models: Sequence[str | None] = (None,), max_duration: float = MAX
         )
 
     def on_select(judged: list[tuple[str, Result]], event: gr.SelectData) -> Any:
-        return show(*judged[int(event.row_value[0]) - 1])  # by its number, for the table may be sorted
+        return show(*judged[int(event.row_value[0]) - 1])  # by its number, because the table may be sorted
 
     with gr.Blocks(title="Nes2Net", analytics_enabled=False, delete_cache=(KEPT // 6, KEPT)) as page:
         gr.Markdown("# Bona fide or spoofed?\nDrop recordings of speech, or record some: Nes2Net judges them.")

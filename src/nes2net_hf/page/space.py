@@ -30,7 +30,7 @@ Written by `nes2net_hf.space.write_space`. `nes2net demo --model {model_id}` ser
 def write_space(folder: str | os.PathLike[str], model_id: str, requirement: str | None = None) -> None:
     """
     Writes `app.py`, `requirements.txt` and `README.md` of a Space into a folder, ready for `hf upload`. It needs the
-    extra `demo`, for the Space takes the installed gradio's version.
+    extra `demo`, because the Space takes the installed gradio's version.
 
     Args:
         folder: made where it does not exist; files of these names in it are replaced.

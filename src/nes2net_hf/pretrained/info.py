@@ -151,7 +151,7 @@ def _recipe(folder: Path) -> dict[str, Any] | None:
     path = next(filter(Path.is_file, paths), None)
     if path is None:
         return None
-    with _reading(path, "mend it, or remove it"):
+    with _reading(path, "fix it, or remove it"):
         return _mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
@@ -183,7 +183,7 @@ def _card(path: Path) -> dict[str, Any] | None:
     """The licence and the figures in the card's metadata, as they stand there."""
     if not path.is_file():
         return None
-    with _reading(path, "mend its metadata, or remove it"):
+    with _reading(path, "fix its metadata, or remove it"):
         data = ModelCard.load(path).data
     license = data.get("license_name") if data.get("license") == "other" else data.get("license")
     results = [
@@ -213,11 +213,11 @@ def _mapping(content: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _reading(path: Path, mend: str) -> Iterator[None]:
+def _reading(path: Path, fix: str) -> Iterator[None]:
     """What goes wrong inside becomes an InfoError that names the file."""
     try:
         yield
     except KeyError as error:
-        raise InfoError(f"{path} lacks {error.args[0]}: {mend}.") from None
+        raise InfoError(f"{path} lacks {error.args[0]}: {fix}.") from None
     except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise InfoError(f"{path} cannot be read ({why(error)}): {mend}.") from None
+        raise InfoError(f"{path} cannot be read ({why(error)}): {fix}.") from None

@@ -99,9 +99,9 @@ def load_onnx_model(
             CPU is asked for.
     """
     if device.type != "cpu":
-        raise ModelError(f"--backend onnx runs on the CPU: leave --device {device} away.")
+        raise ModelError(f"--backend onnx runs on the CPU: omit --device {device}.")
     if dtype != "float32":
-        raise ModelError(f"--backend onnx has the precision it was exported with: leave --dtype {dtype} away.")
+        raise ModelError(f"--backend onnx has the precision it was exported with: omit --dtype {dtype}.")
     name = os.fspath(model)
     check_place(name)
     with _in_a_sentence(name, revision):

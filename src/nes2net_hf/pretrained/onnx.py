@@ -33,7 +33,7 @@ class OnnxModel:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors; what it remarks on is not the user's to mend
+        options.log_severity_level = 3  # errors; what it remarks on is not the user's to fix
         with _as_runtime_error():
             self._session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
         self.config = config

@@ -41,7 +41,7 @@ def check_contents(folder: Path) -> None:
         if path.stat().st_size > LARGEST_FILE:
             raise ReleaseError(f"{name} has more than the 50 GB that the Hub takes in a file: save it in shards.")
         if path.suffix in _PICKLES or _is_pickle(path):
-            raise ReleaseError(f"{name} is a pickle, which can run code where it is loaded: leave it out.")
+            raise ReleaseError(f"{name} is a pickle, which can run code where it is loaded: remove it.")
         if path.suffix in (".safetensors", ".png"):
             continue
         text = path.read_text(encoding="utf-8")

@@ -107,7 +107,7 @@ def _written(folder: Path, force: bool) -> Iterator[Path]:
 def push(folder: Path, repo_id: str, public: bool, *, space: bool = False) -> str:
     """
     Sends the folder as one commit to a repository, which is made where there is none, and returns its address. After a
-    broken connection the same call goes on: large files that the Hub has are not sent again.
+    broken connection the same call continues: large files that the Hub has are not sent again.
 
     Args:
         space: whether it is a Space and not a model.
@@ -261,11 +261,11 @@ def _copy_robustness(source: Path, folder: Path, weights: str) -> None:
         shutil.copyfile(source / "robustness.png", folder / "robustness.png")
 
 
-def _json(path: Path, mend: str) -> Any:
+def _json(path: Path, fix: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ReleaseError(f"{path} cannot be read ({why(error)}): {mend}.") from None
+        raise ReleaseError(f"{path} cannot be read ({why(error)}): {fix}.") from None
 
 
 def _license_text(spdx: str, file: Path | None) -> str:

@@ -96,7 +96,7 @@ def title(run: RobustnessRun) -> str:
 
 
 def short_name(model: str) -> str:
-    """A Hub id as it is; of a folder the last two names, for the last is often `best`."""
+    """A Hub id as it is; of a folder the last two names, because the last is often `best`."""
     return "/".join([part for part in model.replace(os.sep, "/").split("/") if part not in ("", ".", "..")][-2:])
 
 

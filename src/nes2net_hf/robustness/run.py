@@ -62,7 +62,7 @@ class RobustnessRun:
     """
     A model, a corpus and a folder, ready to be measured condition by condition.
 
-    Scores are kept in `OUT/scores` as they come: a run that was killed goes on, and what is finished is not scored
+    Scores are kept in `OUT/scores` as they come: a run that was killed continues, and what is finished is not scored
     again. The sounds that conditions draw from lie in `OUT/sounds`.
 
     Args:
@@ -99,7 +99,7 @@ class RobustnessRun:
         self.network, self.extractor = load_model(model, None, self.device, "float32")
         self._judges_frames = isinstance(self.network, Nes2NetForAudioFrameClassification)
         by_length = self.extractor.length_policy == "whole"
-        batch_size = 1 if self._judges_frames else BATCH  # alone, for frames of padding would be judged, too
+        batch_size = 1 if self._judges_frames else BATCH  # alone, because frames of padding would be judged, too
         self.trials = Trials(corpus, root, split, where, limit, by_length, batch_size)
         self.what: dict[str, Any] = {
             "model": model,

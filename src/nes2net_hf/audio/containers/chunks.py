@@ -73,7 +73,7 @@ def _chunks(
                 continue
             if not ranges or tag_end(view, at) is not None:
                 break
-            # Samples go on behind their declared end.
+            # There are samples behind their declared end.
             ranges.append((at, end_of_samples(view, at)))
             at = ranges[-1][1]
             break

@@ -1,4 +1,4 @@
-"""`nes2net corpus shard`: a corpus as Parquet shards and a dataset card; stopped at any moment, it goes on later."""
+"""`nes2net corpus shard`: a corpus as Parquet shards and a dataset card; stopped at any moment, it continues later."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class SplitRecord:
     """What was planned for a split and what of it is finished."""
 
     fingerprint: str
-    """SHA-256 over the utterances, their sizes and the options: another corpus cannot go on in the same folder."""
+    """SHA-256 over the utterances, their sizes and the options: another corpus cannot continue in the same folder."""
     shards: dict[str, Shard] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     form: str = NES2NET
@@ -90,7 +90,7 @@ def shard_corpus(
     the form `"arena"` an `eval.yaml` too.
 
     A shard is written beside, read back, compared row by row with what went in, and renamed; finished ones whose
-    checksum is still right are not made again, so that a stopped run goes on, and ends with the same files.
+    checksum is still right are not made again, so that a stopped run continues, and ends with the same files.
 
     Args:
         name: of a corpus.

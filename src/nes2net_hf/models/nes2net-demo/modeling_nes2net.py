@@ -493,7 +493,7 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
         encoder.feature_extractor._freeze_parameters()
 
     def freeze_encoder(self) -> None:
-        """Stops gradients in the whole encoder; aggregation, back-end and classifier go on learning."""
+        """Stops gradients in the whole encoder; aggregation, back-end and classifier still learn."""
         self.freeze_feature_encoder()
         self.base_model.encoder.requires_grad_(False)
 
