@@ -41,12 +41,12 @@ def speech(fixture_audio_dir: Path) -> list[np.ndarray]:
 @pytest.fixture
 def nes2net(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """The command line in this process: `nes2net("detect", path)` → what it left behind."""
-    from nes2net_hf import cli
+    import nes2net_cli
 
     def run(*arguments: Any) -> Run:
         monkeypatch.setattr(sys, "argv", ["nes2net", *map(str, arguments)])
         with pytest.raises(SystemExit) as ending:
-            cli.main()
+            nes2net_cli.main()
         return Run(ending.value.code or 0, *capsys.readouterr())  # type: ignore[arg-type]
 
     return run

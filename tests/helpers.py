@@ -124,6 +124,14 @@ KEYS = [
     "spoof_probability",
     "prior",
     "threshold",
+    "min_window_score",
+    "min_window_start",
+    "windows",
+    "spoofed",
+    "warnings",
+    "model",
+    "schema_version",
+    "error",
 ]
 
 

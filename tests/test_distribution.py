@@ -105,10 +105,9 @@ def test_the_wheel_holds_what_runs_and_no_more(wheel: Path) -> None:
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         about = BytesParser().parsebytes(archive.read(metadata))
         entries = archive.read(metadata.replace("METADATA", "entry_points.txt")).decode()
-    package = ROOT / "src" / "nes2net_hf"
-    sources = {file for file in package.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
-    expected = {"nes2net_cli.py", "nes2net_hf/model_cards/licenses/Apache-2.0.txt"}
-    expected |= {file.relative_to(package.parent).as_posix() for file in sources}
+    sources = {file for file in (ROOT / "src").rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    expected = {"nes2net_hf/model_cards/licenses/Apache-2.0.txt"}
+    expected |= {file.relative_to(ROOT / "src").as_posix() for file in sources}
     # The folder's own README and the template of the bundled model's card are needed in the repository only.
     cards = {file for file in (ROOT / "model_cards").rglob("*") if file.suffix in (".md", ".yaml", ".txt")}
     expected |= {

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nes2net_hf.commands.common import ending
+from nes2net_cli.console import ending
 from nes2net_hf.trainer import RecipeError
 from nes2net_hf.trainer.averaging import average_models, kept_epochs, recalibrate_batch_norm
 from nes2net_hf.trainer.recipe import load_kept

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nes2net_hf.commands.common import ending
+from nes2net_cli.console import ending
 from nes2net_hf.errors import offering
 from nes2net_hf.evaluation.scoring import score_corpus
 from nes2net_hf.pretrained.load import DTYPES

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nes2net_hf.commands.common import ending
+from nes2net_cli.console import ending
 from nes2net_hf.errors import Nes2NetError
 from nes2net_hf.trainer import TrainingStopped, load_recipe, train
 

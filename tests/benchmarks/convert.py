@@ -59,7 +59,7 @@ def main() -> int:
             source, out = Path(folder, f"{name}.pth"), Path(folder, "out")
             random_checkpoint(name, source, options.legacy)
             size = source.stat().st_size
-            command = [sys.executable, "-m", "nes2net_hf.cli", "convert", str(source), str(out)]
+            command = [sys.executable, "-m", "nes2net_cli", "convert", str(source), str(out)]
             code = (
                 "import resource, subprocess, sys\n"
                 "code = subprocess.call(sys.argv[1:], stdout=sys.stderr)\n"

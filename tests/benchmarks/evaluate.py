@@ -77,7 +77,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for make in (asvspoof2021_la, asvspoof5):
             options = make(Path(scratch) / make.__name__, np.random.default_rng(0))
-            command = [sys.executable, "-m", "nes2net_hf.cli", "evaluate", *options, "--report", f"{scratch}/report"]
+            command = [sys.executable, "-m", "nes2net_cli", "evaluate", *options, "--report", f"{scratch}/report"]
             started = time.perf_counter()
             subprocess.run(command, check=True)
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # of the largest so far

@@ -30,9 +30,9 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from nes2net_cli.console import be_quiet
 from nes2net_hf import Nes2NetConfig, Nes2NetFeatureExtractor, Nes2NetForAudioClassification
 from nes2net_hf.audio import SAMPLING_RATE, read_audio
-from nes2net_hf.commands.common import be_quiet
 from nes2net_hf.configuration_nes2net import XLSR_300M
 from nes2net_hf.detection import Detector
 from nes2net_hf.pretrained.export import export

@@ -17,14 +17,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from nes2net_hf import __version__
+from nes2net_hf import __version__, detection, samples
 from nes2net_hf.audio.windows import envelope
-from nes2net_hf.commands import detect as commands
 from nes2net_hf.detection import Detector
 from tests.helpers import KEYS
 from tests.recordings import encode, melody, voice
 
-COMMAND = [sys.executable, "-m", "nes2net_hf.cli"]
+COMMAND = [sys.executable, "-m", "nes2net_cli"]
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def detect(nes2net: Any, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) 
         loaded[key] = loaded.get(key) or Detector(model, **options)
         return loaded[key]
 
-    monkeypatch.setattr(commands, "Detector", make)
+    monkeypatch.setattr(detection, "Detector", make)
     return lambda *arguments: nes2net("detect", "--model", tiny_model_dir, "--device", "cpu", *arguments)
 
 
@@ -115,7 +114,8 @@ def test_standard_input_is_judged(detect: Any, folder: Path, monkeypatch: pytest
 def test_demo_judges_the_two_bundled_samples(detect: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "a.flac").rename(folder / "bonafide.flac")
     (folder / "c.flac").rename(folder / "spoof.flac")
-    monkeypatch.setattr(commands, "SAMPLES", folder)
+    monkeypatch.setattr(samples, "BONAFIDE", folder / "bonafide.flac")
+    monkeypatch.setattr(samples, "SPOOF", folder / "spoof.flac")
     assert [Path(row["file"]).name for row in detect("--demo").rows] == ["bonafide.flac", "spoof.flac"]
 
 
@@ -224,10 +224,10 @@ def test_version_and_help_are_there(nes2net: Any) -> None:
 
 
 def test_what_nobody_foresaw_is_a_sentence(detect: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(options: Any) -> int:
+    def fail(*sources: Any) -> Any:
         raise KeyError("surprise")
 
-    monkeypatch.setattr(commands, "run_detect", fail)
+    monkeypatch.setattr(detection, "list_recordings", fail)
     run = detect(folder)
     assert run.code == 1 and "KeyError: 'surprise'" in run.err and "report" in run.err
 

@@ -15,7 +15,7 @@ import soundfile
 import typer
 import yaml
 
-from nes2net_hf.cli import app
+from nes2net_cli.app import app
 from nes2net_hf.trainer.recipe import load_recipe
 from tests.helpers import blocks, commands
 from tests.recordings import muxed

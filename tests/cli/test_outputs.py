@@ -325,7 +325,7 @@ def test_results_on_a_full_standard_output(given: Given) -> None:
     for command in commands:
         with open("/dev/full", "w", encoding="utf-8") as full:
             answer = subprocess.run(
-                [sys.executable, "-m", "nes2net_hf.cli", *map(str, command)],
+                [sys.executable, "-m", "nes2net_cli", *map(str, command)],
                 stdout=full, stderr=subprocess.PIPE, text=True, check=False,
             )  # fmt: skip
         assert answer.returncode == 1, answer.stderr

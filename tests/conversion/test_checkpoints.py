@@ -629,7 +629,7 @@ def test_a_damaged_download_is_named_with_the_command_that_clears_it(hub: Loopba
     command = [
         sys.executable,
         "-m",
-        "nes2net_hf.cli",
+        "nes2net_cli",
         "convert",
         "org/nes2net:sub/best.pth",
         tmp_path / "out",

@@ -34,7 +34,7 @@ from tests.recordings import voice
 CHECKPOINTS = FIXTURES / "checkpoints"
 GOLDEN = sorted(path.stem for path in CHECKPOINTS.glob("*.pth"))
 XLSR, UNILM, S3PRL = "e2e_xlsr_nes2netx_mean", "e2e_wavlm_unilm_nes2netx", "e2e_wavlm_s3prl_sea_nes2net"
-COMMAND = [sys.executable, "-m", "nes2net_hf.cli", "convert"]
+COMMAND = [sys.executable, "-m", "nes2net_cli", "convert"]
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import soundfile
 
 from nes2net_hf import detect
 from nes2net_hf.audio import SAMPLING_RATE, read_audio
-from nes2net_hf.commands.detect import SAMPLES
 from nes2net_hf.detection import Detector, Result
 from nes2net_hf.detection.speech import SpeechFinder
+from nes2net_hf.samples import FOLDER as SAMPLES
 from tests.helpers import FIXTURES
 from tests.recordings import encode, voice
 

@@ -218,7 +218,7 @@ def test_files_with_labels_are_compared_by_utterance_not_by_row(nes2net: Any, tm
     assert difference["high"] - difference["low"] < 0.12  # of pairs; of other trials it would be wider
     (tmp_path / "b.csv").write_text("utterance_id,label,score\nu0,spoof,1\nu1,bonafide,2\n")
     run = nes2net("evaluate", tmp_path / "a.csv", tmp_path / "b.csv", "--resamples", 200)
-    assert run.code == 1 and "scores of other trials" in run.err
+    assert run.code == 1 and "scores of different trials" in run.err
 
 
 def test_adcf_does_not_depend_on_the_order_of_the_keys(nes2net: Any, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ SIDES = "element => { const {left, right} = element.getBoundingClientRect(); ret
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the command serves its page; when it ends, it leaves neither a traceback nor a recording."""
     folder, port = tmp_path_factory.mktemp("server"), free_port()
-    command = [sys.executable, "-m", "nes2net_hf.cli", "demo", "--port", str(port)]
+    command = [sys.executable, "-m", "nes2net_cli", "demo", "--port", str(port)]
     with open(folder / "log", "wb") as log:
         server = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(folder)}, stdout=log, stderr=log)
     try:

@@ -280,8 +280,8 @@ def test_of_a_model_on_the_hub_only_what_loading_takes_is_fetched(tiny_model_dir
         files = {path.name: path.read_bytes() for path in tiny_model_dir.iterdir() if path.is_file()}
         hub.repos["org/tiny"] = Repo(private=False)
         commit = hub.repos["org/tiny"].commit("main", files | {"README.md": b"---\nlicense: mit\n---\n"})
-        answers = [at(hub, tmp_path, "-m", "nes2net_hf.cli", "info", "org/tiny", *more) for more in ([], ["--json"])]
-        absent = at(hub, tmp_path, "-m", "nes2net_hf.cli", "info", "org/tiny", "--revision", "none")
+        answers = [at(hub, tmp_path, "-m", "nes2net_cli", "info", "org/tiny", *more) for more in ([], ["--json"])]
+        absent = at(hub, tmp_path, "-m", "nes2net_cli", "info", "org/tiny", "--revision", "none")
         fetched = {path.rpartition("/")[2] for method, path in hub.calls if method == "GET" and "/resolve/" in path}
     assert answers[0].returncode == 0, answers[0].stderr
     assert f"model       org/tiny at commit {commit}" in answers[0].stdout

@@ -480,7 +480,7 @@ def hub() -> Iterator[LoopbackHub]:
 
 
 def release_to(hub: LoopbackHub, scratch: Path, model: Path, *more: Any, token: str | None = TOKEN) -> Any:
-    answer = at(hub, scratch, "-m", "nes2net_hf.cli", "release", model, *AS, *more, token=token)
+    answer = at(hub, scratch, "-m", "nes2net_cli", "release", model, *AS, *more, token=token)
     assert "Traceback" not in answer.stderr
     return answer
 
@@ -517,7 +517,7 @@ def test_a_release_is_private_and_the_pipeline_takes_it_from_the_hub(
     here, there = ({row["label"]: row["score"] for row in json.loads(answer.stdout.splitlines()[-1])}
                    for answer in (local, remote))  # fmt: skip
     assert there == pytest.approx(here)
-    stranger = at(hub, tmp_path / "other", "-m", "nes2net_hf.cli", "detect", "--demo", "--model", REPO, token=None)
+    stranger = at(hub, tmp_path / "other", "-m", "nes2net_cli", "detect", "--demo", "--model", REPO, token=None)
     assert stranger.returncode == 2 and "or it is private" in stranger.stderr and "Traceback" not in stranger.stderr
 
 
@@ -544,7 +544,7 @@ def test_push_to_hub_and_revisions(hub: LoopbackHub, tiny_model_dir: Path, tmp_p
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.splitlines()[-2:] == ["first None -3.0", "main 1.5 0.0"]
     assert {"modeling_nes2net.py", "feature_extraction_nes2net.py", "README.md"} <= hub.files(REPO).keys()
-    detect = (at(hub, tmp_path, "-m", "nes2net_hf.cli", "detect", "--demo", "--model", REPO, "--format", "jsonl",
+    detect = (at(hub, tmp_path, "-m", "nes2net_cli", "detect", "--demo", "--model", REPO, "--format", "jsonl",
                  "--revision", revision) for revision in ("first", "main", "second"))  # fmt: skip
     first, main, absent = detect
     thresholds = [json.loads(one.stdout.splitlines()[0])["threshold"] for one in (first, main)]

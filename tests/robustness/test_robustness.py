@@ -356,7 +356,7 @@ def test_scores_that_are_no_numbers_are_named(corpus: Path, tmp_path: Path, tiny
 
 @pytest.mark.slow
 def test_killed_it_goes_on(corpus: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "nes2net_hf.cli", "robustness", str(tiny_model_dir), "--corpus", "own-data"]
+    command = [sys.executable, "-m", "nes2net_cli", "robustness", str(tiny_model_dir), "--corpus", "own-data"]
     command += ["--root", str(corpus / "manifest.csv"), "--limit", "8", "--out"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment, stdout=subprocess.DEVNULL)

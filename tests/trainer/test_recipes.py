@@ -303,7 +303,7 @@ def released(name: str, place: Path, figures: Path) -> str:
 
 def command(place: Path, *arguments: object) -> None:
     answer = subprocess.run(
-        [sys.executable, "-m", "nes2net_hf.cli", *map(str, arguments)],
+        [sys.executable, "-m", "nes2net_cli", *map(str, arguments)],
         capture_output=True, text=True, check=False, cwd=place, env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr

@@ -37,6 +37,7 @@ class Corpus:
         counts: utterances of each partition, as published.
         delimiter: of a protocol in CSV with a header; None for white space.
         conditions: named sub-conditions of the organisers.
+        usual_condition: the one whose figures the organisers report, and `nes2net evaluate` unless asked for another.
         enrich: tree and partition → a function that completes rows from further files.
     """
 
@@ -50,6 +51,7 @@ class Corpus:
     counts: Mapping[str, int] = field(default_factory=dict)
     delimiter: str | None = None
     conditions: Mapping[str, Condition] = field(default_factory=dict)
+    usual_condition: str | None = None
     enrich: Callable[[Tree, str], Callable[[Row], None]] | None = None
 
     def has_protocol(self, tree: Tree, partition: str) -> bool:

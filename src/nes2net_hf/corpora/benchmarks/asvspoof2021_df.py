@@ -31,4 +31,5 @@ CORPUS = Corpus(
     folders={"eval": ("ASVspoof2021_DF_eval",)},
     counts={"eval": 611_829},
     conditions=phases({}),
+    usual_condition="eval",
 )

@@ -9,7 +9,7 @@ from ..labels import map_label
 from ..schema import make_row
 
 PHASES = ("progress", "eval", "hidden_track")
-NO_KEYS = "unpack the keys (LA-keys-full.tar.gz, DF-keys-full.tar.gz) there, for without them nothing has a label"
+NO_KEYS = "unpack the keys (LA-keys-full.tar.gz, DF-keys-full.tar.gz) there: without them nothing has a label"
 
 
 def phases(counts: Mapping[str, int]) -> dict[str, Condition]:
@@ -40,4 +40,5 @@ CORPUS = Corpus(
     folders={"eval": ("ASVspoof2021_LA_eval",)},
     counts={"eval": 181_566},
     conditions=phases({"eval": 148_176}),
+    usual_condition="eval",
 )

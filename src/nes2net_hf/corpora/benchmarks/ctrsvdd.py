@@ -34,4 +34,5 @@ CORPUS = Corpus(
         "with-acesinger": Condition(lambda row: row["attack"] != "A14", 67_579),
         "without-acesinger": Condition(lambda row: row["attack"] != "A14" and not _is_acesinger(row), 64_734),
     },
+    usual_condition="without-acesinger",
 )

@@ -6,29 +6,43 @@ import json
 import sys
 import textwrap
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
-from ..cards import variant_title
-from ..errors import InfoError
-from ..pretrained.info import WINDOW, describe
-from .common import as_utf8, be_quiet, ending
+import typer
+
+from .console import as_utf8, be_quiet, ending
+from .options import Json, Revision
 
 _LABEL, _WIDTH = 12, 120  # columns
 
 
-def run_info(model: str | None, revision: str | None, as_json: bool) -> int:
-    """Says what a model is; returns the exit code."""
-    be_quiet()
-    as_utf8(sys.stdout)
+def info(
+    model: Annotated[
+        str | None, typer.Argument(help="Hub id or folder.", show_default="bundled demonstration model")
+    ] = None,
+    revision: Revision = None,
+    as_json: Json = False,
+) -> int:
+    """
+    Describe a model: parts, parameters, cost, threshold, calibration, recipe, figures, licence, checksums.
+
+    Exit codes: 0 described; 1 standard output cannot be written; 2 the model cannot be loaded, or a file beside it
+    cannot be read; 130 interrupted.
+    """
     with ending() as end:
+        from nes2net_hf.errors import InfoError
+        from nes2net_hf.pretrained.info import describe
+
+        be_quiet()
+        as_utf8(sys.stdout)
         try:
-            info = describe(model, revision)
+            described = describe(model, revision)
         except OSError as error:
             raise InfoError(f"{error.filename or model} cannot be read: {error.strerror or error}.") from None
         if as_json:
-            print(json.dumps(info, ensure_ascii=False, default=str))  # YAML has dates
+            print(json.dumps(described, ensure_ascii=False, default=str))  # YAML has dates
         else:
-            print("\n".join(_lines(info)))
+            print("\n".join(_lines(described)))
     return end.code
 
 
@@ -61,6 +75,8 @@ def _field(label: str, text: str) -> list[str]:
 
 
 def _architecture(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from nes2net_hf.cards import variant_title
+
     what, encoder, extractor = info["architecture"], info["encoder"], info["feature_extractor"]
     rate, window = extractor["sampling_rate"], extractor["window_length"]
     variant = variant_title(what["backend_variant"])
@@ -90,6 +106,8 @@ def _architecture(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _costs(info: dict[str, Any]) -> Iterator[str]:
+    from nes2net_hf.pretrained.info import WINDOW
+
     seconds = WINDOW / info["feature_extractor"]["sampling_rate"]
     yield f"{'size':<{_LABEL}}{'':<13}{'parameters':>13}{f'MMACs at {seconds:.2f} s':>18}"
     for part, parameters in info["parameters"].items():
@@ -143,14 +161,14 @@ def _recipe(recipe: dict[str, Any]) -> str:
 
 
 def _value(content: Any, key: str) -> Any:
-    """What stands under a dotted key, or None."""
+    """The value under a dotted key, or None."""
     for name in key.split("."):
         content = content.get(name) if isinstance(content, dict) else None
     return content
 
 
 def _measured(info: dict[str, Any]) -> list[str]:
-    """Of figures in the folder a line each; those of the card's metadata where there are none."""
+    """One line per figures file in the folder; without any, the results in the card's metadata."""
     lines = [
         f"{one['name']}: EER {_rate(one)}, min DCF {_number(one['min_dcf'])}, Cllr {_number(one['cllr'])} bits, of "
         f"{one['n_bonafide']:,} bona fide and {one['n_spoof']:,} spoofed"
@@ -171,7 +189,7 @@ def _measured(info: dict[str, Any]) -> list[str]:
 
 
 def _rate(row: dict[str, Any]) -> str:
-    """An EER with its interval, where both could be estimated."""
+    """An EER, with its interval if that could be estimated."""
     if row["eer"] is None:
         return "unknown"
     rate = f"{100 * row['eer']:.2f} %"

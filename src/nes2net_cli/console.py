@@ -1,0 +1,132 @@
+"""What the commands and the scripts of `training/` share: messages, progress, and how a command ends."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
+
+def say(sentence: str) -> None:
+    """Prints to standard error, so that standard output holds results only."""
+    print(sentence, file=sys.stderr)
+
+
+def be_quiet() -> None:
+    """Turns off the log messages and progress bars of transformers and huggingface_hub, which would mix with ours."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()
+
+
+def as_utf8(stream: Any, errors: str = "backslashreplace") -> None:
+    """Makes a stream write UTF-8, with "\\n" at line ends, whatever the system's encoding is."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(encoding="utf-8", errors=errors, newline="")
+
+
+def need(module: str, extra: str, option: str) -> None:
+    """
+    Raises:
+        UsageError: the option needs a module that is not installed; the message names the extra that brings it.
+    """
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        from nes2net_hf.errors import UsageError
+
+        raise UsageError(f"{option} needs {module}: pip install 'nes2net_hf[{extra}]'.") from None
+
+
+@dataclass
+class Ending:
+    """How a command ends."""
+
+    code: int = 0
+
+
+@contextmanager
+def ending(
+    interrupted: str | Callable[[], str] = "Interrupted.", *, extra: str | None = None, error_word: str = "Error"
+) -> Iterator[Ending]:
+    """
+    Turns every error that a command expects into a sentence on standard error and an exit code:
+
+        the error's own code  an error of ours (`Nes2NetError`)
+        1                     any other error of the operating system, or a closed pipe
+        2                     a package of an extra is not installed
+        130                   Ctrl+C
+
+    Args:
+        interrupted: the sentence after Ctrl+C.
+        extra: the extra that brings the packages of the command.
+        error_word: the first word of an error's sentence.
+    """
+    from nes2net_hf.errors import Nes2NetError
+    from nes2net_hf.files import DISK_ERRORS, write_reason
+
+    end = Ending()
+    try:
+        yield end
+        sys.stdout.flush()  # finds a full disk here, before we say that all is well
+    except Nes2NetError as error:
+        say(f"{error_word}: {error}")
+        end.code = error.exit_code
+    except ModuleNotFoundError as error:
+        if extra is None:
+            raise
+        say(f"{error_word}: {error.name} is not installed: pip install 'nes2net_hf[{extra}]'.")
+        end.code = 2
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does: nothing is wrong
+        end.code = 1
+    except OSError as error:
+        reason = (error.strerror or str(error) or type(error).__name__).rstrip(".")
+        if error.filename:
+            reason = f"{error.filename}: {reason}"
+        elif error.errno in DISK_ERRORS:  # every other output is explained where it is written
+            reason = f"standard output cannot be written: {write_reason(error.errno)}"
+        say(f"{error_word}: {reason}.")
+        end.code = 1
+    except KeyboardInterrupt:
+        say(interrupted if isinstance(interrupted, str) else interrupted())
+        end.code = 130
+    try:
+        sys.stdout.flush()
+    except OSError:  # drop what the buffer still holds: Python would try to write it at its end, and complain
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def progress_bar(*columns: ProgressColumn, redirect_stdout: bool = True) -> Progress:
+    """A bar on standard error that disappears at its end; disabled where standard error is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    return Progress(
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=redirect_stdout,
+        disable=not console.is_terminal,
+    )
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """A counter on standard error."""
+    from rich.progress import TextColumn, TimeElapsedColumn
+
+    with progress_bar(TextColumn("{task.completed:,.0f} " + what), TimeElapsedColumn()) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done: bar.advance(task, done)

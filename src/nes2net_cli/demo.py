@@ -1,0 +1,47 @@
+"""`nes2net demo`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .console import be_quiet, ending
+from .options import AllowHosts, Host, MaxDuration
+
+
+def demo(
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="Hub id or folder; repeat it to offer a choice of models.",
+            show_default="bundled demonstration model",
+        ),
+    ] = None,
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    max_size: Annotated[int, typer.Option(min=1, help="Maximum size of a file, in megabytes.")] = 200,
+    max_duration: MaxDuration = 3600,
+    allow_hosts: AllowHosts = None,
+) -> int:
+    """
+    Serve a page for the browser: drop or record speech, then read, see and hear the verdict. Ctrl+C ends it.
+
+    Exit codes: 0 ended; 2 an option or a model is wrong.
+    """
+    with ending(extra="demo") as end:
+        from nes2net_hf.errors import UsageError
+        from nes2net_hf.page import serve
+        from nes2net_hf.pretrained.load import check_place
+
+        be_quiet()
+        for model in models or []:  # each is loaded when it has the first recording to judge
+            check_place(model)
+        try:
+            serve(models or [None], host, port, max_size, max_duration, allow_hosts or [])
+        except OSError:
+            raise UsageError(
+                f"the page cannot be served at {host}:{port}: choose another --port, or a --host of this machine."
+            ) from None
+    return end.code

@@ -1,0 +1,263 @@
+"""`nes2net detect`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .console import as_utf8, be_quiet, ending, need, progress_bar, say
+from .options import Model, Precision, Revision, Version
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from nes2net_hf.detection import Result
+    from nes2net_hf.detection.writers import Writer
+
+
+def detect(
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Audio files, folders, or - for audio on standard input.")
+    ] = None,
+    list_file: Annotated[
+        Path | None, typer.Option("--list", metavar="FILE", help="Text file that names one recording per line.")
+    ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Judge the two bundled samples.")] = False,
+    model: Model = None,
+    revision: Revision = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Lowest score of bona fide speech.", show_default="the model's own, or 0"),
+    ] = None,
+    prior: Annotated[
+        float | None,
+        typer.Option(help="With a calibrated model: prior probability of spoofing.", show_default="0.5"),
+    ] = None,
+    costs: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="MISS FALSE-ALARM", help="With a calibrated model: decide at the lowest cost."),
+    ] = None,
+    channels: Annotated[
+        Literal["auto", "mix", "each"],
+        typer.Option(help="Judge the mix of the channels, or each; auto: each if they have little in common."),
+    ] = "auto",
+    track: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all",
+            help="Audio track of films and screen recordings, from 0; or all.",
+            show_default="the default one",
+        ),
+    ] = None,
+    hop: Annotated[
+        float | None, typer.Option(help="Seconds from window to window.", show_default="one window: no overlap")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows judged together.")] = 8,
+    device: Annotated[
+        str | None, typer.Option(help="cuda, cuda:1, mps, cpu.", show_default="the fastest there")
+    ] = None,
+    dtype: Annotated[Precision, typer.Option(help="Precision of the model.")] = "float32",
+    output_format: Annotated[
+        Literal["table", "jsonl", "csv"] | None,
+        typer.Option("--format", help="Format of the results.", show_default="table on a terminal, else jsonl"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="Write the results here; .jsonl or .csv sets the format."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip files that --output holds; judge those with errors again.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw score and waveform of the one file.")
+    ] = None,
+    backend: Annotated[
+        Literal["torch", "onnx"],
+        typer.Option(help="Runs the model; onnx takes a folder that nes2net export wrote."),
+    ] = "torch",
+    version: Version = False,
+) -> int:
+    """
+    Judge recordings: bona fide speech, or spoofed. A higher score means bona fide.
+
+    Exit codes: 0 every recording was judged; 1 a recording could not be judged, or a disk or the memory is full; 2 an
+    option, the model or the output is wrong; 130 interrupted.
+    """
+    judged = undecided = failed = 0
+    drawn: list[Result] = []
+
+    def counts() -> str:
+        return f"{judged} judged{f' ({undecided} undecided)' if undecided else ''}, {failed} failed"
+
+    with ExitStack() as stack, ending(lambda: f"Interrupted: {counts()}.") as end:
+        from nes2net_hf.detection import ALL_TRACKS, Detector, list_recordings
+        from nes2net_hf.detection.writers import finished_files
+        from nes2net_hf.errors import UsageError
+        from nes2net_hf.files import check_suffix, claim, explained
+
+        be_quiet()
+        if not (paths or list_file or demo):
+            raise UsageError("nothing to judge: give audio files, folders, - for standard input, --list or --demo.")
+        if plot is not None:
+            check_suffix(plot, ".png")
+        form = _form(output_format, output, resume)
+        for out in filter(None, (output, plot)):
+            stack.enter_context(claim(out))
+        recordings = list(list_recordings(_sources(paths or [], list_file, demo)))
+        if plot is not None:
+            _check_plot(recordings, track, resume)
+        detector = Detector(
+            model,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            hop=hop,
+            channels=channels,
+            track=track,
+            threshold=threshold,
+            prior=prior,
+            costs=costs,
+            backend=backend,
+        )
+        with explained(output or "standard output"), ExitStack() as written:
+            if resume and output is not None and output.exists():
+                several = channels != "mix" or detector.track == ALL_TRACKS
+                done = finished_files(output, form, detector.model_name, detector.threshold, several)
+                recordings = [recording for recording in recordings if recording not in done]
+            progress = written.enter_context(_progress(len(recordings)))
+            writer = _writer(output, form, progress, written)
+            for result in detector.stream(recordings, progress.judged):
+                judged, failed = judged + (result.error is None), failed + (result.error is not None)
+                undecided += result.undecided is not None
+                writer.write(result)
+                progress.finish(result.file)
+                drawn += [result] if plot else []  # else the windows of every file would stay in memory
+        if plot is not None and any(result.error is None for result in drawn):
+            from nes2net_hf.detection.plot import plot_scores
+
+            plot_scores(drawn, recordings[0], plot, detector.is_demonstration)
+        if output is not None:
+            say(f"{counts()}. Results: {output}")
+        end.code = 1 if failed else 0
+    return end.code
+
+
+def _form(asked: str | None, output: Path | None, resume: bool) -> str:
+    """
+    The format of the results.
+
+    Raises:
+        UsageError: --output, --format and --resume do not fit each other, or --output exists.
+    """
+    from nes2net_hf.errors import UsageError
+    from nes2net_hf.files import check_suffix
+
+    if output is None:
+        if resume:
+            raise UsageError("--resume needs the --output to continue.")
+        return asked or ("table" if sys.stdout.isatty() else "jsonl")
+    if asked == "table":
+        raise UsageError("--format table is for the terminal: write --output as jsonl or csv.")
+    if output.exists() and output.stat().st_size and not resume:
+        raise UsageError(f"--output {output} exists: continue it with --resume, or name another file.")
+    if asked is not None:
+        return asked
+    check_suffix(output, ".jsonl", ".ndjson", ".csv", instead=", or choose the form by --format")
+    return "csv" if output.suffix.lower() == ".csv" else "jsonl"
+
+
+def _sources(paths: list[str], list_file: Path | None, demo: bool) -> list[str]:
+    from nes2net_hf import samples
+    from nes2net_hf.errors import UsageError
+
+    sources = list(paths)
+    if list_file is not None:
+        try:
+            content = list_file.read_bytes()
+        except OSError as error:
+            raise UsageError(f"--list {list_file} cannot be read: {error.strerror}.") from None
+        if b"\0" in content:
+            raise UsageError(f"--list {list_file} is not a text file in UTF-8.")
+        # A name may hold any bytes and any character except the end of a line.
+        lines = content.decode("utf-8-sig", "surrogateescape").split("\n")
+        named = [line.strip() for line in lines if line.strip()]
+        if not named:
+            raise UsageError(f"--list {list_file} names no recording.")
+        sources += named
+    if demo:
+        sources += [str(samples.BONAFIDE), str(samples.SPOOF)]
+    return sources
+
+
+def _check_plot(recordings: list[Any], track: str | None, resume: bool) -> None:
+    from nes2net_hf.detection import ALL_TRACKS
+    from nes2net_hf.errors import UsageError
+
+    if len(recordings) != 1 or recordings[0] == "-":
+        raise UsageError(f"--plot draws exactly one audio file, got {len(recordings)} recordings or standard input.")
+    if track == ALL_TRACKS:
+        raise UsageError("--plot draws one audio track: choose it with --track N.")
+    if resume:
+        raise UsageError("--plot needs to judge the file again: omit --resume.")
+    need("matplotlib", "plot", "--plot")
+
+
+def _writer(output: Path | None, form: str, progress: _Progress, stack: ExitStack) -> Writer:
+    from nes2net_hf.detection.writers import CsvWriter, JsonLinesWriter, RowFile, TableWriter
+
+    if form == "table":
+        return TableWriter(progress.console())
+    if output is None:
+        as_utf8(sys.stdout, "surrogateescape" if form == "csv" else "backslashreplace")
+        return CsvWriter(sys.stdout, mark=False) if form == "csv" else JsonLinesWriter(sys.stdout)
+    fresh = not output.exists() or not output.stat().st_size
+    file = stack.enter_context(RowFile(output))
+    return CsvWriter(file, fresh, mark=output.is_file()) if form == "csv" else JsonLinesWriter(file, fresh)
+
+
+class _Progress:
+    """The bar on standard error: files done, and how much audio went through the model."""
+
+    def __init__(self, bar: Progress, files: int) -> None:
+        self._bar, self._seconds, self._seen = bar, 0.0, set[str]()
+        # One file may last an hour, and its end is not known: the bar then only shows that work continues.
+        self._task = bar.add_task("judging", total=files if files > 1 else None, audio="0:00.0")
+
+    def judged(self, seconds: float) -> None:
+        from nes2net_hf.detection import clock
+
+        self._seconds += seconds
+        self._bar.update(self._task, audio=clock(self._seconds))
+
+    def finish(self, file: str) -> None:
+        if file not in self._seen:  # a file may give one result per channel
+            self._seen.add(file)
+            self._bar.advance(self._task)
+
+    def console(self) -> Console:
+        """Where a table is printed: above the bar if both share the terminal."""
+        from rich.console import Console
+
+        return self._bar.console if sys.stdout.isatty() and sys.stderr.isatty() else Console()
+
+
+@contextmanager
+def _progress(files: int) -> Iterator[_Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("files, {task.fields[audio]} of audio in"),
+        TimeElapsedColumn(),
+    ]
+    with progress_bar(*columns, redirect_stdout=False) as bar:
+        yield _Progress(bar, files)

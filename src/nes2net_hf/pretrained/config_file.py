@@ -1,0 +1,22 @@
+"""A model's `config.json`, changed after it was written: the one place that does so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..files import atomic_file
+
+
+def change_config(folder: Path, **fields: Any) -> None:
+    """
+    Sets fields of `config.json` in a model's folder and keeps all others.
+
+    Raises:
+        OutputError, DiskError: it cannot be written; then it stays as it was.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | fields
+    with atomic_file(path) as file:
+        file.write(json.dumps(config, indent=2, sort_keys=True) + "\n")
