@@ -13,11 +13,10 @@ from transformers import (
 from .configuration_nes2net import Nes2NetConfig
 from .feature_extraction_nes2net import Nes2NetFeatureExtractor
 from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification, Nes2NetModel
+from .version import __version__
 
 if TYPE_CHECKING:
     from .detection import Detector, Result, detect
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Detector",

@@ -1,9 +1,10 @@
 """
-The Hub: what went wrong there in a sentence, no request without an end, and downloads that continue where they stopped.
+The Hub: what went wrong there in a sentence, no request without an end, and downloads that continue where they
+stopped.
 
-A connection on which nothing has come for `HF_HUB_DOWNLOAD_TIMEOUT` seconds (10) is given up, and the download continues
-where it was in a new one. After three such connections in a row (half a minute; of small files, which huggingface_hub
-downloads itself, six) it fails; run again, it continues where it was.
+A connection on which nothing has come for `HF_HUB_DOWNLOAD_TIMEOUT` seconds (10) is given up, and the download
+continues where it was in a new one. After three such connections in a row (half a minute; of small files, which
+huggingface_hub downloads itself, six) it fails; run again, it continues where it was.
 """
 
 from __future__ import annotations

@@ -36,12 +36,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from . import __version__
 from .audio import AudioError
 from .detection import Result
 from .endpoint import MAX_MEGABYTES, MAX_SECONDS, EndpointHandler
 from .errors import DetectionError, UsageError
 from .page.guard import PageGuard
+from .version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ class _Stopped(Exception):
 
 class Judge:
     """
-    The answers of /judge. One recording is judged at a time, in one thread, because a model takes all cores; the others
-    wait, and a request that is more than `queue` behind is refused before its body is read.
+    The answers of /judge. One recording is judged at a time, in one thread, because a model takes all cores; the
+    others wait, and a request that is more than `queue` behind is refused before its body is read.
 
     Args:
         handler: judges.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import SAMPLING_RATE
+from .reading import SAMPLING_RATE
 
 if TYPE_CHECKING:
     pass

@@ -23,7 +23,7 @@ def write_card(
     assumed: Mapping[str, str],
 ) -> None:
     """Writes the card of a converted checkpoint as `folder/README.md`; its figures are the authors'."""
-    from .. import __version__
+    from ..version import __version__
 
     encoder = config.encoder_config
     metadata = ModelCardData(

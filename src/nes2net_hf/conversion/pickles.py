@@ -88,7 +88,8 @@ class PickleReader(pickle._Unpickler):
     Reads one pickle into lists, tuples, [`Entries`], [`Described`] tensors and stand-ins.
 
     The unpickler in Python, because that in C makes room for the largest index that a pickle names. No checkpoint
-    needs the operation that makes a bytearray of a length named in the pickle, nor that of dicts in Python 2's text form.
+    needs the operation that makes a bytearray of a length named in the pickle, nor that of dicts in Python 2's text
+    form.
     """
 
     dispatch: ClassVar[dict[int, Any]] = {

@@ -53,7 +53,8 @@ def _logits(model: Any, extractor: Any, audio: Path) -> list[float]:
 
 
 if __name__ == "__main__":
-    from .. import Nes2NetFeatureExtractor, Nes2NetForAudioClassification
+    from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
+    from ..modeling_nes2net import Nes2NetForAudioClassification
 
     folder, recording = sys.argv[1:]
     loaded = Nes2NetForAudioClassification.from_pretrained(folder, dtype=torch.float32).eval()

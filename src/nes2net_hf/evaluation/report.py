@@ -16,9 +16,9 @@ import jinja2
 import numpy as np
 import scipy
 
-from .. import __version__
 from ..files import sha256_of
 from ..metrics import Difference, Interval
+from ..version import __version__
 from .figures import Evaluation, Row
 
 

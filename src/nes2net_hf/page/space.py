@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import SpaceCard, SpaceCardData
 from huggingface_hub.utils import validate_repo_id
 
-from .. import __version__
+from ..version import __version__
 
 APP = """\
 from nes2net_hf.page import serve

@@ -293,7 +293,7 @@ def _curve(path: Path, recipe: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _environment() -> str:
-    from .. import __version__
+    from ..version import __version__
 
     return (
         f"nes2net_hf {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, "

@@ -15,7 +15,6 @@ import torch
 import yaml
 from huggingface_hub import HfApi
 
-from .. import __version__
 from ..errors import ModelError, OutputError
 from ..files import atomic_folder, explained
 from ..hub import bounded_requests, why
@@ -23,6 +22,7 @@ from ..page.space import write_space
 from ..pretrained.bases import BASE, Base, check_license, describe_base, folder_license, read_base, spdx, write_base
 from ..pretrained.fingerprint import fingerprint
 from ..pretrained.load import load_model
+from ..version import __version__
 from .card import Evaluation, ReleaseError, write_card
 from .contents import check_contents, without_paths
 from .trial import Tried, _samples, _score, _try

@@ -15,7 +15,7 @@ from ..files import atomic_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from . import Measured
+    from .run import Measured
 
 
 def plot_robustness(rows: Sequence[Measured], path: str | os.PathLike[str], title: str) -> None:

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import __version__
 from ..audio import AudioError, holds_sound
 from ..corpora.labels import LABEL_NAMES
 from ..corpora.loading import open_rows
@@ -36,6 +35,7 @@ from ..metrics import Interval, bootstrap_eer
 from ..modeling_nes2net import Nes2NetForAudioFrameClassification
 from ..pretrained.fingerprint import fingerprint
 from ..pretrained.load import choose_device, load_model
+from ..version import __version__
 from .conditions import SEED, Condition, make_conditions, number_of
 
 BATCH, RESAMPLES, CONFIDENCE = 8, 1000, 0.95
