@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,16 +24,52 @@ from tests.recordings import muxed
 ROOT = Path(__file__).parents[2]
 
 
-DOCUMENTS = ("README.md", "training/README.md", "model_cards/README.md")
+GUIDES = ("README.md", "docs/judging.md", "docs/models.md", "training/README.md", "model_cards/README.md")
+DOCUMENTS = (*GUIDES, "training/demo/README.md", "tests/benchmarks/README.md", "CONTRIBUTING.md")
+TEXTS = (*DOCUMENTS, "LICENSES/README.md", "tests/fixtures/README.md")
 
 
 # What tells a command that is not run: a server, other people's checkpoints at full size, something sent to a Hub.
 NOT_RUN = ("nes2net demo", "nes2net serve", "best.pth", ".pth nes2net-asv21", "xlsr2_300m.pt", "back.pth", "--push")
 
 
+def test_the_readme_takes_a_minute() -> None:
+    """Later features go to the guides. `.ci/run` reads the first block, which is two lines."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 150
+    assert len(next(blocks("README.md", "bash")).splitlines()) == 2
+
+
+def anchors(document: Path) -> set[str]:
+    """The addresses of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", TEXTS)
+def test_links_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        path, _, heading = link.partition("#")
+        target = (ROOT / document).parent / path if path else ROOT / document
+        assert target.exists(), link
+        assert not heading or heading in anchors(target), link
+
+
+@pytest.mark.parametrize("document", TEXTS)
+def test_paths_in_texts_are_there(document: str) -> None:
+    """Those written from the root of the repository."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:src|tests|training|model_cards|docs|LICENSES|\.ci)/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), path
+
+
 def of(*documents: str, program: str) -> list[Any]:
     found = [words for document in documents for words in commands(document)]
-    return [pytest.param(words, id=" ".join(words)[:70]) for words in found if words[0].endswith(program)]
+    taken = [words for words in found if words[0].endswith(program)]
+    if program == "python":
+        taken = [words for words in taken if words[1].endswith(".py")]
+    return [pytest.param(words, id=" ".join(words)[:70]) for words in taken]
 
 
 @pytest.mark.parametrize("words", of(*DOCUMENTS, program="nes2net"))
@@ -55,16 +92,26 @@ def test_scripts_take_what_documents_say(words: list[str]) -> None:
         recipe = ROOT / arguments[arguments.index("--config") + 1]
         load_recipe(recipe, [word for word in arguments if "=" in word])
         return
-    if words[script] == "training/demo/build_corpus.py":
+    if words[script].startswith("training/demo/"):
         pytest.importorskip("pyworld", reason="pyworld is not installed: pip install '.[corpus]'")
     options = [word for word in arguments if word.startswith("--")]
-    subcommand = arguments[:1] if arguments[0] in ("check", "export") else []
+    subcommand = [word for word in arguments[:1] if word in ("check", "export")]
     answer = subprocess.run(
         [sys.executable, str(ROOT / words[script]), *subcommand, "--help"],
         capture_output=True, text=True, check=True, env={"COLUMNS": "200", "PATH": ""},
     )  # fmt: skip
     for option in options:
         assert option in answer.stdout
+
+
+def test_benchmarks_take_what_is_written_beside_their_figures() -> None:
+    text = "".join((ROOT / document).read_text(encoding="utf-8") for document in DOCUMENTS)
+    written = re.findall(r"`python (tests/benchmarks/\w+\.py)([^`]*)`", text)
+    assert len(written) >= 9
+    for script, arguments in written:
+        source = (ROOT / script).read_text(encoding="utf-8")
+        for option in re.findall(r"--[a-z-]+", arguments):
+            assert f'"{option}"' in source, f"{script} {option}"
 
 
 @pytest.fixture
@@ -76,7 +123,8 @@ def place(tmp_path: Path, speech: list[np.ndarray], tiny_model_dir: Path, monkey
         soundfile.write(name, np.stack([speech[0], 0.5 * speech[0]], 1)[:80_000], 16_000)
     shutil.copyfile("call.mp3", "voicemail.m4a")
     Path("meeting.mkv").write_bytes(muxed(speech[0], "matroska", "aac", tracks=2))
-    for name in ("nes2net-asv21", "other", "mine", "runs/x/best"):
+    Path("calls.txt").write_text("call.wav\ncall.mp3\n")
+    for name in ("nes2net-asv21", "other", "mine", "runs/x/best", "runs/own_data/best"):
         shutil.copytree(tiny_model_dir, name)
     Path("runs/x/recipe.yaml").write_text(yaml.safe_dump({"data": {"corpus": "asvspoof2019-la"}}))
     rng = np.random.default_rng(0)
@@ -115,14 +163,24 @@ def place(tmp_path: Path, speech: list[np.ndarray], tiny_model_dir: Path, monkey
         own.append(f"{(wild / f'{number}.wav').resolve()},{'bonafide' if real == (number % 6 < 4) else 'spoof'}")
     (wild / "meta.csv").write_text("\n".join(meta) + "\n")
     (protocols / "ASVspoof2019.LA.cm.train.trn.txt").write_text("\n".join(train) + "\n")
-    Path("dev.csv").write_text("\n".join(own) + "\n")
+    for name in ("dev.csv", "test.csv", "mine.csv"):
+        Path(name).write_text("\n".join(own) + "\n")
     return tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", ["README.md", "model_cards/README.md"])
-def test_commands_run_in_their_order(document: str, place: Path, nes2net: Any) -> None:
-    ran = []
+@pytest.mark.parametrize(
+    "document, expected",
+    [
+        ("README.md", {"detect"}),
+        ("docs/judging.md", {"detect"}),
+        ("docs/models.md", {"detect", "info", "export"}),
+        ("training/README.md", {"detect", "evaluate", "corpus"}),
+        ("model_cards/README.md", {"detect", "evaluate", "calibrate", "fuse", "robustness", "release", "info"}),
+    ],
+)
+def test_commands_run_in_their_order(document: str, expected: set[str], place: Path, nes2net: Any) -> None:
+    ran = set()
     for words in commands(document):
         line = " ".join(words)
         if words[0] != "nes2net" or any(mark in line for mark in NOT_RUN):
@@ -130,28 +188,27 @@ def test_commands_run_in_their_order(document: str, place: Path, nes2net: Any) -
         arguments = [word.replace("/data/", "data/") if word.startswith("/data/") else word for word in words[1:]]
         run = nes2net(*arguments)
         # A benchmark of which only a part is there is not as published, and the command's answer is that.
-        assert run.code == (1 if line.startswith("nes2net corpus check") else 0), f"{line}: {run.err}"
-        ran.append(words[1])
-    assert set(ran) >= ({"detect", "evaluate", "calibrate", "fuse", "robustness", "export", "release", "corpus"}
-                        if document == "README.md" else {"evaluate", "robustness", "release", "info"})  # fmt: skip
+        assert run.code == (1 if line.startswith("nes2net corpus check asvspoof") else 0), f"{line}: {run.err}"
+        ran.add(words[1])
+    assert ran == expected
 
 
 @pytest.mark.slow
-def test_python_in_the_readme_runs(place: Path, speech: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the two blocks that need an encoder of the Hub or benchmarks that are not here."""
+@pytest.mark.parametrize("document", GUIDES)
+def test_python_in_guides_runs(
+    document: str, place: Path, speech: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Except the blocks that need an encoder of the Hub or benchmarks that are not here."""
     shutil.copytree(ROOT / "src/nes2net_hf/models/nes2net-demo", place / "src/nes2net_hf/models/nes2net-demo")
-    ran = 0
-    for block in blocks("README.md", "python"):
-        if "facebook/" in block or "/data/" in block:
-            compile(block, "README.md", "exec")
-            continue
-        exec(block, {"waveform": speech[0][:64_600]})
-        ran += 1
-    assert ran == 3
+    for block in blocks(document, "python"):
+        code = compile(block, document, "exec")
+        if "facebook/" not in block and "/data/" not in block:
+            exec(code, {"waveform": speech[0][:64_600]})
 
 
 def test_what_a_verdict_looks_like_is_as_it_looks(nes2net: Any, speech: list[np.ndarray], tmp_path: Path) -> None:
     soundfile.write(tmp_path / "call.wav", speech[0], 16_000)
     [row] = nes2net("detect", tmp_path / "call.wav", "--device", "cpu").rows
-    [shown] = [block for block in blocks("README.md", "text") if "schema_version" in block]
-    assert list(json.loads(shown.replace(", …]", "]"))) == list(row)
+    [block] = [block for block in blocks("docs/judging.md", "text") if "schema_version" in block]
+    shown = json.loads(block.replace(", …]", "]"))
+    assert list(shown) == list(row) and list(shown["windows"][0]) == list(row["windows"][0])
