@@ -13,7 +13,7 @@ from torch import nn
 
 from nes2net_hf import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
 from nes2net_hf.pretrained.load import DEMO_MODEL
-from nes2net_hf.trainer.adapters import add_adapters, without_adapters
+from nes2net_hf.trainer.model import add_adapters, without_adapters
 from nes2net_hf.trainer.recipe import LoraRecipe
 from tests.helpers import ENCODER_TYPES, lively, tiny_config, tiny_model
 

@@ -23,7 +23,7 @@ from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioClassification, N
 from nes2net_hf.pretrained.bases import read_base
 from nes2net_hf.pretrained.load import DEMO_MODEL, load_model
 from nes2net_hf.trainer import RecipeError, load_recipe, train
-from nes2net_hf.trainer.data import open_split
+from nes2net_hf.trainer.data import count_shared, holds_out, open_split
 from nes2net_hf.trainer.holding_out import divide
 from nes2net_hf.trainer.starting import TRAINED_WITH, as_begun, settle
 from tests.helpers import FIXTURES, launch, tiny_config, tiny_model
@@ -174,16 +174,59 @@ def test_a_column_says_what_is_dev(corpus: Path, tmp_path: Path) -> None:
     recipe = own("x", tmp_path / "mine.csv", tmp_path / "run").data
     assert (len(open_split(recipe, "train")), len(open_split(recipe, "dev"))) == (24, 12)
     (tmp_path / "mine.csv").write_text(lines.replace(",dev\n", ",check\n"))
-    with pytest.raises(RecipeError, match="column partition has check, train, and no dev: write dev there"):
+    with pytest.raises(
+        RecipeError, match="column Split has check, train, and no dev: write dev there, or choose both"
+    ):
         open_split(recipe, "dev")
     (tmp_path / "mine.csv").write_text(lines.replace(",dev\n", ",\n"))
-    with pytest.raises(RecipeError, match="column partition is empty in row 25"):
+    with pytest.raises(RecipeError, match="column Split is empty in row 25"):
         open_split(recipe, "dev")
 
 
-def test_two_tables(table: Path, tmp_path: Path) -> None:
-    recipe = own("x", table, tmp_path / "run", f"data.dev.root={table}").data
-    assert len(open_split(recipe, "train")) == len(open_split(recipe, "dev")) == 24
+def test_two_tables(corpus: Path, table: Path, tmp_path: Path) -> None:
+    lines = [f"{audio},{'real' if 'bonafide' in audio.name else 'fake'}" for audio in corpus.glob("audio/dev-*.flac")]
+    (tmp_path / "dev.csv").write_text("\n".join(["path,label", *lines]))
+    recipe = own("x", table, tmp_path / "run", f"data.dev.root={tmp_path / 'dev.csv'}").data
+    train_rows, dev_rows = open_split(recipe, "train"), open_split(recipe, "dev")
+    assert (len(train_rows), len(dev_rows), count_shared(recipe, train_rows, dev_rows)) == (24, 12, 0)
+    same = own("x", table, tmp_path / "run", f"data.dev.root={tmp_path / '..' / tmp_path.name / table.name}").data
+    assert not holds_out(same)
+    (tmp_path / table.name).symlink_to(table)
+    assert holds_out(same)  # the same table by another name
+
+
+def test_dev_never_has_recordings_of_train(corpus: Path, model: Path, table: Path, tmp_path: Path) -> None:
+    manifest = corpus / "manifest.csv"
+    message = r"data\.dev: 24 of its 36 recordings are in train too, .*: choose other .*\(data\.hold_out divides rows"
+    with pytest.raises(RecipeError, match=message):
+        train(own(model, manifest, tmp_path / "run", "data.train.where={partition: train}"))
+    text = table.read_text().splitlines()
+    (tmp_path / "dev.csv").write_text("\n".join(text[:-3]))
+    with pytest.raises(RecipeError, match=r"data\.dev: 21 of its 21 recordings are in train too"):
+        train(own(model, table, tmp_path / "run", f"data.dev.root={tmp_path / 'dev.csv'}"))
+    with pytest.raises(RecipeError, match=r"data\.dev: 21 of its 21 .* judges others: choose other rows by"):
+        train(own(model, table, tmp_path / "run", f"data.dev.root={tmp_path / 'dev.csv'}", "data.hold_out=null"))
+    twice = [f"a{number},{line}" for number, line in enumerate(text[1:] * 2)]
+    (tmp_path / "twice.csv").write_text("\n".join(["utterance_id,path,label", *twice]))
+    with pytest.raises(RecipeError, match=r"recordings are in train too, .*: list each file once"):
+        train(own(model, tmp_path / "twice.csv", tmp_path / "run"))
+    chosen = ("data.train.where={partition: train}", "data.dev.where={partition: dev}")
+    train(own(model, manifest, tmp_path / "other", *chosen))
+
+
+def test_too_few_files_to_hold_any_out_are_said(table: Path, tmp_path: Path) -> None:
+    text = table.read_text().splitlines()
+    for rows in ([1, -1], [1, 2, 3, -1]):
+        (tmp_path / "two.csv").write_text("\n".join([text[0], *(text[row] for row in rows)]))
+        with pytest.raises(RecipeError, match=r"data\.hold_out: .*two\.csv has 1 spoof, . bonafide: too few to hold"):
+            open_split(own("x", tmp_path / "two.csv", tmp_path / "run").data, "train")
+    (tmp_path / "two.csv").write_text("\n".join([text[0], text[1], text[2]]))
+    with pytest.raises(RecipeError, match=r"two\.csv has no spoof utterances"):
+        open_split(own("x", tmp_path / "two.csv", tmp_path / "run").data, "train")
+    columns = "\n".join(["path,label,split", *(f"{line},{'dev' if 'real' in line else 'train'}" for line in text[1:])])
+    (tmp_path / "two.csv").write_text(columns)
+    with pytest.raises(RecipeError, match=r"two\.csv has no bonafide utterances for train \(column split says which"):
+        open_split(own("x", tmp_path / "two.csv", tmp_path / "run").data, "train")
 
 
 def test_a_filter_that_leaves_no_row_is_named(corpus: Path, table: Path, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from transformers import AutoModel
 pytest.importorskip("accelerate")
 
 from nes2net_hf.trainer import RecipeError, load_recipe
-from nes2net_hf.trainer.building import build_model
 from nes2net_hf.trainer.losses import build_loss
+from nes2net_hf.trainer.model import build_model
 from nes2net_hf.trainer.optimisation import build_optimiser, learning_rate_factor, validated_epochs
 from nes2net_hf.trainer.recipe import Recipe
 from tests.helpers import tiny_encoder_config

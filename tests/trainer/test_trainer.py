@@ -76,7 +76,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(
     for place in places:
 
         def cut(self: Trainer, batch: Any, place: int = place) -> Any:
-            if self.step == place:
+            if self.progress.step == place:
                 raise Kill
             return step(self, batch)
 
@@ -148,7 +148,7 @@ def test_sigterm_saves_and_says_how_to_go_on(corpus: Path, tmp_path: Path) -> No
     # To the trainer, as a cluster sends it to all processes of a job.
     os.killpg(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert "it is saved in" in err and "add --resume to the same command to go on" in err and "Traceback" not in err
+    assert "it is saved in" in err and "add --resume to the same command to continue" in err and "Traceback" not in err
     [*_, last] = saved_states(tmp_path / "run")
     steps = lines(tmp_path / "run/steps.jsonl")
     assert last.name == f"step-{steps[-1]['step']:08}"
@@ -225,7 +225,7 @@ def test_broken_files_are_skipped_and_then_stop_the_run(corpus: Path, tmp_path: 
 
 def test_a_run_is_neither_overwritten_nor_resumed_with_another_recipe(whole_run: Path) -> None:
     path = whole_run / "recipe.yaml"
-    with pytest.raises(RecipeError, match="holds a run already: go on with it by --resume"):
+    with pytest.raises(RecipeError, match="holds a run already: add --resume to continue it"):
         run_of(path)
     with pytest.raises(
         RecipeError, match=r"optimiser\.learning_rate: the run in .* began with 0.001, this recipe says"
@@ -244,7 +244,7 @@ def test_passes_add_up_to_the_whole_batch(corpus: Path, tmp_path: Path, monkeypa
         recipe["model"]["config"]["class_weights"] = [0.1, 0.9]
         trainer = Trainer(load_recipe(write(tmp_path / "recipe.yaml", recipe)), resume=False)
         trainer.model.eval()  # batch norm would see each pass for itself
-        dataset = trainer.train_set
+        dataset = trainer.data.train_set
         batch = dataset.collate([dataset[0, row] for row in (0, 1, 3)])
         gradients: dict[str, torch.Tensor] = {}
 
@@ -376,7 +376,9 @@ def test_two_processes_train_as_one(corpus: Path, tmp_path: Path) -> None:
     assert len(one) == 9 and one == pytest.approx(two, abs=1e-5)
     for first, second in zip(epochs_of_one, epochs_of_two, strict=True):
         assert first["dev_eer"] == pytest.approx(second["dev_eer"], abs=1e-6)
-        assert first["dev_loss"] == pytest.approx(second["dev_loss"], abs=1e-5)
+        # Biases before a norm have a gradient of rounding errors alone, which Adam scales to whole steps. The loss in
+        # training does not see them; the running means of batch norm follow them late.
+        assert first["dev_loss"] == pytest.approx(second["dev_loss"], abs=5e-4)
 
 
 @pytest.mark.slow

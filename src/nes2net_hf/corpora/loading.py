@@ -132,6 +132,12 @@ class TableRows:
         """The ids of all rows."""
         return list(self._dataset["utterance_id"])
 
+    def files(self) -> list[str] | None:
+        """The real path of each row's file; None where the table holds the audio itself."""
+        if self._dataset[0]["audio"]["bytes"] is not None:
+            return None
+        return [os.path.realpath(audio["path"]) for audio in self._dataset["audio"]]
+
     def sizes(self) -> np.ndarray | None:
         """Of all rows (N,), the sizes of their files."""
         return np.array([audio_bytes(row) for row in self._dataset])

@@ -124,8 +124,7 @@ def _read_folders(root: Path, label_map: Mapping[Any, str] | None, on_error: Rep
 def _read_manifest(
     path: Path, columns: dict[str, str], label_map: Mapping[Any, str] | None, on_error: Report
 ) -> Iterator[Row]:
-    text = read_text(path, CorpusError)
-    manifest = _from_json(path, text) if text.lstrip()[:1] in ("[", "{") else _from_table(path, text)
+    manifest = _open_manifest(path)
     if not manifest.names:
         return
     known = match_columns(manifest.names, columns, str(path))
@@ -160,6 +159,21 @@ class _Manifest(NamedTuple):
     """Where each stands, for messages, and what is there."""
     fields: Callable[[str, Any], dict[str, Any]]
     """Both → the row by its columns' names; raises CorpusError where it is none."""
+
+
+def manifest_columns(path: Path, columns: Mapping[str, str] | None = None) -> dict[str, str]:
+    """
+    Columns of ours → those of a manifest, in its own spelling.
+
+    Raises:
+        CorpusError: as of `read_own_data`.
+    """
+    return match_columns(_open_manifest(path).names, our_columns(columns), str(path))
+
+
+def _open_manifest(path: Path) -> _Manifest:
+    text = read_text(path, CorpusError)
+    return _from_json(path, text) if text.lstrip()[:1] in ("[", "{") else _from_table(path, text)
 
 
 def _from_table(path: Path, text: str) -> _Manifest:

@@ -67,7 +67,7 @@ def score_corpus(
     table of these, the `duration` in seconds, and of a model of frames their `frame_scores`. Higher = bona fide; what
     a score is `config.score` says. A model of frames scores an utterance by its lowest frame.
 
-    What is scored is kept beside, in `OUT.parts`, until everything is: the same call goes on after a kill, in any
+    What is scored is kept beside, in `OUT.parts`, until everything is: the same call continues after a kill, in any
     number of processes. Batches are the same in any number of them.
 
     Args:
@@ -138,6 +138,7 @@ def score_corpus(
                 broken += batch["broken"]
         accelerator.wait_for_everyone()
         done_now = parts.read()
+        accelerator.wait_for_everyone()  # before the main process removes the parts
         if len(done_now) < len(rows):
             named = "; ".join(reason.rstrip(".") for reason in broken[:3]) or "as the other processes say"
             raise BrokenDataError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from ..augmentation import build_chain
 from ..configuration_nes2net import ID2LABEL
 from ..corpora import CorpusError
 from ..corpora.loading import OWN_DATA, TableRows, load_corpus, open_rows
+from ..corpora.own_data import manifest_columns, our_columns
 from ..corpora.shards.read import ShardedRows
 from ..corpora.utterances import read_utterance
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from .batches import Broken, lane_count
-from .holding_out import rows_of
+from .holding_out import divide
 from .losses import IGNORED
-from .recipe import SETTINGS, DataRecipe, RecipeError
+from .recipe import SETTINGS, DataRecipe, RecipeError, SplitRecipe
 
 COLUMNS = ("utterance_id", "audio", "label")
 FRAME, REACH = 320, 400  # samples from one frame to the next, and that one looks at
@@ -41,15 +44,15 @@ def open_split(
         RecipeError: the corpus cannot be opened, or lacks a class.
     """
     split = getattr(recipe, name)
-    corpus = split.corpus or recipe.corpus
-    if corpus == OWN_DATA and split.split is not None and Path(split.root or recipe.root).is_file():
+    corpus, root = _place(recipe, split)
+    if corpus == OWN_DATA and split.split is not None and Path(root).is_file():
         raise RecipeError(
             f"data.{name}.split: this recipe says {split.split}, and your own data has no splits: write "
             f"data.{name}.split=null behind it; to choose rows, data.{name}.where={{COLUMN: VALUE}}."
         )
     columns_read = (*COLUMNS, "segment_labels") if of_frames else COLUMNS
     options: dict[str, Any] = {
-        "root": split.root or recipe.root,
+        "root": root,
         "condition": split.condition,
         "where": split.where,
         "columns": split.columns,
@@ -59,7 +62,11 @@ def open_split(
     try:
         if holds_out(recipe):
             dataset = load_corpus(corpus, split.split, **options)
-            division = rows_of(dataset, recipe.hold_out or 0)
+            column = _partition_column(corpus, Path(root), split)
+            labels, utterances, speakers, partitions = (
+                list(dataset[name]) for name in ("label", "utterance_id", "speaker_id", "partition")
+            )
+            division = divide(labels, utterances, speakers, partitions, recipe.hold_out or 0, column, root)
             rows: Any = TableRows(dataset.select(getattr(division, name)), columns_read)
             if name == "dev" and PartialState().is_main_process:
                 print(division.said)
@@ -76,13 +83,61 @@ def open_split(
     absent = [label for index, label in ID2LABEL.items() if index not in rows.labels]
     if absent:
         chosen = f" with {', '.join(f'{key}={value}' for key, value in split.where.items())}" if split.where else ""
-        raise RecipeError(f"data.{name}: {options['root']} has no {' and no '.join(absent)} utterances{chosen}.")
+        if holds_out(recipe):
+            chosen += f" for {name} (column {column} says which are)"  # what is drawn has both classes
+        raise RecipeError(f"data.{name}: {root} has no {' and no '.join(absent)} utterances{chosen}.")
     return rows
+
+
+def _place(recipe: DataRecipe, split: SplitRecipe) -> tuple[str, str]:
+    """Corpus and root of a split."""
+    return split.corpus or recipe.corpus, split.root or recipe.root
+
+
+def _partition_column(corpus: str, root: Path, split: SplitRecipe) -> str:
+    """What the user's table calls our column `partition`."""
+    if corpus == OWN_DATA and root.is_file():
+        return manifest_columns(root, split.columns).get("partition", "partition")
+    return our_columns(split.columns).get("partition", "partition")
 
 
 def same_rows(recipe: DataRecipe) -> bool:
     """Whether train and dev are read from the same rows."""
-    return recipe.train == recipe.dev
+    train, dev = (
+        dataclasses.replace(split, corpus=corpus, root=os.path.realpath(root) if os.path.exists(root) else root)
+        for split in (recipe.train, recipe.dev)
+        for corpus, root in [_place(recipe, split)]
+    )
+    return train == dev
+
+
+def count_shared(recipe: DataRecipe, train: TableRows | ShardedRows, dev: TableRows | ShardedRows) -> int:
+    """How many recordings of dev are in train too: the same files, or the same utterances of one data set."""
+    of_train, of_dev = train.files(), dev.files()
+    if of_train is None or of_dev is None:
+        if (_place(recipe, recipe.train), recipe.train.split) != (_place(recipe, recipe.dev), recipe.dev.split):
+            return 0  # ids of two data sets may be the same by chance
+        of_train, of_dev = train.utterances(), dev.utterances()
+    known = set(of_train)
+    return sum(name in known for name in of_dev)
+
+
+def refuse_shared(recipe: DataRecipe, shared: int, total: int) -> None:
+    """
+    Raises:
+        RecipeError: dev shares recordings with train, and the recipe does not say that both are the same rows.
+    """
+    if not shared or (same_rows(recipe) and recipe.hold_out is None):
+        return
+    remedy = "choose other rows by data.dev.where, or name other recordings by data.dev.root"
+    if holds_out(recipe):
+        remedy = "list each file once, or in one part only"
+    elif recipe.hold_out is not None:
+        remedy += " (data.hold_out divides rows only where data.train and data.dev choose the same ones)"
+    raise RecipeError(
+        f"data.dev: {shared} of its {total} recordings are in train too, so no figure would say how well the model "
+        f"judges others: {remedy}."
+    )
 
 
 def holds_out(recipe: DataRecipe) -> bool:

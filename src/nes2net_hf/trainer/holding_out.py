@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 
+from ..configuration_nes2net import ID2LABEL
 from .recipe import RecipeError
 
 PARTITIONS = {"train": ("train", "training"), "dev": ("dev", "development", "val", "valid", "validation")}
@@ -29,23 +29,35 @@ def divide(
     speakers: Sequence[str | None],
     partitions: Sequence[str | None],
     share: float,
+    column: str = "partition",
+    table: str = "the table",
 ) -> Division:
     """
     Divides N rows. Where `partitions` has values, they decide, and rows of others (test) are in neither part. Else dev
     is about `share` of each class, drawn by the names of speakers, so that none is in both parts, or of utterances:
     the same in every run, and rows that are added later move few others.
 
+    Args:
+        column, table: what the data calls its partitions, and its name, for errors.
+
     Raises:
-        RecipeError: the column of partitions has gaps, or names none of train, or none of dev.
+        RecipeError: the column of partitions has gaps, or names none of train, or none of dev; or a class has too few
+            rows to be in both parts.
     """
     if any(partitions):
-        return _by_column(partitions)
+        return _by_column(partitions, column, table)
     truth = np.asarray(labels)
     alike = all(speakers)
     dev = _drawn([str(one) for one in speakers] if alike else list(utterances), truth, share)
     if alike and not _both_whole(dev, truth):
         alike = False
         dev = _drawn(list(utterances), truth, share)
+    if not _both_whole(dev, truth):
+        counts = ", ".join(f"{int((truth == label).sum())} {name}" for label, name in ID2LABEL.items())
+        raise RecipeError(
+            f"data.hold_out: {table} has {counts}: too few to hold some of each class out of training: add "
+            "recordings (20 of each class are a start), or name other ones for dev: data.dev.root=dev.csv."
+        )
     said = f"dev: {dev.sum()} of {len(truth)} utterances, held out from training"
     if alike:
         said += "; no speaker is in both"
@@ -56,25 +68,28 @@ def divide(
     return Division(np.flatnonzero(~dev), np.flatnonzero(dev), said)
 
 
-def _by_column(partitions: Sequence[str | None]) -> Division:
+def _by_column(partitions: Sequence[str | None], column: str, table: str) -> Division:
     if not all(partitions):
         gap = partitions.index(None)
-        raise RecipeError(f"data.root: column partition is empty in row {gap + 1}: fill it in all rows, or in none.")
+        raise RecipeError(
+            f"data.root: {table}: column {column} is empty in row {gap + 1}: fill it in all rows, or in none."
+        )
     names = np.array([str(one).lower() for one in partitions])
     rows = {part: np.flatnonzero(np.isin(names, spellings)) for part, spellings in PARTITIONS.items()}
     for part, found in rows.items():
         if not found.size:
             there = ", ".join(sorted(set(map(str, partitions))))
+            alias = "" if column == "partition" else f" (recipes say partition where your table says {column})"
             raise RecipeError(
-                f"data.root: column partition has {there}, and no {part}: write "
-                f"{part} there, or say what is {part} by data.{part}.where={{partition: …}}."
+                f"data.root: {table}: column {column} has {there}, and no {part}: write {part} there, or choose both "
+                f"parts: data.train.where={{partition: …}} data.dev.where={{partition: …}}{alias}."
             )
     used = rows["train"].size + rows["dev"].size
     left = f", {len(names) - used} in neither" if used < len(names) else ""
     return Division(
         rows["train"],
         rows["dev"],
-        f"dev: {rows['dev'].size} of {len(names)} utterances, as column partition says{left}",
+        f"dev: {rows['dev'].size} of {len(names)} utterances, as column {column} says{left}",
     )
 
 
@@ -99,9 +114,3 @@ def _drawn(names: list[str], labels: np.ndarray, share: float) -> np.ndarray:
 
 def _both_whole(dev: np.ndarray, labels: np.ndarray) -> bool:
     return all(len(set(labels[part].tolist())) == len(set(labels.tolist())) for part in (dev, ~dev))
-
-
-def rows_of(dataset: Any, share: float) -> Division:
-    """`divide` for a dataset of our columns."""
-    columns = {name: list(dataset[name]) for name in ("label", "utterance_id", "speaker_id", "partition")}
-    return divide(columns["label"], columns["utterance_id"], columns["speaker_id"], columns["partition"], share)

@@ -1,37 +1,39 @@
-"""The training loop: recipe → data → model → steps → dev → checkpoints; nothing is lost when it is stopped."""
+"""
+The training loop: recipe → data → model → steps → dev → checkpoints. Nothing is lost when it stops.
+
+The loop is our own, and not a library's trainer, because a run that stops after any step must end with the same bits
+as one that does not. For that, one place decides what a step draws, adds up and saves, and in which order.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import logging
 import math
-import os
 import shutil
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env, send_to_device, set_seed, tqdm
-from torch.optim.lr_scheduler import LambdaLR
 
 from ..errors import Nes2NetError, OutputError
 from ..files import atomic_file, claim, explained
 from ..hub import bounded_requests, prepare_push, why
 from ..pretrained.bases import BASE, describe_base, write_base
-from .adapters import without_adapters
-from .batches import BatchStream
-from .building import build_model
 from .checkpoints import copy_folder, forget, load_state, save_state, saved_states, write_folder
-from .data import WindowDataset, holds_out, open_split, same_rows
-from .features import FeatureSet, feature_set
 from .losses import build_loss
-from .optimisation import build_optimiser, learning_rate_factor, validated_epochs
+from .model import without_adapters
+from .optimisation import validated_epochs
+from .parts import build_learner, open_data, start_processes
 from .recipe import Recipe, RecipeError
 from .starting import as_begun, settle
 from .validation import validate
@@ -41,7 +43,7 @@ FEW = 50  # utterances of a class, below which an EER moves in steps of more tha
 
 
 class TrainingStopped(Exception):
-    """Training was asked to stop, and saved where it was; the message says how to go on."""
+    """Training was asked to stop, and has saved its state; the message says how to continue."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -49,7 +51,7 @@ class TrainingStopped(Exception):
 
 
 class TrainingFailed(Nes2NetError, RuntimeError):
-    """Training cannot go on; the message says why, and what is saved where."""
+    """Training cannot continue; the message says why, and what is saved where."""
 
 
 def train(recipe: Recipe, resume: bool = False, push_to_hub: str | None = None) -> Path:
@@ -61,142 +63,101 @@ def train(recipe: Recipe, resume: bool = False, push_to_hub: str | None = None) 
     `steps.jsonl` (a line per step); `epochs/`, the best ones' models; `checkpoints/`, what to resume from.
 
     Args:
-        resume: go on from the last checkpoint in `output`, if there is one, as if nothing had happened.
-        push_to_hub: repository that each new best model is uploaded to; private if it is new.
+        resume: continue from the last checkpoint in `output`, if there is one, as if the run had never stopped.
+        push_to_hub: the repository to upload each new best model to; private if it is new.
 
     Raises:
         RecipeError: the recipe cannot be followed.
         BrokenDataError: more training utterances cannot be read than the recipe allows, or one of dev.
         TrainingStopped: SIGTERM or SIGINT came; everything is saved.
-        TrainingFailed: the loss is not finite, memory or disk are full; what was saved before stays.
-        OutputError, DiskError: the folder cannot be written, or another run works there.
-        PushError: nothing can be sent to `push_to_hub`.
+        TrainingFailed: the loss is not finite, or memory or the disk is full; what was saved before stays.
+        OutputError, DiskError: the folder cannot be written, or another run uses it.
+        PushError: nothing can be uploaded to `push_to_hub`.
     """
-    # Of several processes on CPUs, only this argument makes them know of each other.
+    # Several processes on CPUs know of each other only by this argument.
     is_main = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).is_main_process
     with claim(recipe.output, "workplace") if is_main else nullcontext():
         if push_to_hub is not None and is_main:
-            prepare_push(push_to_hub)  # what cannot be sent is better known before the first epoch
+            prepare_push(push_to_hub)  # better to fail before the first epoch than after it
         trainer = Trainer(recipe, resume)
         with trainer.listening():
             trainer.run(push_to_hub)
         return trainer.output / "best"
 
 
+@dataclass
+class Progress:
+    """How far a run is: with the place in the stream, what a checkpoint keeps as JSON."""
+
+    step: int = 0
+    epoch_loss: float = 0.0
+    """Sum over the steps of this epoch."""
+    epoch_seconds: float = 0.0
+    kept: dict[str, float] = field(default_factory=dict)
+    """Folder of a kept epoch → the figure that selects the best."""
+    stale: int = 0
+    """Validations since the best one."""
+
+
+class Step(NamedTuple):
+    """What all processes know after a step."""
+
+    loss: float
+    """Mean over the whole batch."""
+    stop: int
+    """The signal that asks for a stop; 0 if none came to any process."""
+    save: bool
+    """Whether a checkpoint is due by the clock."""
+
+
 class Trainer:
-    """One run: what `train` builds, and the state that a checkpoint holds."""
+    """One run: its parts, its progress and its folder."""
 
     def __init__(self, recipe: Recipe, resume: bool) -> None:
         self.output = Path(recipe.output)
         states = saved_states(self.output) if resume else []
-        recipe = as_begun(self.output / "recipe.yaml", recipe) if states else settle(recipe)
-        self.recipe = recipe
-        try:
-            self.accelerator = Accelerator(
-                mixed_precision=recipe.mixed_precision,
-                log_with=recipe.trackers or None,
-                project_dir=recipe.output if recipe.trackers else None,
-            )
-        except (ValueError, ImportError) as error:
-            raise RecipeError(f"mixed_precision, trackers: {' '.join(str(error).split())[:200]}") from error
-        if len(self.accelerator.log_with) < len(recipe.trackers):  # accelerate leaves out what it cannot import
-            raise RecipeError(
-                f"trackers: not all of {', '.join(recipe.trackers)} are installed here: pip install them, or leave "
-                "them out (trackers=[])."
-            )
-        processes = self.accelerator.num_processes
-        if recipe.batch_size % (processes * recipe.passes):
-            raise RecipeError(
-                f"batch_size: {recipe.batch_size} utterances cannot be shared evenly by {processes} processes in "
-                f"{recipe.passes} passes each: change one of them."
-            )
-        if self.accelerator.device.type == "cpu":
-            # accelerate launch leaves each process one thread unless told otherwise; share out the cores it may use.
-            torch.set_num_threads(max(1, _cores() // processes))
-        self._settle_output(bool(states))
-        set_seed(recipe.seed)
-
-        share = recipe.batch_size // processes
-        of_frames = recipe.model.head == "frames"
-        rows = open_split(recipe.data, "train", share, of_frames)
-        self.train_set: Any = WindowDataset(rows, recipe.data, "train", recipe.seed, of_frames)
-        if recipe.data.features is not None:
-            self.train_set = feature_set(recipe, "train", self.train_set)
-        self.stream = BatchStream(
-            self.train_set,
-            rows.group_sizes,
-            recipe.batch_size,
-            self.train_set.collate,
-            process=self.accelerator.process_index,
-            processes=processes,
-            passes=recipe.passes,
-            seed=recipe.seed,
-            keep_last=recipe.keep_last_batch,
-            workers=recipe.data.workers,
-            lengths=self.train_set.lengths(),
-            max_broken=recipe.data.max_broken,
-            pin_memory=self.accelerator.device.type == "cuda",
-        )
-        if not len(self.stream):
-            raise RecipeError(f"batch_size: {recipe.batch_size} is more than the {len(rows)} training utterances.")
-        dev = open_split(recipe.data, "dev", of_frames=of_frames)
-        kinds = ("dev", "dev_augmented") if recipe.validation.augmented else ("dev",)
-        self.dev_sets: dict[str, Any] = {
-            kind: WindowDataset(dev, recipe.data, kind, recipe.seed, of_frames) for kind in kinds
-        }
-        if recipe.data.features is not None:
-            self.dev_sets = {"dev": feature_set(recipe, "dev", self.dev_sets["dev"])}
-        self.dev_is_train = same_rows(recipe.data) and not holds_out(recipe.data)
-        self.dev_batch = recipe.validation.batch_size or 2 * share // recipe.passes
-
-        self.loss = build_loss(recipe)
-        model = build_model(recipe)
-        optimiser = build_optimiser(model, recipe)
-        if recipe.model.compile:
-            model.compile()  # in place: wrapped, its weights would have other names
-        self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
-        # Not prepared: accelerate would step a prepared schedule once per process.
-        self.schedule = LambdaLR(self.optimiser.optimizer, learning_rate_factor(recipe, len(self.stream)))
-        self.accelerator.register_for_checkpointing(self.schedule)
-        for dataset in (self.train_set, *self.dev_sets.values()):
-            if isinstance(dataset, FeatureSet):
-                dataset.store(self.accelerator, self.model, self.dev_batch)
-
-        self.step = 0
-        self.epoch_loss = 0.0  # sum over the steps of this epoch
-        self.epoch_seconds = 0.0
-        self.kept: dict[str, float] = {}  # epoch folder → what it was selected by
-        self.stale = 0  # validations since the best
+        self.recipe = as_begun(self.output / "recipe.yaml", recipe) if states else settle(recipe)
+        self.accelerator = start_processes(self.recipe)
+        self._prepare_output(resuming=bool(states))
+        # This order is part of every run. The model's weights are drawn right after the seed is set; kept features
+        # are made by the model as accelerate prepared it; a checkpoint replaces what all of these have drawn.
+        set_seed(self.recipe.seed)
+        data = open_data(self.recipe, self.accelerator, resuming=bool(states))
+        self.loss = build_loss(self.recipe)
+        self.model, self.optimiser, self.schedule = build_learner(self.recipe, self.accelerator, len(data.stream))
+        data.store_features(self.accelerator, self.model)
+        self.data, self.stream = data, data.stream
+        self.progress = Progress()
         self.asked_to_stop = 0  # the number of the signal
         self.saved: Path | None = None
         self.saved_at = time.monotonic()
         if states:
-            self._take_up(states[-1])
+            self._restore(states[-1])
 
     def run(self, push_to_hub: str | None) -> None:
         """Epochs until the last one, or until dev has not been better for long enough."""
-        recipe, validated = self.recipe, set(validated_epochs(self.recipe))
+        recipe, progress, validated = self.recipe, self.progress, set(validated_epochs(self.recipe))
         if recipe.trackers:
             self.accelerator.init_trackers("nes2net", config={"recipe": recipe.as_yaml()})
         total = recipe.epochs * len(self.stream) * recipe.batch_size
-        with tqdm(total=total, initial=self.step * recipe.batch_size, unit="utt", smoothing=0.05) as bar:
+        with tqdm(total=total, initial=progress.step * recipe.batch_size, unit="utt", smoothing=0.05) as bar:
             while self.stream.epoch < recipe.epochs and not self._is_stale():
                 epoch = self.stream.epoch + 1
                 self._train_epoch(epoch, bar)
                 record: dict[str, Any] = {
                     "epoch": epoch,
-                    "step": self.step,
-                    "train_loss": self.epoch_loss / len(self.stream),
+                    "step": progress.step,
+                    "train_loss": progress.epoch_loss / len(self.stream),
                 }
                 started = time.monotonic()
                 if epoch in validated:
                     record |= self._validate(epoch)
-                record["learning_rate"] = self.schedule.get_last_lr()[0]
-                record["seconds"] = round(self.epoch_seconds + time.monotonic() - started, 1)
+                record["learning_rate"] = self._rate()
+                record["seconds"] = round(progress.epoch_seconds + time.monotonic() - started, 1)
                 self._report(record)
                 if epoch in validated:
                     self._keep(epoch, record, push_to_hub)
-                self.epoch_loss = self.epoch_seconds = 0.0
+                progress.epoch_loss = progress.epoch_seconds = 0.0
                 self._save()
         if recipe.trackers:
             self.accelerator.end_training()
@@ -205,9 +166,10 @@ class Trainer:
             print(self._ended())
 
     def _ended(self) -> str:
-        """What the run came to, in a sentence or two: figures only where they mean something."""
+        """The result of the run in a sentence or two, with figures only where they mean something."""
         best = self.output / "best"
-        if self.dev_is_train:
+        labels = self.data.dev_sets["dev"].labels
+        if self.data.shared == len(labels):
             return (
                 f"the run went through: {best}\nTrain and dev are the same recordings: no figure says how well "
                 "the model judges others, and the choice of its epoch means nothing."
@@ -216,7 +178,9 @@ class Trainer:
         select = self.recipe.validation.select
         chosen = min((line for line in lines if select in line), key=lambda line: line[select])
         said = f"best model: {best} (epoch {chosen['epoch']}, dev EER {100 * chosen['dev_eer']:.2f} %)"
-        labels = self.dev_sets["dev"].labels
+        if self.data.shared:
+            shared = f"{self.data.shared} of the {len(labels)} dev recordings are"
+            said += f"\n{shared} in train too: the dev EER flatters the model."
         fewest = min(int((labels == label).sum()) for label in set(labels.tolist()))
         if fewest < FEW:
             step = f"{100 / fewest:.0f} points"
@@ -225,40 +189,62 @@ class Trainer:
 
     def _is_stale(self) -> bool:
         patience = self.recipe.validation.patience
-        return patience is not None and self.stale >= patience
+        return patience is not None and self.progress.stale >= patience
 
     def _train_epoch(self, epoch: int, bar: tqdm) -> None:
         self.model.train()
-        recipe = self.recipe.checkpoints
+        recipe, progress = self.recipe.checkpoints, self.progress
         bar.set_description(f"epoch {epoch}/{self.recipe.epochs}")
         started = time.monotonic()
         for batch in self.stream:
-            loss, stop, overdue = self._step(batch)
-            self.epoch_loss += loss
+            done = self._step(batch)
             now = time.monotonic()
-            self.epoch_seconds, started = self.epoch_seconds + now - started, now
+            progress.epoch_loss += done.loss
+            progress.epoch_seconds, started = progress.epoch_seconds + now - started, now
             bar.update(self.recipe.batch_size)
-            bar.set_postfix(loss=f"{loss:.4f}", lr=f"{self.schedule.get_last_lr()[0]:.2e}", refresh=False)
-            if stop or overdue or (recipe.every_steps and self.step % recipe.every_steps == 0):
+            bar.set_postfix(loss=f"{done.loss:.4f}", lr=f"{self._rate():.2e}", refresh=False)
+            if done.stop or done.save or (recipe.every_steps and progress.step % recipe.every_steps == 0):
                 self._save()
                 started = time.monotonic()
-            if stop:
+            if done.stop:
                 raise TrainingStopped(
-                    f"stopped at step {self.step}, in epoch {epoch}; it is saved in {self.saved}: add --resume to the "
-                    "same command to go on.",
-                    stop,
+                    f"stopped at step {progress.step}, in epoch {epoch}; it is saved in {self.saved}: add --resume to "
+                    "the same command to continue.",
+                    done.stop,
                 )
 
-    def _step(self, batch: dict[str, torch.Tensor]) -> tuple[float, int, bool]:
-        """
-        One step of the optimiser; returns the loss over all processes, the signal that any of them heard, and whether
-        a checkpoint is overdue.
-        """
+    def _step(self, batch: dict[str, torch.Tensor]) -> Step:
+        """One step of the optimiser over the processes' shares of a batch."""
+        accelerator = self.accelerator
+        loss = self._learn_from(batch)
+        done = self._agree(loss)
+        if not math.isfinite(done.loss):
+            raise TrainingFailed(
+                f"the loss became {done.loss} in step {self.progress.step + 1}, and nothing was learnt from it: lower "
+                f"optimiser.learning_rate; {self._what_is_saved()}"
+            )
+        if self.recipe.optimiser.max_gradient_norm is not None:
+            accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optimiser.max_gradient_norm)
+        rate = self._rate()
+        self.optimiser.step()
+        if not accelerator.optimizer_step_was_skipped:  # by the scaler of float16
+            self.schedule.step()
+        self.optimiser.zero_grad()
+        self.progress.step += 1
+        step = self.progress.step
+        if accelerator.is_main_process:
+            with self._disk():
+                _append(self.output / "steps.jsonl", {"step": step, "loss": done.loss, "learning_rate": rate})
+        if self.recipe.trackers:
+            accelerator.log({"loss": done.loss, "learning_rate": rate}, step=step)
+        return done
+
+    def _learn_from(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Adds the gradients of this process's share, in its passes; returns its part of the loss, ()."""
         accelerator, passes = self.accelerator, self.recipe.passes
-        # What the loss is divided by counts the whole batch, of all processes: a mean of means would be another one.
-        told = [float(self.loss.weight(batch["labels"])), self.asked_to_stop, self._is_overdue()]
-        told = accelerator.reduce(torch.tensor(told, device=accelerator.device), reduction="sum")
-        weight, stop, overdue = told.tolist()
+        # The loss is divided by the weight of the whole batch, on all processes: a mean of their means is another one.
+        weight = torch.tensor(float(self.loss.weight(batch["labels"])), device=accelerator.device)
+        weight = accelerator.reduce(weight, reduction="sum").item()
         total = torch.zeros((), device=accelerator.device)
         parts = [{key: value.tensor_split(passes)[index] for key, value in batch.items()} for index in range(passes)]
         for index, part in enumerate(parts):
@@ -270,27 +256,23 @@ class Trainer:
                 loss = self.loss(logits, labels) * (accelerator.num_processes / weight)
                 accelerator.backward(loss)
             total += loss.detach()
-        loss_value = float(accelerator.reduce(total, reduction="mean"))
-        if not math.isfinite(loss_value):
-            raise TrainingFailed(
-                f"the loss became {loss_value} in step {self.step + 1}, and nothing was learnt from it: lower "
-                f"optimiser.learning_rate; {self._what_is_saved()}"
-            )
-        if self.recipe.optimiser.max_gradient_norm is not None:
-            accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optimiser.max_gradient_norm)
-        rate = self.schedule.get_last_lr()[0]
-        self.optimiser.step()
-        if not accelerator.optimizer_step_was_skipped:  # by the scaler of float16
-            self.schedule.step()
-        self.optimiser.zero_grad()
-        self.step += 1
-        if accelerator.is_main_process:
-            with self._disk():
-                _append(self.output / "steps.jsonl", {"step": self.step, "loss": loss_value, "learning_rate": rate})
-        if self.recipe.trackers:
-            accelerator.log({"loss": loss_value, "learning_rate": rate}, step=self.step)
-        # Of several processes that heard different signals the sum says nothing, but that there was one.
-        return loss_value, self.asked_to_stop or (signal.SIGTERM if stop else 0), overdue > 0
+        return total
+
+    def _agree(self, loss: torch.Tensor) -> Step:
+        """
+        The mean of the processes' parts of the loss, and whether any of them is to stop or save. One reduction tells
+        all of them the same, so that none waits at a checkpoint for others that do not save.
+        """
+        here = torch.stack([loss, loss.new_tensor(self.asked_to_stop), loss.new_tensor(self._is_overdue())])
+        told: Any = self.accelerator.reduce(here, reduction="sum")
+        total, signals, overdue = told.tolist()
+        # Where processes heard different signals, their sum says only that there was one.
+        stop = (self.asked_to_stop or int(signal.SIGTERM)) if signals else 0
+        return Step(total / self.accelerator.num_processes, stop, bool(overdue))
+
+    def _rate(self) -> float:
+        """The learning rate of the next step, of the first group of parameters."""
+        return float(self.schedule.get_last_lr()[0])
 
     def _is_overdue(self) -> bool:
         """Whether it is time for a checkpoint, by the clock of the main process."""
@@ -303,8 +285,8 @@ class Trainer:
 
     def _validate(self, epoch: int) -> dict[str, float]:
         record: dict[str, float] = {}
-        for name, dataset in self.dev_sets.items():
-            found = validate(self.accelerator, self.model, dataset, self.loss, self.dev_batch, epoch)
+        for name, dataset in self.data.dev_sets.items():
+            found = validate(self.accelerator, self.model, dataset, self.loss, self.data.dev_batch, epoch)
             suffix = name.removeprefix("dev")
             record |= {f"dev_loss{suffix}": found.loss, f"dev_eer{suffix}": found.eer}
             if name == "dev":
@@ -314,35 +296,34 @@ class Trainer:
     def _report(self, record: dict[str, Any]) -> None:
         line = {key: round(value, 6) if isinstance(value, float) else value for key, value in record.items()}
         line["learning_rate"] = record["learning_rate"]
-        if self.dev_is_train:  # of what a model has learnt by heart, dev figures say nothing
-            self.accelerator.print(
-                json.dumps({key: line[key] for key in line if not key.startswith(("dev", "thresh"))})
-            )
-        else:
-            self.accelerator.print(json.dumps(line))
+        shown = line
+        if self.data.shared == len(self.data.dev_sets["dev"]):  # a model's figures on what it has learnt mean nothing
+            shown = {key: line[key] for key in line if not key.startswith(("dev", "threshold"))}
+        self.accelerator.print(json.dumps(shown))
         if self.accelerator.is_main_process:
             with self._disk():
                 _append(self.output / "metrics.jsonl", line)
         if self.recipe.trackers:
             figures = {key: value for key, value in record.items() if key.startswith(("dev", "train"))}
-            self.accelerator.log(figures, step=self.step)
+            self.accelerator.log(figures, step=self.progress.step)
 
     def _keep(self, epoch: int, record: dict[str, Any], push_to_hub: str | None) -> None:
         """Keeps the epoch's model if it is among the best, and as `best` if it is the best."""
+        progress, kept = self.progress, self.progress.kept
         chosen_by = record[self.recipe.validation.select]
-        name, best = f"epoch-{epoch:04}", min(self.kept.values(), default=float("inf"))
-        self.stale = 0 if chosen_by < best else self.stale + 1
-        self.kept[name] = chosen_by
-        dropped = sorted(self.kept, key=lambda name: (self.kept[name], name))[self.recipe.checkpoints.keep_best :]
+        name, best = f"epoch-{epoch:04}", min(kept.values(), default=float("inf"))
+        progress.stale = 0 if chosen_by < best else progress.stale + 1
+        kept[name] = chosen_by
+        dropped = sorted(kept, key=lambda name: (kept[name], name))[self.recipe.checkpoints.keep_best :]
         for old in dropped:
-            del self.kept[old]
-        # Of all processes, because of a sharded model each has a part.
-        weights = self.accelerator.get_state_dict(self.model) if name in self.kept else None
+            del kept[old]
+        # On all processes: where a model is sharded, each has a part of it.
+        weights = self.accelerator.get_state_dict(self.model) if name in kept else None
         if not self.accelerator.is_main_process:
             return
         folder = self.output / "epochs" / name
         with self._disk():
-            if name in self.kept:
+            if name in kept:
                 self._write_model(folder, weights, record["threshold"])
             if chosen_by < best:
                 copy_folder(folder, self.output / "best")
@@ -355,50 +336,42 @@ class Trainer:
     def _write_model(self, folder: Path, weights: Any, threshold: float) -> None:
         plain = self.accelerator.unwrap_model(self.model)
         plain.config.threshold = threshold
-        extractor = self.dev_sets["dev"].extractor  # the model is to judge as it was judged
+        extractor = self.data.dev_sets["dev"].extractor  # detection prepares audio as dev was prepared
         if self.recipe.model.lora is not None:
             weights = without_adapters(plain, weights)
 
         def write(place: Path) -> None:
             plain.save_pretrained(place, state_dict=weights)
             extractor.save_pretrained(place)
-            if (self.output / BASE).is_file():  # its licence and limits, should it move
+            if (self.output / BASE).is_file():  # its licence and limits travel with the weights
                 shutil.copyfile(self.output / BASE, place / BASE)
 
         write_folder(folder, write)
 
     def _save(self) -> None:
-        """Saves the state of the run and forgets older ones."""
-        folder = self.output / "checkpoints" / f"step-{self.step:08}"
-        state = {
-            "step": self.step,
-            "stream": self.stream.state_dict(),
-            "epoch_loss": self.epoch_loss,
-            "epoch_seconds": self.epoch_seconds,
-            "kept": self.kept,
-            "stale": self.stale,
-        }
+        """Saves the state of the run and removes older ones."""
+        folder = self.output / "checkpoints" / f"step-{self.progress.step:08}"
+        state = {**dataclasses.asdict(self.progress), "stream": self.stream.state_dict()}
         with self._disk():
             save_state(self.accelerator, folder, state)
         self.saved, self.saved_at = folder, time.monotonic()
         if self.accelerator.is_main_process:
             forget(saved_states(self.output), self.recipe.checkpoints.keep_last)
 
-    def _take_up(self, folder: Path) -> None:
+    def _restore(self, folder: Path) -> None:
         state = load_state(self.accelerator, folder)
-        self.step, self.epoch_loss, self.epoch_seconds = state["step"], state["epoch_loss"], state["epoch_seconds"]
-        self.kept, self.stale, self.saved = state["kept"], state["stale"], folder
-        self.stream.load_state_dict(state["stream"])
+        self.stream.load_state_dict(state.pop("stream"))
+        self.progress, self.saved = Progress(**state), folder
         if self.accelerator.is_main_process:
-            _cut(self.output / "steps.jsonl", "step", self.step)
+            _cut(self.output / "steps.jsonl", "step", self.progress.step)
             _cut(self.output / "metrics.jsonl", "epoch", self.stream.epoch)
-        self.accelerator.print(f"resumed from {folder}, step {self.step}")
+        self.accelerator.print(f"resumed from {folder}, step {self.progress.step}")
 
-    def _settle_output(self, resuming: bool) -> None:
-        """Refuses another run's folder, and leaves the recipe in it."""
+    def _prepare_output(self, resuming: bool) -> None:
+        """Refuses the folder of another run, and writes the recipe into a new one."""
         if not resuming and (self.output / "steps.jsonl").exists() and saved_states(self.output):
             raise RecipeError(
-                f"output: {self.output} holds a run already: go on with it by --resume, or name another folder."
+                f"output: {self.output} holds a run already: add --resume to continue it, or name another folder."
             )
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process and not resuming:
@@ -425,12 +398,13 @@ class Trainer:
             if isinstance(error, OSError) and error.strerror:
                 reason = f"{error.strerror}: {error.filename or self.output}"
             raise TrainingFailed(
-                f"step {self.step} cannot be saved ({reason}): make room, then --resume; {self._what_is_saved()}"
+                f"step {self.progress.step} cannot be saved ({reason}): make room, then --resume; "
+                f"{self._what_is_saved()}"
             ) from error
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """SIGTERM (what a cluster sends before it takes a machine away) and SIGINT ask for a stop after the step."""
+        """SIGTERM (which a cluster sends before it takes a machine away) and SIGINT ask for a stop after the step."""
 
         def hear(number: int, frame: Any) -> None:
             self.asked_to_stop = number
@@ -440,17 +414,12 @@ class Trainer:
             yield
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise TrainingFailed(
-                f"out of memory in step {self.step + 1}: raise passes, or set model.gradient_checkpointing; "
+                f"out of memory in step {self.progress.step + 1}: raise passes, or set model.gradient_checkpointing; "
                 f"{self._what_is_saved()}"
             ) from error
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _cores() -> int:
-    """Those this process may run on: a cluster, or taskset, may have given it a part of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:
@@ -459,7 +428,7 @@ def _append(path: Path, record: dict[str, Any]) -> None:
 
 
 def _cut(path: Path, key: str, last: int) -> None:
-    """Forgets what came after the checkpoint: it comes again."""
+    """Removes the lines that came after the checkpoint: their steps are run again."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = []
     for line in lines:
@@ -467,13 +436,13 @@ def _cut(path: Path, key: str, last: int) -> None:
             if json.loads(line)[key] <= last:
                 kept.append(line + "\n")
         except ValueError:
-            break  # a kill cut it in two
+            break  # a kill cut the line in two
     with atomic_file(path) as file:
         file.write("".join(kept))
 
 
 def _push(folder: Path, repo_id: str, epoch: int) -> None:
-    """A failure is said and does not stop training: the next best is pushed again."""
+    """A failure is logged and does not stop training: the next best model is pushed again."""
     from huggingface_hub import HfApi
 
     try:

@@ -1,13 +1,20 @@
-"""Recipes: dataclasses filled from YAML and `key=value` overrides; an unknown key is an error, never ignored."""
+"""
+Recipes: dataclasses filled from YAML and `key=value` overrides. An unknown key is an error, never ignored.
+
+Types and bounds stand beside the keys, and `_fill` reads them. Pydantic's dataclasses are worse here: in strict mode
+they take no mapping for a section, in lax mode text for a number, and their errors would still need our words.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -15,6 +22,20 @@ from ..augmentation import AugmentationError, build_chain
 from ..errors import RecipeError
 
 T = TypeVar("T")
+
+
+class Bound(NamedTuple):
+    """What a value must be, in words and as a test."""
+
+    said: str
+    holds: Callable[[Any], bool]
+
+
+Count = Annotated[int, Bound("at least 1", lambda value: value >= 1)]
+Number = Annotated[int, Bound("at least 0", lambda value: value >= 0)]
+NotNegative = Annotated[float, Bound("at least 0", lambda value: value >= 0)]
+Positive = Annotated[float, Bound("positive", lambda value: value > 0)]
+Share = Annotated[float, Bound("between 0 and 1", lambda value: 0 < value < 1)]
 
 
 @dataclass
@@ -39,9 +60,9 @@ class ModelRecipe:
     revision: str | None = None
     encoder: dict[str, Any] = field(default_factory=dict)  # the encoder's configuration, or overrides of it
     config: dict[str, Any] = field(default_factory=dict)  # fields of Nes2NetConfig
-    head: str | None = None  # utterance | frames (of 20 ms, by the corpus's segment labels); null: as below
+    head: Literal["utterance", "frames"] | None = None  # frames of 20 ms, by the corpus's segment labels
     lora: LoraRecipe | None = None  # needs the package peft; what is saved is an ordinary model, adapters added in
-    freeze: str = "nothing"  # nothing | feature_encoder (its convolutions) | encoder
+    freeze: Literal["nothing", "feature_encoder", "encoder"] = "nothing"  # feature_encoder: its convolutions
     gradient_checkpointing: bool = False  # less memory, a third more time
     compile: bool = False  # torch.compile: minutes at the start, faster steps
     synchronize_batch_norm: bool = False  # statistics over all processes instead of each one's share of the batch
@@ -69,29 +90,31 @@ class DataRecipe:
     train: SplitRecipe = field(default_factory=SplitRecipe)
     dev: SplitRecipe = field(default_factory=SplitRecipe)
     allow_missing: bool = False  # leave out utterances without audio
-    max_broken: int = 10  # training utterances that may be skipped because they cannot be read, in each process
+    max_broken: Number = 10  # training utterances that may be skipped because they cannot be read, in each process
     # Null until it is settled: what the model in model.pretrained was trained with, else SETTINGS.
     window_length: int | None = None  # samples; also the extractor's, so that detection windows as training did
     crop_length: int | None = None  # samples of a training window where it is to be shorter than window_length
-    crop: str = "random"  # of longer training utterances: random | first | whole (batches of like length, padded)
-    evaluate: str | None = None  # what dev and, later, the model judge: window (the first one) | whole (utterances)
+    # Of longer training utterances; whole ones make batches of like length, padded.
+    crop: Literal["random", "first", "whole"] = "random"
+    # What dev and, later, the model judge: the first window, or whole utterances.
+    evaluate: Literal["window", "whole"] | None = None
     normalize: bool | None = None  # each window to zero mean and unit variance
     normalize_eps: float | None = None  # added to the variance
     min_samples: int | None = None  # shortest utterance
     # The share of train and dev's common rows that is dev, where the data has no column that says so: data.py.
-    hold_out: float | None = None
+    hold_out: Share | None = None
     features: str | None = None  # of a frozen encoder: a folder that keeps what it makes of each utterance
     augmentation: list[dict[str, Any]] = field(default_factory=list)  # of training utterances: augmentation/chain.py
-    workers: int = 0
+    workers: Number = 0
 
 
 @dataclass
 class LossRecipe:
     """Cross entropy weighted by model.config.class_weights, or the binary focal loss of a head of one logit."""
 
-    name: str = "cross_entropy"  # cross_entropy | focal
-    gamma: float = 2.0  # focal: how much less well-classified utterances count
-    alpha: float = 0.25  # focal: factor of the whole
+    name: Literal["cross_entropy", "focal"] = "cross_entropy"
+    gamma: NotNegative = 2.0  # focal: how much less well-classified utterances count
+    alpha: Positive = 0.25  # focal: factor of the whole
     targets: list[float] = field(default_factory=lambda: [0.05, 0.95])  # focal: smoothed, of spoof and bona fide
     resolutions: list[int] = field(default_factory=lambda: [20])  # of a head of frames: ms; the loss is their mean
     whole_utterance: bool = False  # of a head of frames: the utterance as one more, the coarsest resolution
@@ -101,44 +124,46 @@ class LossRecipe:
 class OptimiserRecipe:
     """Adam (its weight decay is L2, as in the published recipes) or AdamW (decoupled)."""
 
-    name: str = "adamw"  # adam | adamw
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-4
+    name: Literal["adam", "adamw"] = "adamw"
+    learning_rate: Positive = 1e-4
+    weight_decay: NotNegative = 1e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    encoder_learning_rate: float | None = None  # of the encoder, where it is to differ
-    layer_decay: float = 1.0  # factor of the rate from each encoder layer to the one below
-    max_gradient_norm: float | None = None
+    encoder_learning_rate: Positive | None = None  # of the encoder, where it is to differ
+    layer_decay: Positive = 1.0  # factor of the rate from each encoder layer to the one below
+    max_gradient_norm: Positive | None = None
 
 
 @dataclass
 class ScheduleRecipe:
     """How the learning rate moves, after a linear warm-up."""
 
-    name: str = "constant"  # constant | cosine (per step, once down) | cosine_epochs (per epoch, down and up again)
-    warmup_steps: int = 0
-    final_learning_rate: float = 0.0  # at the bottom of the cosine
-    period: int | None = None  # cosine_epochs: epochs from top to bottom
+    # cosine moves with each step, once down; cosine_epochs with each epoch, down and up again.
+    name: Literal["constant", "cosine", "cosine_epochs"] = "constant"
+    warmup_steps: Number = 0
+    final_learning_rate: NotNegative = 0.0  # at the bottom of the cosine
+    period: Count | None = None  # cosine_epochs: epochs from top to bottom
 
 
 @dataclass
 class ValidationRecipe:
     """When dev is judged, and which epoch is the best."""
 
-    select: str = "dev_eer"  # the lowest of: dev_eer | dev_loss | dev_loss_augmented
+    select: Literal["dev_eer", "dev_loss", "dev_loss_augmented"] = "dev_eer"  # the epoch with the lowest is the best
     augmented: bool = False  # judge dev through the training augmentation, too
-    epochs: str = "all"  # all | cosine_minima (of cosine_epochs: the first, those about all minima but the first one)
-    patience: int | None = None  # validations without a better one before training stops
-    batch_size: int | None = None  # utterances of a pass on each process; twice that of training if null
+    # cosine_minima, of cosine_epochs: the first epoch, and those about all minima but the first one.
+    epochs: Literal["all", "cosine_minima"] = "all"
+    patience: Count | None = None  # validations without a better one before training stops
+    batch_size: Count | None = None  # utterances of a pass on each process; twice that of training if null
 
 
 @dataclass
 class CheckpointRecipe:
     """What is kept: `checkpoints/` to resume from, `epochs/` to use or average."""
 
-    every_steps: int | None = None  # between the ends of epochs, where there is always one
-    every_minutes: float | None = 30.0
-    keep_last: int = 2
-    keep_best: int = 5
+    every_steps: Count | None = None  # between the ends of epochs, where there is always one
+    every_minutes: Positive | None = 30.0
+    keep_last: Count = 2
+    keep_best: Count = 5
 
 
 @dataclass
@@ -147,11 +172,11 @@ class Recipe:
 
     output: str = "runs/nes2net"
     seed: int = 12345
-    epochs: int = 1
-    batch_size: int = 12  # utterances of an optimiser step, over all processes and passes
-    passes: int = 1  # that a process makes for a step (gradient accumulation), for less memory
+    epochs: Count = 1
+    batch_size: Count = 12  # utterances of an optimiser step, over all processes and passes
+    passes: Count = 1  # that a process makes for a step (gradient accumulation), for less memory
     keep_last_batch: bool = False  # train on an epoch's ragged last batch
-    mixed_precision: str = "no"  # no | bf16 | fp16
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])  # of accelerate: wandb, mlflow, trackio, …
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
@@ -241,7 +266,7 @@ _FREE = (
 
 def check_same(path: Path, recipe: Recipe) -> None:
     """
-    Whether a run can go on with this recipe.
+    Whether a run can continue with this recipe.
 
     Raises:
         RecipeError: another one, in `path`, began it; the message names the first key that differs.
@@ -264,7 +289,7 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _fill(kind: type[T], content: dict[str, Any], prefix: str) -> T:
     """A dataclass from a mapping, sections within sections."""
-    types = get_type_hints(kind)
+    types = get_type_hints(kind, include_extras=True)
     values = {}
     for key, value in content.items():
         if key not in types:
@@ -283,45 +308,39 @@ def _fill(kind: type[T], content: dict[str, Any], prefix: str) -> T:
 
 def _section(kind: Any) -> Any:
     """The dataclass that a key's type is, or may be."""
-    return next((one for one in (kind, *getattr(kind, "__args__", ())) if dataclasses.is_dataclass(one)), None)
+    return next((one for one in (kind, *get_args(kind)) if dataclasses.is_dataclass(one)), None)
 
 
 def _typed(kind: Any, value: Any, key: str) -> Any:
-    """The value as `kind`; YAML reads 1e-4 as text and 1 as an integer where a float is meant."""
-    kinds = getattr(kind, "__args__", (kind,)) if not hasattr(kind, "__origin__") else (kind,)
+    """The value as `kind`; YAML reads 1e-4 as text, `no` as false, and 1 as an integer where a float is meant."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     for one in kinds:
-        plain = getattr(one, "__origin__", one)
+        one, *bounds = get_args(one) if get_origin(one) is Annotated else (one,)
+        plain = get_origin(one) or one
+        if value is False and plain in (str, Literal):
+            value = "no"
         if plain is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            try:
-                return float(value)
-            except ValueError:
-                continue
-        if plain is str and value is False:
-            return "no"  # which YAML takes for a false
-        if isinstance(value, plain) and not (plain is int and isinstance(value, bool)):
+            with suppress(ValueError):
+                value = float(value)
+        if plain is Literal:
+            fits = value in get_args(one)
+        else:
+            fits = isinstance(value, plain) and not (plain is int and isinstance(value, bool))
+        if fits:
+            for bound in bounds:
+                if not bound.holds(value):
+                    raise RecipeError(f"{key}: must be {bound.said}, got {value}.")
             return value
-    names = " or ".join("null" if one is type(None) else getattr(one, "__name__", str(one)) for one in kinds)
-    raise RecipeError(f"{key}: must be {names}, got {value!r}.")
+    choices = [choice for one in kinds if get_origin(one) is Literal for choice in get_args(one)]
+    if choices:
+        raise RecipeError(f"{key}: must be one of {', '.join(choices)}, got {value!r}.")
+    raise RecipeError(f"{key}: must be {' or '.join(map(_named, kinds))}, got {value!r}.")
 
 
-_CHOICES = {
-    "mixed_precision": ("no", "bf16", "fp16"),
-    "model.head": ("utterance", "frames"),
-    "model.freeze": ("nothing", "feature_encoder", "encoder"),
-    "data.crop": ("random", "first", "whole"),
-    "data.evaluate": ("window", "whole"),
-    "loss.name": ("cross_entropy", "focal"),
-    "optimiser.name": ("adam", "adamw"),
-    "schedule.name": ("constant", "cosine", "cosine_epochs"),
-    "validation.select": ("dev_eer", "dev_loss", "dev_loss_augmented"),
-    "validation.epochs": ("all", "cosine_minima"),
-}
-_LEAST = {
-    "epochs": 1, "batch_size": 1, "passes": 1, "checkpoints.keep_last": 1, "checkpoints.keep_best": 1,
-    "data.max_broken": 0, "data.workers": 0, "schedule.warmup_steps": 0, "schedule.final_learning_rate": 0,
-    "optimiser.weight_decay": 0, "loss.gamma": 0, "checkpoints.every_steps": 1, "schedule.period": 1,
-    "validation.patience": 1, "validation.batch_size": 1,
-}  # fmt: skip
+def _named(kind: Any) -> str:
+    """A type as a message names it."""
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return "null" if kind is type(None) else getattr(kind, "__name__", str(kind))
 
 
 def value_of(recipe: Recipe, key: str) -> Any:
@@ -333,19 +352,7 @@ def value_of(recipe: Recipe, key: str) -> Any:
 
 
 def check(recipe: Recipe) -> None:
-    """Raises RecipeError naming the first key that is impossible or contradicts another; open ones pass."""
-    for key, choices in _CHOICES.items():
-        if value_of(recipe, key) not in (choices if key not in SETTINGS else (*choices, None)):
-            raise RecipeError(f"{key}: must be one of {', '.join(choices)}, got {value_of(recipe, key)!r}.")
-    for key, least in _LEAST.items():
-        value = value_of(recipe, key)
-        if value is not None and value < least:
-            raise RecipeError(f"{key}: must be at least {least}, got {value}.")
-    for key in ("optimiser.learning_rate", "optimiser.encoder_learning_rate", "optimiser.layer_decay", "loss.alpha",
-                "optimiser.max_gradient_norm", "checkpoints.every_minutes"):  # fmt: skip
-        value = value_of(recipe, key)
-        if value is not None and not value > 0:
-            raise RecipeError(f"{key}: must be positive, got {value}.")
+    """Raises RecipeError naming the first key that contradicts another; open ones pass."""
     data = recipe.data
     longest = data.window_length or data.crop_length
     if data.crop_length is not None and longest and not 400 <= data.crop_length <= longest:
@@ -353,8 +360,6 @@ def check(recipe: Recipe) -> None:
             f"data.crop_length: must lie between 400 and window_length {data.window_length} samples, "
             f"got {data.crop_length}."
         )
-    if data.hold_out is not None and not 0 < data.hold_out < 1:
-        raise RecipeError(f"data.hold_out: must lie between 0 and 1, got {data.hold_out}.")
     try:
         build_chain(data.augmentation)
     except AugmentationError as error:

@@ -135,6 +135,10 @@ class ShardedRows:
             ids += [whole[row] for row in starts[groups] + rows]
         return ids
 
+    def files(self) -> None:
+        """None: shards hold the audio itself."""
+        return None
+
     def sizes(self) -> np.ndarray | None:
         """None: shards do not tell the sizes of what they hold without being read."""
         return None

@@ -1,4 +1,4 @@
-"""A recipe's model, ready to be trained."""
+"""A recipe's model, ready to be trained: from weights or random, and with low-rank adapters (LoRA, by peft)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from ..configuration_nes2net import Nes2NetConfig
 from ..hub import bounded_requests, why
@@ -15,9 +16,11 @@ from ..modeling_nes2net import (
     Nes2NetForAudioClassification,
     Nes2NetForAudioFrameClassification,
 )
-from .adapters import add_adapters
-from .recipe import ModelRecipe, Recipe, RecipeError
+from .recipe import LoraRecipe, ModelRecipe, Recipe, RecipeError
 from .starting import is_nes2net, settle
+
+# WavLM hands the weights of these to torch's attention itself: adapters around them would never be called.
+_BYPASSED_IN_WAVLM = {"q_proj", "k_proj", "v_proj", "out_proj"}
 
 
 def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAudioFrameClassification:
@@ -90,3 +93,43 @@ def _to_train_further(kind: Any, name: str, wanted: ModelRecipe) -> Any:
             f"{len(wrong)} in all): its config.json and its weights are not of one model."
         )
     return model
+
+
+def add_adapters(model: nn.Module, recipe: LoraRecipe) -> None:
+    """
+    Puts adapters into the linear layers of the model's encoder whose names end with one of `targets`; of the encoder
+    only they learn.
+
+    Raises:
+        RecipeError: peft is not installed, or no layer has such a name.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise RecipeError("model.lora needs peft: pip install 'nes2net_hf[lora]'.") from None
+    encoder: Any = model.base_model.encoder  # type: ignore[union-attr]
+    bypassed = _BYPASSED_IN_WAVLM & set(recipe.targets)
+    if encoder.config.model_type == "wavlm" and bypassed:
+        raise RecipeError(
+            f"model.lora.targets: a WavLM encoder does not call {', '.join(sorted(bypassed))}: "
+            "take intermediate_dense and output_dense."
+        )
+    config = LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=list(recipe.targets)
+    )
+    try:
+        inject_adapter_in_model(config, encoder)
+    except ValueError as error:
+        raise RecipeError(f"model.lora.targets: {' '.join(str(error).split())[:200]}") from error
+    for name, parameter in encoder.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+
+def without_adapters(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The model's `weights` as those of one that never had adapters: each added to the layer that it is around."""
+    plain = {name.replace(".base_layer.", "."): tensor for name, tensor in weights.items() if ".lora_" not in name}
+    for name, module in model.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            delta = module.get_delta_weight("default").detach()
+            plain[f"{name}.weight"] = plain[f"{name}.weight"] + delta.to(plain[f"{name}.weight"])
+    return plain

@@ -12,8 +12,7 @@ pytest.importorskip("peft")
 
 from nes2net_hf import Nes2NetForAudioClassification
 from nes2net_hf.trainer import RecipeError, load_recipe, train
-from nes2net_hf.trainer.adapters import without_adapters
-from nes2net_hf.trainer.building import build_model
+from nes2net_hf.trainer.model import build_model, without_adapters
 from tests.helpers import tiny_encoder_config, tiny_recipe, write
 
 
