@@ -162,7 +162,7 @@ def test_own_data_without_a_benchmark_and_a_base_that_has_moved(
     assert run.code == 0, run.err
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.license == "gpl-3.0" and "Figures published by the authors" not in card.text
-    assert "`nes2net-demo` is a demonstration model, which nobody should rely on." in card.text
+    assert "`nes2net-demo` is a demonstration model: do not rely on it." in card.text
     assert "> - Knows two voices.\n> - Deaf in one ear.\n" in card.text
     own = card.text.replace(card.text.split("## What it was trained from")[1].split("## Recipe")[0], "")
     assert "demonstration" not in own and "blind" not in own and "Deaf" not in own
