@@ -464,11 +464,10 @@ def test_paths_are_cut_to_their_last_part() -> None:
 def test_a_folder_that_scores_otherwise_is_refused(
     nes2net: Any, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nes2net_hf.release import release as releasing
+    from nes2net_hf.release import trial
 
-    monkeypatch.setattr(
-        releasing, "_FROM_THE_FOLDER", releasing._FROM_THE_FOLDER.replace("scores[name] =", "scores[name] = 0.001 +")
-    )
+    other = trial._FROM_THE_FOLDER.replace("scores[name] =", "scores[name] = 0.001 +")
+    monkeypatch.setattr(trial, "_FROM_THE_FOLDER", other)
     run = nes2net("release", tiny_model_dir, *AS, "--dry-run", "--out", tmp_path / "out")
     assert run.code == 1 and "scores the sample" in run.err and not list(tmp_path.glob("out*"))
 
