@@ -89,11 +89,12 @@ def detect(
     Exit codes: 0 every recording was judged; 1 a recording could not be judged, or a disk or the memory is full; 2 an
     option, the model or the output is wrong; 130 interrupted.
     """
-    judged = undecided = failed = 0
+    judged, undecided, failed = set[str](), set[str](), set[str]()  # files
     drawn: list[Result] = []
 
     def counts() -> str:
-        return f"{judged} judged{f' ({undecided} undecided)' if undecided else ''}, {failed} failed"
+        among = f" ({len(undecided)} undecided)" if undecided else ""
+        return f"{len(judged - failed)} judged{among}, {len(failed)} failed"
 
     with ExitStack() as stack, ending(lambda: f"Interrupted: {counts()}.") as end:
         from nes2net_hf.detection import ALL_TRACKS, Detector, list_recordings
@@ -134,8 +135,9 @@ def detect(
             progress = written.enter_context(_progress(len(recordings)))
             writer = _writer(output, form, progress, written)
             for result in detector.stream(recordings, progress.judged):
-                judged, failed = judged + (result.error is None), failed + (result.error is not None)
-                undecided += result.undecided is not None
+                (judged if result.error is None else failed).add(result.file)
+                if result.undecided:
+                    undecided.add(result.file)
                 writer.write(result)
                 progress.finish(result.file)
                 drawn += [result] if plot else []  # else the windows of every file would stay in memory

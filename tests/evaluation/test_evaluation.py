@@ -426,12 +426,15 @@ def test_calibrate_scores_whole_recordings_itself_and_writes_a_copy(
     nes2net: Any, tmp_path: Path, trained: Path, corpus: Path
 ) -> None:
     options = ("--corpus", "own-data", "--root", corpus / "manifest.csv", "--scores", tmp_path / "s.parquet")
+    (trained / "README.md").write_text("---\nlicense: gpl-3.0\n---\n# A model\n")
     run = nes2net("calibrate", trained, *options, "--out", tmp_path / "copy")
     what = json.loads(pq.read_schema(tmp_path / "s.parquet").metadata[b"scored"])
     assert what["all_windows"] and what["model"] == str(trained)
     if run.code == 0:  # a random model may rank the classes either way
         assert json.loads((tmp_path / "copy" / "config.json").read_text())["calibration"]["scale"] > 0
         assert (tmp_path / "copy" / "model.safetensors").is_file()
+        release = ("release", tmp_path / "copy", "--repo-id", "org/copy", "--dry-run", "--license", "Apache-2.0")
+        assert "which is under GPL-3.0-only: choose GPL-3.0" in nes2net(*release).err  # as of the model itself
     else:
         assert "reversed" in run.err or "overlap" in run.err
     assert "calibration" not in {

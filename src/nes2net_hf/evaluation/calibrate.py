@@ -18,6 +18,7 @@ from ..calibration import Calibration, CalibrationError, fit_calibration, halves
 from ..errors import UsageError
 from ..files import atomic_folder
 from ..metrics import cllr, equal_error_rate, min_cllr
+from ..pretrained.bases import describe_base, write_base
 from ..pretrained.config_file import change_config
 from ..pretrained.fingerprint import fingerprint
 from ..pretrained.load import load_model
@@ -107,6 +108,9 @@ def store_calibration(
         network.save_pretrained(fresh)
         extractor.save_pretrained(fresh)
         change_config(fresh, **fields)
+        base = describe_base(model, revision)
+        if base.license or base.bases or base.demonstration:
+            write_base(base, fresh)  # its licence and limits are still those of these weights
 
 
 def _check_scores(path: Path, model: str, revision: str | None, what: Mapping[str, Any]) -> None:
