@@ -24,6 +24,7 @@ from corpus.manifest import Entry, read_manifest
 from nes2net_hf import Detector, Nes2NetForAudioClassification
 from nes2net_hf.cards import render
 from nes2net_hf.metrics import Interval, bootstrap_eer
+from nes2net_hf.pretrained.config_file import change_config
 
 
 @dataclass
@@ -133,9 +134,7 @@ def write_card(folder: Path, rows: list[Condition], test: list[Entry]) -> None:
 
 def mark(folder: Path) -> None:
     """Says in the configuration that nobody should rely on this model."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) | {"demonstration": True}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    change_config(folder, demonstration=True)
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..files import atomic_folder
 from ..modeling_nes2net import MaskedBatchNorm, Nes2NetForAudioClassification
+from ..pretrained.config_file import change_config
 from .batches import BatchStream
 from .checkpoints import write_folder
 from .data import WindowDataset, open_split
@@ -69,9 +70,7 @@ def average_models(folders: Sequence[Path], out: Path, official: bool = False) -
     def write(place: Path) -> None:
         shutil.copytree(folders[-1], place, dirs_exist_ok=True, ignore=shutil.ignore_patterns(WEIGHTS, "README.md"))
         save_file(_means(folders, shares), place / WEIGHTS, {"format": "pt"})
-        config = json.loads((place / "config.json").read_text(encoding="utf-8"))
-        config |= {"threshold": None, "calibration": None, "averaged_from": [folder.name for folder in folders]}
-        (place / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        change_config(place, threshold=None, calibration=None, averaged_from=[folder.name for folder in folders])
 
     write_folder(out, write)
 
