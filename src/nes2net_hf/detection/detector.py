@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 ALL_TRACKS = "all"
 CHANNELS = ("auto", "mix", "each")
-MIN_SOUND = 1.0  # s, below which a recording is too short to judge: see the README
+MIN_SOUND = 1.0  # s, below which a recording is too short to judge: see docs/judging.md
 DEMO_NOTICE = "demonstration model: do not rely on its verdicts"
 
 
