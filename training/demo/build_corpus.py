@@ -29,7 +29,7 @@ def build(
     seed: Annotated[int, typer.Option(help="The same seed gives the same corpus.")] = 12345,
     limit: Annotated[int | None, typer.Option(min=1, help="About as many utterances, for a quick look.")] = None,
 ) -> None:
-    """Build the corpus, or go on with a build that was stopped."""
+    """Build the corpus, or continue a build that was stopped."""
     if context.invoked_subcommand is not None:
         return
     start = time.monotonic()
