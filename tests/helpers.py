@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,16 @@ def launch(script: str, *arguments: Any, processes: int = 1) -> subprocess.Popen
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}, start_new_session=True,
     )  # fmt: skip
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kills a launched script and all that it started; `torchrun` gives each of its processes its own group."""
+    import psutil  # accelerate brings it
+
+    for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.communicate()
 
 
 class Run:

@@ -19,8 +19,8 @@ PATIENCE = 10  # s
 @contextmanager
 def said_once() -> Iterator[None]:
     """
-    What stops all processes is said by the first of them: the others wait for the launcher to stop them, and speak
-    only where the first did not fail.
+    If all processes fail alike, only the first one prints the error: the others wait until the launcher stops them,
+    and print theirs only if the first one did not fail.
     """
     try:
         yield
@@ -33,7 +33,7 @@ def said_once() -> Iterator[None]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, metavar="RECIPE.yaml")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint, if there is one")
     parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload each new best model; private if it is new")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.root=/data/asvspoof2019 epochs=2")
     options = parser.parse_intermixed_args()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from nes2net_hf.evaluation import scoring
 from nes2net_hf.evaluation.scoring import score_corpus
 from nes2net_hf.pretrained.load import load_model
 from nes2net_hf.trainer import BrokenDataError
-from tests.helpers import FIXTURES, launch
+from tests.helpers import FIXTURES, kill, launch
 
 
 @pytest.fixture
@@ -176,8 +174,7 @@ def test_killed_and_resumed_and_on_two_processes_it_is_the_same_file(
     while not any(path.stat().st_size for path in parts.glob("*.txt")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill(process)
     assert parts.is_dir() and not files[2].exists()
     process = launch("score.py", *options, files[2])
     said, err = process.communicate()

@@ -82,7 +82,7 @@ def test_a_missing_file_is_made_again(corpus: Path, tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("model.freeze=nothing", "set model.freeze=encoder"),
-        ("data.crop=random", "random crops make other waveforms"),
+        ("data.crop=random", "random crops change the waveforms"),
         ("data.augmentation=[{name: speed}]", "augmentation and random crops"),
     ],
 )

@@ -21,7 +21,7 @@ pytest.importorskip("accelerate")
 from nes2net_hf.trainer import BrokenDataError, RecipeError, TrainingFailed, TrainingStopped, load_recipe, train
 from nes2net_hf.trainer.checkpoints import saved_states
 from nes2net_hf.trainer.loop import Trainer
-from tests.helpers import ROOT, data_of, launch, tiny_recipe, write
+from tests.helpers import ROOT, data_of, kill, launch, tiny_recipe, write
 
 AUGMENTATION = [{"name": "rawboost", "number": 5}, {"name": "speed", "probability": 0.5}]
 
@@ -127,8 +127,7 @@ def test_kill_9_three_times_and_then_the_same_bits(whole_run: Path, corpus: Path
     for low in (1, 6, 11):
         process = launch("train.py", "--config", path, "--resume", "checkpoints.every_steps=1")
         wait_for_step(tmp_path / "run", rng.randrange(low, low + 5), process)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        kill(process)
     done = launch("train.py", "--config", path, "--resume", "checkpoints.every_steps=1")
     out, err = done.communicate()
     assert done.returncode == 0, err
@@ -382,14 +381,28 @@ def test_two_processes_train_as_one(corpus: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_that_were_killed_go_on_as_before(corpus: Path, tmp_path: Path) -> None:
+def test_a_signal_to_one_of_two_processes_stops_both_with_everything_saved(corpus: Path, tmp_path: Path) -> None:
+    import psutil
+
+    path = write(tmp_path / "recipe.yaml", recipe_of(corpus, tmp_path / "run") | {"epochs": 500})
+    process = launch("train.py", "--config", path, processes=2)
+    wait_for_step(tmp_path / "run", 3, process)
+    [*_, last] = [one for one in psutil.Process(process.pid).children() if "train.py" in " ".join(one.cmdline())]
+    last.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and err.count("it is saved in") == 2 and "Traceback" not in err
+    [*_, state] = saved_states(tmp_path / "run")
+    assert state.name == f"step-{lines(tmp_path / 'run/steps.jsonl')[-1]['step']:08}"
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_continue_as_before(corpus: Path, tmp_path: Path) -> None:
     for name in ("whole", "killed"):
         path = write(tmp_path / f"{name}.yaml", recipe_of(corpus, tmp_path / name))
         process = launch("train.py", "--config", path, "--resume", "checkpoints.every_steps=2", processes=2)
         if name == "killed":
             wait_for_step(tmp_path / name, 9, process)
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            kill(process)
             process = launch("train.py", "--config", path, "--resume", "checkpoints.every_steps=2", processes=2)
         _, err = process.communicate()
         assert process.returncode == 0, err

@@ -1,4 +1,4 @@
-"""Averages of a run's models: one whose weights, batch-norm statistics included, are the mean of several."""
+"""Averages of a run's models: their weights, batch-norm statistics included, are the mean of several models'."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def kept_epochs(run: Path, count: int, best: bool) -> list[Path]:
     Folders of a run's `count` best or last kept epochs, in the order of training.
 
     Raises:
-        RecipeError: it is no run, or has not kept so many.
+        RecipeError: the folder is no run, or the run has kept fewer.
     """
     try:
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -45,18 +45,18 @@ def kept_epochs(run: Path, count: int, best: bool) -> list[Path]:
 
 def average_models(folders: Sequence[Path], out: Path, official: bool = False) -> None:
     """
-    Writes a folder with the mean of the models in `folders`; the mean alone is whole in memory.
+    Writes a folder with the mean of the models in `folders`. Of all models, only the mean is whole in memory.
 
     Args:
         folders: as `from_pretrained` takes them, of one architecture, in the order of training.
-        out: the folder to write; all but the weights is the last one's. Its configuration names its parts
-            (`averaged_from`), and has neither threshold nor calibration, which were those of other scores.
-        official: what the official averaging really computes of c1 … cN, for it loads each file into the tensors that
-            it sums in: (2·c2 + c3 + … + cN) / N, the first lost and the second counted twice. Its published averages
-            were made so.
+        out: the folder to write; everything but the weights comes from the last model. Its configuration names its
+            parts (`averaged_from`), and has no threshold and no calibration, because its scores are new.
+        official: compute what the official averaging computes of c1 … cN: (2·c2 + c3 + … + cN) / N. It loads each file
+            into the tensors that it sums in, so that the first is lost and the second counts twice. The published
+            averages were made so.
 
     Raises:
-        RecipeError: there are too few, one lacks weights, or their tensors differ.
+        RecipeError: there are fewer than two models, one lacks weights, or their tensors differ.
     """
     if len(folders) < 2:
         raise RecipeError(f"an average needs at least two models, got {len(folders)}.")
@@ -99,8 +99,8 @@ def _means(folders: Sequence[Path], shares: Sequence[float]) -> dict[str, Tensor
 @torch.no_grad()
 def recalibrate_batch_norm(folder: Path, recipe: Recipe, batches: int) -> None:
     """
-    Measures the batch-norm statistics of a model anew, over the first `batches` training batches of the recipe, each
-    with equal weight, and writes them into its folder: the mean of statistics is not the statistic of a mean.
+    Measures the batch-norm statistics of a model again, over the first `batches` training batches of the recipe, all
+    with equal weight, and writes them into its folder. An average needs it: its statistics are not the mean of theirs.
 
     Raises:
         RecipeError: the recipe's data cannot be opened.

@@ -1,6 +1,8 @@
 """
-Which utterances each batch holds: an order drawn from seed and epoch, the same in any number of processes and workers,
-which can be taken up again at any batch.
+Which utterances each batch holds: an order drawn from seed and epoch, the same in any number of processes and workers.
+
+The stream is our own, so that a run resumes bit for bit: the next batch follows from seed, epoch and batch number
+alone, and resuming reads nothing that the run has already seen.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ _LANES = 16  # places of a corpus, at least, that neighbouring utterances come f
 
 
 class Broken(str):
-    """What stands for an utterance that could not be read: the reason, in a sentence that names it."""
+    """Takes the place of an utterance that cannot be read: the reason, in a sentence that names it."""
 
 
 def epoch_order(
@@ -32,15 +34,14 @@ def epoch_order(
     """
     The numbers of all rows, (N,) in the order of an epoch; each `batch_size` of them are a batch.
 
-    Groups of rows that lie together are permuted, and the rows in each. The sequence is then cut into lanes, and
-    utterances are dealt from the lanes in turn: a batch mixes as many places of the corpus as there are lanes, and a
-    reader needs to hold one group for each of its lanes only. Where every row is a group, all orders are equally
-    likely.
+    Groups of neighbouring rows are permuted, and so are the rows in each. The sequence is then cut into lanes, and
+    batches take utterances from all lanes in turn: a batch mixes as many places of the corpus as there are lanes, and
+    a reader holds only one group for each of its lanes. If every row is its own group, all orders are equally likely.
 
     Args:
         group_sizes: rows in each group, in the corpus's order.
-        lengths: of the rows, in any unit, where batches shall hold utterances of like length: those of 50 batches in a
-            row are sorted, and the batches that they then make are dealt in random order.
+        lengths: of the rows, in any unit, to make batches of similar length: the utterances of 50 batches in a row are
+            sorted, and the batches that they then make come in random order.
     """
     rng = np.random.default_rng([seed, epoch])
     rows = int(group_sizes.sum())
@@ -58,30 +59,30 @@ def epoch_order(
 
 
 def lane_count(batch_size: int) -> int:
-    """A multiple of the batch size, so that the batches of each process come from lanes of its own."""
+    """A multiple of the batch size, so that each process has its own lanes."""
     return batch_size * -(-_LANES // batch_size)
 
 
 class BatchStream:
     """
-    The batches of one process, epoch after epoch; iterating gives what is left of the current epoch.
+    The batches of one process, epoch after epoch; iterating gives the rest of the current epoch.
 
-    All processes together see each utterance once in an epoch; a last batch with fewer than `batch_size` is dropped,
-    or, where `keep_last`, shared out too, as long as each pass of each process gets a part of it.
+    All processes together see each utterance once in an epoch. A last batch with fewer than `batch_size` is dropped.
+    With `keep_last`, it is shared out too, if each pass of each process gets a part of it.
 
     Args:
-        dataset: its items are got by `(epoch, row)`; one that cannot be read is a `Broken`.
+        dataset: `(epoch, row)` → an item, or a `Broken` if it cannot be read.
         group_sizes: as of `epoch_order`.
         batch_size: utterances of a batch, over all processes.
         collate: items → a batch.
-        process, processes: which one this is, and how many there are; they divide the batch size.
-        passes: that each process makes over its share of a batch.
+        process, processes: the number of this one, and how many there are; they divide the batch size.
+        passes: how many each process makes over its share of a batch.
         seed: of the order.
         keep_last: whether to keep a ragged last batch.
-        workers: processes that read; 0 reads in this one.
+        workers: processes that read; with 0, this one reads.
         lengths: as of `epoch_order`.
-        max_broken: utterances that may be skipped in a run because they cannot be read.
-        pin_memory: hand out page-locked memory, as copies to a GPU want.
+        max_broken: how many unreadable utterances a run may skip.
+        pin_memory: whether batches lie in page-locked memory, which is faster to copy to a GPU.
 
     Raises:
         BrokenDataError: while iterating, when more than `max_broken` utterances could not be read, or none of a batch.
@@ -119,7 +120,7 @@ class BatchStream:
             collate_fn=_Collate(collate),
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
-            generator=torch.Generator(),  # else each iterator would draw a seed from the one that dropout draws from
+            generator=torch.Generator(),  # else each iterator draws its seed from the generator of dropout
             worker_init_fn=_outlive_signals,
         )
 
@@ -134,17 +135,17 @@ class BatchStream:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch, broken in self._loader:
-            self._sampler.batch += 1  # before it is given out: a state taken now has this batch behind it
+            self._sampler.batch += 1  # first: a state saved while this batch is used is the one after it
             self._count(broken, nothing_left=batch is None)
             yield batch
         self._sampler.epoch, self._sampler.batch = self._sampler.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The place after the last batch that was given out, and what was broken so far."""
+        """The place after the last batch that was handed out, and which utterances were broken so far."""
         return {"epoch": self._sampler.epoch, "batch": self._sampler.batch, "broken": list(self.broken)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on there: the next batch is the one that would have come next."""
+        """Continues from there: the next batch is the one that would have come next."""
         self._sampler.epoch, self._sampler.batch = state["epoch"], state["batch"]
         self.broken = dict.fromkeys(state["broken"])
 
@@ -166,8 +167,8 @@ class _Sampler:
     """
     Keys of the items of one process's batches, from its place (`epoch`, `batch`) on.
 
-    It does not know the stream: in a circle of references with its own workers, a loader that is collected loses its
-    queues before it can tell the workers to go, and waits five seconds for each.
+    It holds no reference to the stream. In a reference cycle, the garbage collector may take a loader's queues before
+    the loader tells its workers to stop, and it then waits five seconds for each.
     """
 
     def __init__(
@@ -193,7 +194,7 @@ class _Sampler:
         epoch, first, size = self.epoch, self.batch, self._batch_size
         order = epoch_order(self._group_sizes, size, self._seed, epoch, self._lengths)
         for start in range(first * size, self.batches * size, size):
-            # Slices, not every n-th: a process keeps to its own lanes. A ragged batch is shared out evenly.
+            # Slices, not every n-th row: a process keeps to its own lanes. A ragged batch is shared out evenly.
             share = np.array_split(order[start : start + size], self._processes)[self._process]
             yield [(epoch, row) for row in share.tolist()]
 
@@ -206,10 +207,10 @@ def in_order(
     epoch: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """
-    These batches of rows, as they are.
+    Exactly these batches of rows.
 
     Raises:
-        BrokenDataError: an utterance cannot be read; figures over the others would be those of another set.
+        BrokenDataError: an utterance cannot be read; figures over the others would describe another set.
     """
     keys = [[(epoch, row) for row in batch] for batch in batches]
     loader: DataLoader = DataLoader(
@@ -228,8 +229,8 @@ def in_order(
 
 def share_out(rows: np.ndarray, batch_size: int, process: int, processes: int) -> list[list[int]]:
     """
-    Rows in batches of one process: every n-th row, in as many batches on each process as long as there are enough
-    rows for that, because models that are spread over processes must run the same number of times on all.
+    Rows in batches of one process: every n-th row. Each process gets the same number of batches if there are enough
+    rows, because a model that is sharded over processes must run equally often on all.
     """
     share = rows[process::processes]
     count = -(-len(rows[::processes]) // batch_size)
@@ -238,16 +239,16 @@ def share_out(rows: np.ndarray, batch_size: int, process: int, processes: int) -
 
 def _outlive_signals(worker: int) -> None:
     """
-    A cluster sends SIGTERM, and a terminal SIGINT, to every process of a job: a worker that fell at once would take
-    the training process with it, before it could save. It goes on for a minute, or until it is told to end.
+    Lets a worker survive the signals that a cluster (SIGTERM) or a terminal (SIGINT) sends to every process of a job.
+    A worker that ends at once ends the training process too, before it can save. After SIGTERM it runs for a minute.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):  # not on Windows, where no such signals are sent
+    if hasattr(signal, "alarm"):  # not on Windows, which sends no such signals
         signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(60))
 
 
 class _Collate:
-    """Items → a batch of those that could be read (None of none), and why the others could not."""
+    """Items → a batch of the readable ones (None if there is none), and why the others are not readable."""
 
     def __init__(self, collate: Callable[[list[Any]], dict[str, Any]]) -> None:
         self.collate = collate

@@ -1,4 +1,4 @@
-"""What a run keeps, states to resume from and models to use: written beside and renamed, so that none is half."""
+"""What a run keeps: states to resume from, and models. Each is written elsewhere and renamed, so none is half."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ STATE = "trainer.json"
 
 def write_folder(folder: Path, write: Callable[[Path], Any]) -> None:
     """
-    `write` fills a folder beside `folder`, which it then replaces.
+    `write` fills a new folder beside `folder`; then the new one replaces it.
 
     Raises:
-        OutputError, DiskError: the disk is full or cannot be written; what was there before stays.
+        OutputError, DiskError: the disk is full or not writable; what was there before stays.
     """
     with explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def write_folder(folder: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _replace(folder: Path, fresh: Path) -> None:
-    """`fresh` becomes `folder`; what that was goes only when it has."""
+    """`fresh` becomes `folder`, whose former content is removed after that."""
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -41,8 +41,8 @@ def _replace(folder: Path, fresh: Path) -> None:
 
 def save_state(accelerator: Accelerator, folder: Path, state: dict[str, Any]) -> None:
     """
-    Everything that a run is at this step, on all processes: weights, optimiser, schedule, scaler, random states (by
-    accelerate), and `state` as JSON.
+    Saves everything that the run depends on at this step, on all processes: weights, optimiser, schedule, scaler and
+    random states (by accelerate), and `state` as JSON.
 
     Raises:
         OutputError, DiskError: as `write_folder`.
@@ -71,7 +71,7 @@ def saved_states(output: Path) -> list[Path]:
 
 
 def load_state(accelerator: Accelerator, folder: Path) -> dict[str, Any]:
-    """Takes up a checkpoint and returns its `state`."""
+    """Restores a checkpoint and returns its `state`."""
     accelerator.load_state(str(folder))
     return json.loads((folder / STATE).read_text(encoding="utf-8"))
 
@@ -83,7 +83,7 @@ def forget(folders: list[Path], keep: int) -> None:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """A copy that shares the files' content where the file system can: weights of a gigabyte need not lie twice."""
+    """A copy that shares the files' content if the file system can, so that weights take their space once."""
 
     def link(path: str, copy: str) -> None:
         try:

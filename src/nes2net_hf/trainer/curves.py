@@ -1,20 +1,16 @@
-"""Losses and EERs of a run as a picture. Needs the extra `plot`."""
+"""Losses and EERs of a run as a plot. Needs the extra `plot`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..figure_style import new_figure
 from ..files import atomic_file
 
-if TYPE_CHECKING:
-    pass
-
 
 def plot_curves(metrics: Path, path: Path) -> None:
-    """Losses and EERs of a run by epoch, from its `metrics.jsonl`, as a picture."""
+    """Plots losses and EERs of a run by epoch, from its `metrics.jsonl`, as PNG."""
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     figure = new_figure(8, 5, dpi=120)
     losses, rates = figure.subplots(2, 1, sharex=True)

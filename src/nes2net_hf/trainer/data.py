@@ -1,4 +1,4 @@
-"""Utterances of a corpus as training windows: read, augmented, cropped or repeated, with a label."""
+"""Utterances of a corpus as training windows with a label: read, augmented, cropped or repeated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .losses import IGNORED
 from .recipe import SETTINGS, DataRecipe, RecipeError, SplitRecipe
 
 COLUMNS = ("utterance_id", "audio", "label")
-FRAME, REACH = 320, 400  # samples from one frame to the next, and that one looks at
+FRAME, REACH = 320, 400  # samples from one frame to the next, and samples that a frame sees
 
 
 def open_split(
@@ -37,8 +37,8 @@ def open_split(
     The rows of the recipe's `data.train` or `data.dev`.
 
     Args:
-        batch_size: of this process, where the rows are drawn in the order of `epoch_order` and not one after another.
-        of_frames: whether the segment labels are wanted.
+        batch_size: of this process, if it draws rows in the order of `epoch_order`; None if it reads them in sequence.
+        of_frames: whether to read the segment labels.
 
     Raises:
         RecipeError: the corpus cannot be opened, or lacks a class.
@@ -47,8 +47,8 @@ def open_split(
     corpus, root = _place(recipe, split)
     if corpus == OWN_DATA and split.split is not None and Path(root).is_file():
         raise RecipeError(
-            f"data.{name}.split: this recipe says {split.split}, and your own data has no splits: write "
-            f"data.{name}.split=null behind it; to choose rows, data.{name}.where={{COLUMN: VALUE}}."
+            f"data.{name}.split: this recipe says {split.split}, and your own data has no splits: add "
+            f"data.{name}.split=null to the command; to choose rows, data.{name}.where={{COLUMN: VALUE}}."
         )
     columns_read = (*COLUMNS, "segment_labels") if of_frames else COLUMNS
     options: dict[str, Any] = {
@@ -148,15 +148,15 @@ def holds_out(recipe: DataRecipe) -> bool:
 class WindowDataset(Dataset):
     """
     Item (e, i): waveform (S,) float32 of any length and label (0 spoof, 1 bona fide) of utterance i in epoch e; or a
-    `Broken` where it cannot be read. `collate` makes a batch of items.
+    `Broken` if it cannot be read. `collate` makes a batch of items.
 
-    Crops and augmentation are drawn by seed, epoch and utterance, so that they are the same in any number of workers
-    and processes.
+    Crops and augmentation depend on seed, epoch and utterance only: they are the same in any number of workers and
+    processes.
 
     Args:
-        kind: `train` augments and crops, or not, as the recipe says; `dev` takes the first window, or the whole
-            utterance where the recipe evaluates so; `dev_augmented` augments before.
-        of_frames: whether the label of an item is that of each of its frames, (T,), from the corpus's segment labels.
+        kind: `train` augments and crops as the recipe says; `dev` takes the first window, or the whole utterance, as
+            `data.evaluate` says; `dev_augmented` augments it first.
+        of_frames: whether an item has a label for each frame, (T,), from the corpus's segment labels.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class WindowDataset(Dataset):
             waveform = read_utterance(row)
             waveform, start = self._vary(waveform, np.random.default_rng([*self.seed, epoch, index]))
             label = self._frame_labels(row, start, waveform.size) if self.of_frames else row["label"]
-        except (AudioError, CorpusError) as error:  # also of a noise file, which it then names
+        except (AudioError, CorpusError) as error:  # or a noise file is unreadable: the error names it
             return Broken(error)
         return waveform, label
 
@@ -207,24 +207,24 @@ class WindowDataset(Dataset):
         if self.of_frames:
             longest = max(label.size for label in labels)
             labels = [np.pad(label, (0, longest - label.size), constant_values=IGNORED) for label in labels]
-        # Copied into torch's own memory: where numpy's lies decides in which order CPU kernels sum, and a run would
-        # not end with the same bits twice.
+        # Copied into torch's own memory: CPU kernels sum in an order that depends on where the memory lies, and with
+        # numpy's a run would not end with the same bits twice.
         batch = {"input_values": features["input_values"].clone(), "labels": torch.tensor(np.array(labels))}
         if not features["attention_mask"].all():
             batch["attention_mask"] = features["attention_mask"]
         return batch
 
     def lengths(self) -> np.ndarray | None:
-        """Of all rows (N,), the size of the file; None where utterances are not whole, or the corpus does not tell."""
+        """The file size of each row, (N,); None if utterances are not whole, or the corpus does not know it."""
         return self.rows.sizes() if self.whole else None
 
     def by_length(self) -> np.ndarray:
-        """All row numbers (N,): as they come, or by `lengths`."""
+        """All row numbers (N,): in their order, or sorted by `lengths`."""
         lengths = self.lengths()
         return np.arange(len(self.rows)) if lengths is None else np.argsort(lengths, kind="stable")
 
     def _vary(self, waveform: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        """(S,) → (S',), augmented over the whole utterance, then cropped, and the sample that it begins at."""
+        """(S,) → (S',), augmented over the whole utterance, then cropped; and the first sample of the crop."""
         waveform, start = self.augment(waveform, rng), 0
         excess = waveform.size - self.window_length
         if self.crops and excess > 0:
@@ -233,11 +233,11 @@ class WindowDataset(Dataset):
         return waveform, start
 
     def _frame_labels(self, row: dict[str, Any], start: int, samples: int) -> np.ndarray:
-        """Of each frame of the item's window, the label of the 20 ms that its middle falls into; (T,)."""
+        """For each frame of the item's window, (T,), the label of the 20 ms that hold its middle."""
         segments = (row["segment_labels"] or {}).get(f"{FRAME * 1000 // SAMPLING_RATE}ms")
         if not segments:
             raise CorpusError(
-                f"utterance {row['utterance_id']} has no segment labels of 20 ms: unpack them beside it."
+                f"utterance {row['utterance_id']} has no segment labels of 20 ms: unpack the corpus's labels too."
             )
         window = samples if self.whole else self.window_length
         middles = np.arange(REACH // 2, window - REACH // 2 + 1, FRAME) % samples  # a short one is repeated

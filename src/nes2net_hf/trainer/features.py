@@ -1,4 +1,4 @@
-"""What a frozen encoder makes of a corpus, kept on the disk: computed once, read in every epoch and experiment."""
+"""The output of a frozen encoder for a corpus, on the disk: computed once, read in every epoch and experiment."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from .recipe import Recipe, RecipeError
 
 class FeatureSet(Dataset):
     """
-    The items of a `WindowDataset` with the encoder's hidden states (K, T, D) in place of waveforms: K is the number of
-    layers that the aggregation reads. They are kept in half precision, 2 · K · T · D bytes an utterance.
+    The items of a `WindowDataset` with the encoder's hidden states (K, T, D) instead of waveforms: K is the number of
+    layers that the aggregation reads. They are kept in half precision, 2 · K · T · D bytes per utterance.
 
     Args:
-        dataset: that does not vary its items: no augmentation, no random crops.
-        folder: of their files.
-        identity: what the features depend on; a folder of others is refused.
+        dataset: one whose items never vary: no augmentation, no random crops.
+        folder: where the features are kept.
+        identity: what the features depend on; a folder with another identity is refused.
     """
 
     def __init__(self, dataset: WindowDataset, folder: Path, identity: dict[str, Any]) -> None:
@@ -43,9 +43,9 @@ class FeatureSet(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor] | Broken:
         path = self._path(key[1])
-        if not path.exists():  # what could not be read then cannot be now
+        if not path.exists():  # its recording could not be read when the features were made
             item = self.dataset[key]
-            return item if isinstance(item, Broken) else Broken(f"{path} is missing: begin again to make it.")
+            return item if isinstance(item, Broken) else Broken(f"{path} is missing: start again to make it.")
         kept = load_file(path)
         return kept["hidden_states"], kept["label"]
 
@@ -63,14 +63,14 @@ class FeatureSet(Dataset):
     @torch.inference_mode()
     def store(self, accelerator: Accelerator, model: Any, batch_size: int) -> None:
         """
-        Makes the files that are not there yet, each process a share of them.
+        Makes the missing files; each process makes a share of them.
 
         Raises:
-            RecipeError: the folder holds features of another encoder or corpus, or a value is beyond half precision.
+            RecipeError: the folder holds features of another encoder or corpus, or a value exceeds half precision.
         """
         self._settle(accelerator)
         todo = [row for row in self.by_length().tolist() if not self._path(row).exists()]
-        accelerator.wait_for_everyone()  # all share out the same
+        accelerator.wait_for_everyone()  # so that all share out the same list
         if todo:
             with claim(self.folder, "workplace") if accelerator.is_main_process else nullcontext():
                 self._make(todo, accelerator, model, batch_size)
@@ -97,8 +97,8 @@ class FeatureSet(Dataset):
         half = states.to("cpu", torch.float16).contiguous()
         if not half.isfinite().all():
             raise RecipeError(
-                f"data.features: the encoder's features of row {row} are beyond half precision: leave it out, and the "
-                "encoder runs in every step."
+                f"data.features: the encoder's output for row {row} exceeds half precision: remove data.features, so "
+                "that the encoder runs in every step."
             )
         path = self._path(row)
         content = save({"hidden_states": half, "label": torch.tensor(np.asarray(label))})
@@ -112,7 +112,7 @@ class FeatureSet(Dataset):
         what = json.dumps(self._identity, indent=1, default=str)
         if said.exists() and said.read_text(encoding="utf-8") != what:
             raise RecipeError(
-                f"data.features: {self.folder} holds those of another encoder or corpus: name another folder."
+                f"data.features: {self.folder} holds features of another encoder or corpus: name another folder."
             )
         accelerator.wait_for_everyone()
         if accelerator.is_main_process and not said.exists():
@@ -127,7 +127,7 @@ class FeatureSet(Dataset):
 
 
 def feature_set(recipe: Recipe, name: str, dataset: WindowDataset) -> FeatureSet:
-    """Of the recipe's `train` or `dev`."""
+    """The kept features of the recipe's `train` or `dev`."""
     assert recipe.data.features is not None
     model, split = recipe.model, getattr(recipe.data, name)
     identity = {

@@ -1,4 +1,4 @@
-"""Train and dev of one table: as a column says, else a fixed part, by speaker where speakers are known."""
+"""Divides one table into train and dev: by a column, else a fixed share, by speaker if speakers are known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTITIONS = {"train": ("train", "training"), "dev": ("dev", "development", "val
 
 @dataclass(frozen=True)
 class Division:
-    """Row numbers of both parts, and a sentence that says how they were found."""
+    """Row numbers of both parts, and a sentence that says how they were chosen."""
 
     train: np.ndarray
     dev: np.ndarray
@@ -33,16 +33,16 @@ def divide(
     table: str = "the table",
 ) -> Division:
     """
-    Divides N rows. Where `partitions` has values, they decide, and rows of others (test) are in neither part. Else dev
-    is about `share` of each class, drawn by the names of speakers, so that none is in both parts, or of utterances:
-    the same in every run, and rows that are added later move few others.
+    Divides N rows. If `partitions` has values, they decide, and rows with other values (test) are in neither part.
+    Otherwise dev is about `share` of each class, drawn by the names of the speakers, so that none is in both parts, or
+    of the utterances. Every run makes the same choice, and rows that you add later move few others.
 
     Args:
         column, table: what the data calls its partitions, and its name, for errors.
 
     Raises:
-        RecipeError: the column of partitions has gaps, or names none of train, or none of dev; or a class has too few
-            rows to be in both parts.
+        RecipeError: the column has gaps, or names no row of train or none of dev; or a class has too few rows for both
+            parts.
     """
     if any(partitions):
         return _by_column(partitions, column, table)
@@ -104,7 +104,7 @@ def _drawn(names: list[str], labels: np.ndarray, share: float) -> np.ndarray:
         rows = groups[name]
         counts = {label: int((labels[rows] == label).sum()) for label in set(labels[rows].tolist())}
         held = {label: int((labels[dev] == label).sum()) for label in counts}
-        # A group may overshoot a share by half of it, but not take a class away from train.
+        # A group may exceed the share by half, but must not take all of a class away from train.
         if any(held[label] < wanted[label] for label in counts) and all(
             held[label] + count <= max(1.5 * wanted[label], 1) for label, count in counts.items()
         ):

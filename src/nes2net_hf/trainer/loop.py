@@ -39,7 +39,7 @@ from .starting import as_begun, settle
 from .validation import validate
 
 logger = logging.getLogger(__name__)
-FEW = 50  # utterances of a class, below which an EER moves in steps of more than two points
+FEW = 50  # with fewer utterances of a class, the EER moves in steps of more than two points
 
 
 class TrainingStopped(Exception):
@@ -57,10 +57,10 @@ class TrainingFailed(Nes2NetError, RuntimeError):
 def train(recipe: Recipe, resume: bool = False, push_to_hub: str | None = None) -> Path:
     """
     Trains as the recipe says and returns the folder of the best epoch's model, `output/best`: weights, configuration
-    (its threshold that of the dev EER), feature extractor and remote code, as `from_pretrained` takes them.
+    (with the threshold of the dev EER), feature extractor and remote code, as `from_pretrained` takes them.
 
     Beside it lie `recipe.yaml`; `metrics.jsonl` (a line per epoch: losses, dev EER as a fraction, seconds) and
-    `steps.jsonl` (a line per step); `epochs/`, the best ones' models; `checkpoints/`, what to resume from.
+    `steps.jsonl` (a line per step); `epochs/`, the models of the best epochs; `checkpoints/`, states to resume from.
 
     Args:
         resume: continue from the last checkpoint in `output`, if there is one, as if the run had never stopped.
@@ -69,7 +69,7 @@ def train(recipe: Recipe, resume: bool = False, push_to_hub: str | None = None) 
     Raises:
         RecipeError: the recipe cannot be followed.
         BrokenDataError: more training utterances cannot be read than the recipe allows, or one of dev.
-        TrainingStopped: SIGTERM or SIGINT came; everything is saved.
+        TrainingStopped: SIGTERM or SIGINT arrived; everything is saved.
         TrainingFailed: the loss is not finite, or memory or the disk is full; what was saved before stays.
         OutputError, DiskError: the folder cannot be written, or another run uses it.
         PushError: nothing can be uploaded to `push_to_hub`.
@@ -135,7 +135,7 @@ class Trainer:
             self._restore(states[-1])
 
     def run(self, push_to_hub: str | None) -> None:
-        """Epochs until the last one, or until dev has not been better for long enough."""
+        """Runs epochs until the last one, or until dev has not improved for long enough."""
         recipe, progress, validated = self.recipe, self.progress, set(validated_epochs(self.recipe))
         if recipe.trackers:
             self.accelerator.init_trackers("nes2net", config={"recipe": recipe.as_yaml()})
@@ -172,7 +172,7 @@ class Trainer:
         if self.data.shared == len(labels):
             return (
                 f"the run went through: {best}\nTrain and dev are the same recordings: no figure says how well "
-                "the model judges others, and the choice of its epoch means nothing."
+                "the model judges others, and its choice of the epoch means nothing."
             )
         lines = [json.loads(line) for line in (self.output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         select = self.recipe.validation.select

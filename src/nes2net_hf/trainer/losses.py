@@ -1,4 +1,4 @@
-"""Losses as sums, and the weights they stand for, so that ragged batches, passes and processes add up exactly."""
+"""Losses as sums with their weights, so that ragged batches, passes and processes add up exactly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .recipe import Recipe
 
-IGNORED = -100  # the label of frames that are not counted, as torch's cross entropy has it
+IGNORED = -100  # the label of frames that do not count, as in torch's cross entropy
 
 
 class Loss(Protocol):
@@ -54,9 +54,9 @@ class WeightedCrossEntropy:
 
 class FrameLoss:
     """
-    Weighted cross entropy of segments of several lengths, as the mean over the lengths; a segment is spoofed where any
-    of its frames is, so that its label is the least of theirs, and its logits are those of the frame that is least
-    bona fide (Zhang et al. 2022 train PartialSpoof's resolutions of 20 to 640 ms together).
+    Weighted cross entropy of segments of several lengths, as the mean over the lengths. A segment is spoofed if any of
+    its frames is: its label is the lowest of theirs, and its logits are those of the least bona fide frame (Zhang et
+    al. 2022 train PartialSpoof's resolutions of 20 to 640 ms together).
 
     Args:
         class_weights: of spoof and bona fide.
@@ -69,13 +69,13 @@ class FrameLoss:
         self.factors, self.whole_utterance = list(factors), whole_utterance
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B, T, 2) and labels (B, T), of which -100 are not counted."""
+        """Logits (B, T, 2) and labels (B, T); frames with label -100 do not count."""
         total = logits.new_zeros(())
         everything = float(self.weight(labels))
         factors = self.factors_for(labels)
         for factor in factors:
             segments, truth = pool_segments(logits, labels, factor)
-            # Each length counts alike, though there are fewer of the longer segments.
+            # Each length has the same weight, although there are fewer long segments.
             share = everything / max(float(self.entropy.weight(truth)), 1e-12)
             total = total + self.entropy(segments, truth) * share / len(factors)
         return total
@@ -90,8 +90,8 @@ class FrameLoss:
 
 def pool_segments(logits: Tensor, labels: Tensor, factor: int) -> tuple[Tensor, Tensor]:
     """
-    Frames (B, T, 2) and (B, T) → segments of `factor` frames, (N, 2) and (N,), those without a label left out: of each
-    the logits of its least bona fide frame, and the least of its labels.
+    Frames (B, T, 2) and (B, T) → the N segments of `factor` frames that have a label: for each, the logits of its
+    least bona fide frame, (N, 2), and its lowest label, (N,).
     """
     excess = -labels.shape[1] % factor
     labels = F.pad(labels, (0, excess), value=IGNORED).unflatten(1, (-1, factor))

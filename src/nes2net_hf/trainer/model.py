@@ -19,18 +19,18 @@ from ..modeling_nes2net import (
 from .recipe import LoraRecipe, ModelRecipe, Recipe, RecipeError
 from .starting import is_nes2net, settle
 
-# WavLM hands the weights of these to torch's attention itself: adapters around them would never be called.
+# WavLM passes the weights of these layers to torch's attention and does not call them, nor adapters around them.
 _BYPASSED_IN_WAVLM = {"q_proj", "k_proj", "v_proj", "out_proj"}
 
 
 def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAudioFrameClassification:
     """
-    The recipe's model: around a pretrained encoder, a whole Nes2Net model to train further, or random throughout.
+    The recipe's model: a new back-end on a pretrained encoder, a whole Nes2Net model, or random weights throughout.
 
     Raises:
-        RecipeError: its configuration is impossible, or what it starts from cannot be loaded.
+        RecipeError: its configuration is impossible, or `model.pretrained` cannot be loaded.
     """
-    if recipe.model.head is None:  # nothing was settled yet
+    if recipe.model.head is None:  # as `load_recipe` returns it
         recipe = settle(recipe)
     wanted = recipe.model
     kind = Nes2NetForAudioFrameClassification if wanted.head == "frames" else Nes2NetForAudioClassification
@@ -57,7 +57,7 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
     encoder = model.base_model.encoder
     mask = getattr(encoder, "masked_spec_embed", None)
     if mask is not None and not encoder.config.apply_spec_augment:
-        mask.requires_grad_(False)  # nothing reads it: processes that average gradients would wait for its own
+        mask.requires_grad_(False)  # unused, and processes that average gradients would wait for its gradient
     if wanted.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     for module in model.modules():
@@ -67,12 +67,12 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
 
 
 def _to_train_further(kind: Any, name: str, wanted: ModelRecipe) -> Any:
-    """A released or converted model with all of its weights, its settings changed as the recipe says."""
+    """A released or converted model with all its weights, and the recipe's settings for training."""
     config = Nes2NetConfig.from_pretrained(name, revision=wanted.revision or "main")
     for holder, changes in ((config.encoder_config, wanted.encoder), (config, wanted.config)):
         for field, value in changes.items():
             setattr(holder, field, value)
-    # What was settled for the weights that it starts from.
+    # They describe the weights that training starts from.
     config.threshold, config.calibration, config.demonstration = None, None, False
     if hasattr(config, "averaged_from"):
         del config.averaged_from
@@ -82,23 +82,23 @@ def _to_train_further(kind: Any, name: str, wanted: ModelRecipe) -> Any:
         config=config,
         dtype=torch.float32,
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # said below
+        ignore_mismatched_sizes=True,  # reported below
     )
     wrong = sorted(
         [*report["missing_keys"], *report["unexpected_keys"], *(key for key, *_ in report["mismatched_keys"])]
     )
     if wrong:
         raise ValueError(
-            f"the weights of {name} do not fit what the recipe says of the model ({wrong[0]}, "
-            f"{len(wrong)} in all): its config.json and its weights are not of one model."
+            f"the weights of {name} do not fit its config.json ({wrong[0]}, {len(wrong)} in all): they belong to "
+            "different models."
         )
     return model
 
 
 def add_adapters(model: nn.Module, recipe: LoraRecipe) -> None:
     """
-    Puts adapters into the linear layers of the model's encoder whose names end with one of `targets`; of the encoder
-    only they learn.
+    Puts adapters into the encoder's linear layers whose names end with one of `targets`. Nothing else in the encoder
+    learns then.
 
     Raises:
         RecipeError: peft is not installed, or no layer has such a name.
@@ -126,7 +126,7 @@ def add_adapters(model: nn.Module, recipe: LoraRecipe) -> None:
 
 
 def without_adapters(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The model's `weights` as those of one that never had adapters: each added to the layer that it is around."""
+    """The model's `weights` without adapters: each adapter is added to the layer that it wraps."""
     plain = {name.replace(".base_layer.", "."): tensor for name, tensor in weights.items() if ".lora_" not in name}
     for name, module in model.named_modules():
         if hasattr(module, "get_delta_weight"):

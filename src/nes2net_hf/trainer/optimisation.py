@@ -1,4 +1,9 @@
-"""Optimiser and learning-rate schedule of a recipe."""
+"""
+Optimiser and learning-rate schedule of a recipe.
+
+The schedule is our own: the bottom of torch's `CosineAnnealingLR` is one rate for all parameters, although layers may
+learn at their own rates, and the state of its schedulers is not that which runs of 0.1.0 have saved.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +21,8 @@ _LAYER = re.compile(r"\.encoder\.layers\.(\d+)\.")
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
     """
-    Parameters that learn, by their learning rates: back-end and classifier at the recipe's, the encoder at its own,
-    times `layer_decay` for each layer below the top one (its convolutions lie below all layers).
+    Parameters that learn, by learning rate: back-end and classifier at the recipe's, the encoder at its own, times
+    `layer_decay` for each layer below the top one (its convolutions count as below all layers).
     """
     top = recipe.optimiser.learning_rate
     encoder_rate = recipe.optimiser.encoder_learning_rate or top
@@ -48,7 +53,7 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
 
 
 def learning_rate_factor(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
-    """Optimiser step (from 0) → what the base learning rate is multiplied by in it."""
+    """Optimiser step (from 0) → the factor of the base learning rate in that step."""
     schedule = recipe.schedule
     floor = schedule.final_learning_rate / recipe.optimiser.learning_rate
     total = recipe.epochs * steps_per_epoch
@@ -62,7 +67,7 @@ def learning_rate_factor(recipe: Recipe, steps_per_epoch: int) -> Callable[[int]
         if schedule.name == "cosine":
             return cosine((step - schedule.warmup_steps) / max(1, total - schedule.warmup_steps))
         if schedule.name == "cosine_epochs":
-            # Not restarted at the bottom: as a plain cosine of the epoch it swings back up.
+            # It does not restart at the bottom: a plain cosine of the epoch swings back up.
             assert schedule.period is not None
             return cosine(step // steps_per_epoch / schedule.period)
         return 1.0
@@ -76,8 +81,8 @@ def validated_epochs(recipe: Recipe) -> Iterable[int]:
         return range(1, recipe.epochs + 1)
     period = recipe.schedule.period
     assert period is not None
-    # The learning rate is lowest in every odd multiple of the period; the published recipe looks from the second on,
-    # one epoch to either side, and once after the first epoch.
+    # The learning rate is lowest at odd multiples of the period. The published recipe judges dev from the second of
+    # them on, also one epoch before and after, and once after the first epoch.
     chosen = {1} | {
         epoch
         for epoch in range(2 * period + 2, recipe.epochs + 1)

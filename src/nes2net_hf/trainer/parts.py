@@ -1,4 +1,4 @@
-"""The parts that a run is put together from: its processes, its data, and what learns."""
+"""The parts of a run: its processes, its data, and its model with optimiser and schedule."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .recipe import Recipe, RecipeError
 
 def start_processes(recipe: Recipe) -> Accelerator:
     """
-    What the processes of a run work together by.
+    Starts what the processes of a run work together with.
 
     Raises:
-        RecipeError: the device cannot do what the recipe asks, a tracker is not installed, or the processes cannot
-            share a batch evenly.
+        RecipeError: the device does not support the recipe, a tracker is not installed, or the processes cannot share
+            a batch evenly.
     """
     try:
         accelerator = Accelerator(
@@ -34,10 +34,10 @@ def start_processes(recipe: Recipe) -> Accelerator:
         )
     except (ValueError, ImportError) as error:
         raise RecipeError(f"mixed_precision, trackers: {' '.join(str(error).split())[:200]}") from error
-    if len(accelerator.log_with) < len(recipe.trackers):  # accelerate leaves out what it cannot import
+    if len(accelerator.log_with) < len(recipe.trackers):  # accelerate ignores trackers that it cannot import
         raise RecipeError(
-            f"trackers: not all of {', '.join(recipe.trackers)} are installed here: pip install them, or leave "
-            "them out (trackers=[])."
+            f"trackers: not all of {', '.join(recipe.trackers)} are installed here: pip install them, or remove "
+            "them (trackers=[])."
         )
     processes = accelerator.num_processes
     if recipe.batch_size % (processes * recipe.passes):
@@ -46,13 +46,13 @@ def start_processes(recipe: Recipe) -> Accelerator:
             f"{recipe.passes} passes each: change one of them."
         )
     if accelerator.device.type == "cpu":
-        # accelerate launch leaves each process one thread unless told otherwise: share out the cores it may use.
+        # accelerate launch gives each process one thread by default: share out the cores.
         torch.set_num_threads(max(1, _cores() // processes))
     return accelerator
 
 
 def _cores() -> int:
-    """Those this process may run on: a cluster, or taskset, may have given it a part of the machine."""
+    """How many cores this process may use: a cluster or taskset may have given it a part of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -40,7 +40,7 @@ Share = Annotated[float, Bound("between 0 and 1", lambda value: 0 < value < 1)]
 
 @dataclass
 class LoraRecipe:
-    """Low-rank adapters (Hu et al. 2022) in the encoder's linear layers, which then are all of it that learns."""
+    """Low-rank adapters (Hu et al. 2022) in the encoder's linear layers; nothing else in the encoder learns."""
 
     rank: int = 8
     alpha: int = 16  # the adapters' scale is alpha / rank
@@ -51,17 +51,17 @@ class LoraRecipe:
 @dataclass
 class ModelRecipe:
     """
-    `pretrained` names an encoder to start from, or a whole Nes2Net model to train further; without it `encoder`
+    `pretrained` names an encoder to start from, or a whole Nes2Net model to train further. Without it, `encoder`
     describes a random encoder. A Nes2Net model brings what its weights were trained with, here and in `data`: see
-    `training/starting.py`.
+    `trainer/starting.py`.
     """
 
     pretrained: str | None = None
     revision: str | None = None
-    encoder: dict[str, Any] = field(default_factory=dict)  # the encoder's configuration, or overrides of it
+    encoder: dict[str, Any] = field(default_factory=dict)  # the encoder's configuration, or changes of it
     config: dict[str, Any] = field(default_factory=dict)  # fields of Nes2NetConfig
     head: Literal["utterance", "frames"] | None = None  # frames of 20 ms, by the corpus's segment labels
-    lora: LoraRecipe | None = None  # needs the package peft; what is saved is an ordinary model, adapters added in
+    lora: LoraRecipe | None = None  # needs the package peft; saved models have the adapters merged in
     freeze: Literal["nothing", "feature_encoder", "encoder"] = "nothing"  # feature_encoder: its convolutions
     gradient_checkpointing: bool = False  # less memory, a third more time
     compile: bool = False  # torch.compile: minutes at the start, faster steps
@@ -70,7 +70,7 @@ class ModelRecipe:
 
 @dataclass
 class SplitRecipe:
-    """What of a corpus is read, as `load_corpus` takes it; corpus and root are those of `data` where not given."""
+    """The part of a corpus to read, as `load_corpus` takes it; corpus and root default to those of `data`."""
 
     corpus: str | None = None
     root: str | None = None
@@ -83,17 +83,17 @@ class SplitRecipe:
 
 @dataclass
 class DataRecipe:
-    """A corpus (a benchmark, your own data, a dataset, or shards of one), and the policy of length."""
+    """The corpus (a benchmark, your own data, a dataset, or shards of one), and how waveforms are prepared."""
 
     corpus: str = "own-data"
     root: str = "data.csv"
     train: SplitRecipe = field(default_factory=SplitRecipe)
     dev: SplitRecipe = field(default_factory=SplitRecipe)
     allow_missing: bool = False  # leave out utterances without audio
-    max_broken: Number = 10  # training utterances that may be skipped because they cannot be read, in each process
-    # Null until it is settled: what the model in model.pretrained was trained with, else SETTINGS.
+    max_broken: Number = 10  # how many unreadable training utterances each process may skip
+    # These may be null: they are then what the model in model.pretrained was trained with, else SETTINGS.
     window_length: int | None = None  # samples; also the extractor's, so that detection windows as training did
-    crop_length: int | None = None  # samples of a training window where it is to be shorter than window_length
+    crop_length: int | None = None  # samples of a training window, if shorter than window_length
     # Of longer training utterances; whole ones make batches of like length, padded.
     crop: Literal["random", "first", "whole"] = "random"
     # What dev and, later, the model judge: the first window, or whole utterances.
@@ -101,23 +101,25 @@ class DataRecipe:
     normalize: bool | None = None  # each window to zero mean and unit variance
     normalize_eps: float | None = None  # added to the variance
     min_samples: int | None = None  # shortest utterance
-    # The share of train and dev's common rows that is dev, where the data has no column that says so: data.py.
+    # The share of the rows of train and dev that becomes dev, unless a column of the data says which: holding_out.py.
     hold_out: Share | None = None
-    features: str | None = None  # of a frozen encoder: a folder that keeps what it makes of each utterance
-    augmentation: list[dict[str, Any]] = field(default_factory=list)  # of training utterances: augmentation/chain.py
+    features: str | None = None  # a folder that keeps the output of a frozen encoder for each utterance
+    augmentation: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # see augmentation/chain.py
     workers: Number = 0
 
 
 @dataclass
 class LossRecipe:
-    """Cross entropy weighted by model.config.class_weights, or the binary focal loss of a head of one logit."""
+    """Cross entropy weighted by model.config.class_weights, or the binary focal loss, for a head with one logit."""
 
     name: Literal["cross_entropy", "focal"] = "cross_entropy"
     gamma: NotNegative = 2.0  # focal: how much less well-classified utterances count
     alpha: Positive = 0.25  # focal: factor of the whole
     targets: list[float] = field(default_factory=lambda: [0.05, 0.95])  # focal: smoothed, of spoof and bona fide
     resolutions: list[int] = field(default_factory=lambda: [20])  # of a head of frames: ms; the loss is their mean
-    whole_utterance: bool = False  # of a head of frames: the utterance as one more, the coarsest resolution
+    whole_utterance: bool = False  # of a head of frames: the utterance as one more resolution, the coarsest
 
 
 @dataclass
@@ -128,14 +130,14 @@ class OptimiserRecipe:
     learning_rate: Positive = 1e-4
     weight_decay: NotNegative = 1e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    encoder_learning_rate: Positive | None = None  # of the encoder, where it is to differ
+    encoder_learning_rate: Positive | None = None  # of the encoder, if it differs
     layer_decay: Positive = 1.0  # factor of the rate from each encoder layer to the one below
     max_gradient_norm: Positive | None = None
 
 
 @dataclass
 class ScheduleRecipe:
-    """How the learning rate moves, after a linear warm-up."""
+    """How the learning rate changes, after a linear warm-up."""
 
     # cosine moves with each step, once down; cosine_epochs with each epoch, down and up again.
     name: Literal["constant", "cosine", "cosine_epochs"] = "constant"
@@ -146,13 +148,13 @@ class ScheduleRecipe:
 
 @dataclass
 class ValidationRecipe:
-    """When dev is judged, and which epoch is the best."""
+    """When dev is judged, and which epoch is the best one."""
 
     select: Literal["dev_eer", "dev_loss", "dev_loss_augmented"] = "dev_eer"  # the epoch with the lowest is the best
-    augmented: bool = False  # judge dev through the training augmentation, too
+    augmented: bool = False  # judge dev through the training augmentation too
     # cosine_minima, of cosine_epochs: the first epoch, and those about all minima but the first one.
     epochs: Literal["all", "cosine_minima"] = "all"
-    patience: Count | None = None  # validations without a better one before training stops
+    patience: Count | None = None  # validations without improvement, after which training stops
     batch_size: Count | None = None  # utterances of a pass on each process; twice that of training if null
 
 
@@ -160,7 +162,7 @@ class ValidationRecipe:
 class CheckpointRecipe:
     """What is kept: `checkpoints/` to resume from, `epochs/` to use or average."""
 
-    every_steps: Count | None = None  # between the ends of epochs, where there is always one
+    every_steps: Count | None = None  # within an epoch; the end of each epoch has one anyway
     every_minutes: Positive | None = 30.0
     keep_last: Count = 2
     keep_best: Count = 5
@@ -174,7 +176,7 @@ class Recipe:
     seed: int = 12345
     epochs: Count = 1
     batch_size: Count = 12  # utterances of an optimiser step, over all processes and passes
-    passes: Count = 1  # that a process makes for a step (gradient accumulation), for less memory
+    passes: Count = 1  # of each process in a step (gradient accumulation): more passes need less memory
     keep_last_batch: bool = False  # train on an epoch's ragged last batch
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])  # of accelerate: wandb, mlflow, trackio, …
@@ -191,7 +193,7 @@ class Recipe:
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
 
 
-# What a recipe leaves open, and no Nes2Net model settles.
+# Defaults of the keys that a recipe may leave open, and that a Nes2Net model answers if it has one.
 SETTINGS: dict[str, Any] = {
     "model.head": "utterance",
     "data.window_length": 64_600,
@@ -204,8 +206,8 @@ SETTINGS: dict[str, Any] = {
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
-    Reads a recipe and applies overrides such as `"optimiser.learning_rate=1e-4"` (values are YAML). Where
-    `model.pretrained` is set, settings that the recipe does not name stay open until `starting.settle`.
+    Reads a recipe and applies overrides such as `"optimiser.learning_rate=1e-4"` (values are YAML). If
+    `model.pretrained` is set, `SETTINGS` that the recipe does not name stay open until `starting.settle`.
 
     Raises:
         RecipeError: the file is missing or no YAML mapping, a key is unknown, or a value has a wrong type.
@@ -237,21 +239,21 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def load_kept(path: Path) -> Recipe:
-    """The recipe that a run keeps, in which nothing is open. Those of 0.1.0 lack what was then always the default."""
+    """The recipe that a run keeps: no key is open. Those of 0.1.0 lack the keys that could not be set then."""
     recipe = load_recipe(path)
     settle_with(recipe, SETTINGS)
     return recipe
 
 
 def settle_with(recipe: Recipe, settings: Mapping[str, Any]) -> None:
-    """Gives each key that is still open its value in `settings`."""
+    """Gives each open key its value in `settings`."""
     for key, value in settings.items():
         section, _, name = key.partition(".")
         if value_of(recipe, key) is None:
             setattr(getattr(recipe, section), name, value)
 
 
-# What may change between a checkpoint and its resumption: it moves no weight.
+# Keys that may change when a run is resumed: they change no weight.
 _FREE = (
     "data.workers",
     "data.features",
@@ -269,7 +271,7 @@ def check_same(path: Path, recipe: Recipe) -> None:
     Whether a run can continue with this recipe.
 
     Raises:
-        RecipeError: another one, in `path`, began it; the message names the first key that differs.
+        RecipeError: it began with the one in `path`; the message names the first key that differs.
     """
     before, now = _flat(dataclasses.asdict(load_kept(path))), _flat(dataclasses.asdict(recipe))
     for key in {**before, **now}:
@@ -288,7 +290,7 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _fill(kind: type[T], content: dict[str, Any], prefix: str) -> T:
-    """A dataclass from a mapping, sections within sections."""
+    """A dataclass from a mapping, section by section."""
     types = get_type_hints(kind, include_extras=True)
     values = {}
     for key, value in content.items():
@@ -374,7 +376,7 @@ def check(recipe: Recipe) -> None:
     if recipe.data.features is not None:
         _check_features(recipe)
     if recipe.model.lora is not None and recipe.model.freeze == "encoder":
-        raise RecipeError("model.freeze: encoder leaves model.lora nothing to learn: leave one of them out.")
+        raise RecipeError("model.freeze: encoder leaves model.lora nothing to learn: remove one of them.")
     if (
         recipe.model.head is not None
         and recipe.loss.name == "focal"
@@ -390,15 +392,15 @@ def check(recipe: Recipe) -> None:
 
 
 def _check_features(recipe: Recipe) -> None:
-    """Kept features stand for what an encoder makes of the same waveform in every epoch."""
+    """Kept features need an encoder, and waveforms, that are the same in every epoch."""
     if recipe.model.freeze != "encoder":
         raise RecipeError(
-            "data.features: an encoder that learns makes others in every step: set model.freeze=encoder."
+            "data.features: an encoder that learns has other features after each step: set model.freeze=encoder."
         )
     if recipe.data.augmentation or recipe.data.crop == "random":
         raise RecipeError(
-            "data.features: augmentation and random crops make other waveforms in every epoch: set "
-            "data.augmentation=[] and data.crop=first, or whole."
+            "data.features: augmentation and random crops change the waveforms in every epoch: set "
+            "data.augmentation=[] and data.crop=first (or whole)."
         )
 
 
@@ -410,4 +412,4 @@ def _check_frames(recipe: Recipe) -> None:
         raise RecipeError("loss.name: a head of frames is trained by cross_entropy.")
     moving = [step["name"] for step in recipe.data.augmentation if step["name"] == "speed"]
     if moving:
-        raise RecipeError("data.augmentation: speed moves frames away from their labels: leave it out.")
+        raise RecipeError("data.augmentation: speed moves frames away from their labels: remove it.")

@@ -1,6 +1,6 @@
 """
-What a run starts from. A Nes2Net model that is trained further brings what its weights were trained with, and a recipe
-that says otherwise is refused: with other preprocessing, or as another model, the weights mean nothing.
+What a run starts from. A Nes2Net model that is trained further keeps what its weights were trained with, and a recipe
+that says otherwise is refused: with other preprocessing, or in another architecture, the weights mean nothing.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from ..hub import bounded_requests, why
 from ..pretrained.load import judges_frames
 from .recipe import SETTINGS, Recipe, RecipeError, check, check_same, load_kept, settle_with, value_of
 
-# Of `model.config`: what the weights were trained with, and so what a run keeps of them in its recipe.
+# Fields of `model.config` that the weights were trained with; a run writes them into its recipe.
 TRAINED_WITH = (
     "layer_aggregation", "backend_variant", "outer_scale", "inner_scale", "kernel_size", "dilation", "se_reduction",
     "hidden_act", "pooling", "pooling_bottleneck", "classifier_outputs", "score", "id2label",
 )  # fmt: skip
-# How weights are trained, which any recipe may change; of `model.encoder` by pattern, for each encoder has its own.
+# Fields that say how to train, which any recipe may change. Encoders differ in theirs: `model.encoder` has a pattern.
 TRAINING_CONFIG = ("class_weights",)
 _TRAINING_ENCODER = re.compile(r".*dropout|layerdrop|apply_spec_augment|mask_.*")
 
 
 def is_nes2net(name: str, revision: str | None) -> bool:
-    """Whether `model.pretrained` is a whole Nes2Net model, and not an encoder."""
+    """Whether `model.pretrained` is a whole Nes2Net model, not an encoder."""
     config, _ = Nes2NetConfig.get_config_dict(name, revision=revision or "main")
     return config.get("model_type") == Nes2NetConfig.model_type
 
 
 def settle(recipe: Recipe) -> Recipe:
     """
-    The recipe with nothing left open: as the Nes2Net model in `model.pretrained` was trained, else by default.
+    The recipe with every open key filled in: as the Nes2Net model in `model.pretrained` was trained, else by default.
 
     Raises:
         RecipeError: the model cannot be read, or the recipe contradicts it; the message names the key and both values.
@@ -61,10 +61,10 @@ def settle(recipe: Recipe) -> Recipe:
 
 def as_begun(kept: Path, recipe: Recipe) -> Recipe:
     """
-    The recipe with what it leaves open as the run whose recipe is `kept` began, even if its model has moved.
+    The recipe with its open keys as the run with the recipe `kept` began, even if the model has moved since.
 
     Raises:
-        RecipeError: another recipe began it; the message names the first key that differs.
+        RecipeError: the run began with another recipe; the message names the first key that differs.
     """
     begun, recipe = load_kept(kept), copy.deepcopy(recipe)
     settle_with(recipe, {key: value_of(begun, key) for key in SETTINGS})
@@ -76,11 +76,11 @@ def as_begun(kept: Path, recipe: Recipe) -> Recipe:
 
 
 def _follow(recipe: Recipe, name: str, revision: str) -> None:
-    """Settles what the recipe leaves open as the model has it."""
+    """Fills in the open keys of the recipe from the model."""
     config = Nes2NetConfig.from_pretrained(name, revision=revision)
     if os.path.isdir(name) and not Path(name, FEATURE_EXTRACTOR_NAME).is_file():
         raise RecipeError(
-            f"model.pretrained: {name} holds no {FEATURE_EXTRACTOR_NAME}, which says how its waveforms are prepared: "
+            f"model.pretrained: {name} holds no {FEATURE_EXTRACTOR_NAME}, which says how to prepare waveforms: "
             "copy it there."
         )
     extractor = Nes2NetFeatureExtractor.from_pretrained(name, revision=revision)
@@ -109,19 +109,19 @@ def _follow(recipe: Recipe, name: str, revision: str) -> None:
 
 
 def _compare(key: str, said: Any, brought: Any, name: str) -> None:
-    """Raises RecipeError where a recipe says something else than its model brings."""
+    """Raises RecipeError if a recipe contradicts its model."""
     if said is not None and _plain(said) != _plain(brought):
         raise RecipeError(
             f"{key}: this recipe says {_yaml(said)}, but {name} was trained with {_yaml(brought)}: leave it out, or "
-            f"write {key}=null behind the recipe, to train as the model was trained."
+            f"add {key}=null to the command, to train as the model was trained."
         )
 
 
 def _plain(value: Any) -> Any:
-    """As JSON holds it: lists for tuples, text for keys."""
+    """As in JSON: tuples are lists, keys are text."""
     return json.loads(json.dumps(value, default=str))
 
 
 def _yaml(value: Any) -> str:
-    """A value as recipes spell it."""
+    """A value as a recipe writes it."""
     return json.dumps(value, default=str)

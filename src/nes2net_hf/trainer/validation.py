@@ -1,4 +1,4 @@
-"""Judging the dev partition on all processes: loss and EER, no utterance twice and none lost."""
+"""Judges the dev partition on all processes: loss and EER, with each utterance exactly once."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def validate(
         model: as accelerate prepared it.
         dataset: a `WindowDataset`, or a `FeatureSet`.
         batch_size: utterances of a pass on this process.
-        epoch: that augmentation is drawn for, where the dataset has one.
+        epoch: the epoch that augmentation is drawn for, if the dataset augments.
 
     Raises:
         BrokenDataError: an utterance cannot be read.
     """
     plain = accelerator.unwrap_model(model)
     plain.eval()
-    for buffer in plain.buffers():  # each process has its own batch-norm statistics since its last training step
+    for buffer in plain.buffers():  # each process has its own batch-norm statistics after a training step
         broadcast(buffer)
     processes = accelerator.num_processes
     batches = share_out(dataset.by_length(), batch_size, accelerator.process_index, processes)
@@ -53,7 +53,7 @@ def validate(
             logits = plain(**batch).logits
         logits = logits.float()
         summed, weight = float(loss(plain.two_classes(logits), labels)), float(loss.weight(labels))
-        counted = labels != IGNORED  # of frames, where utterances are of unequal lengths
+        counted = labels != IGNORED  # frames beyond the end of shorter utterances do not count
         scores = plain.score(logits)[counted].cpu().numpy()
         judged.append((labels[counted].cpu().numpy(), scores, summed, weight))
     everyone = gather_object(judged)
