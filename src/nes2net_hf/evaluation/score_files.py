@@ -226,7 +226,7 @@ def find_trials(ids: np.ndarray, wanted: np.ndarray, path: Path, are_files: bool
         if trial in place:  # others are this one too only if one of them has no suffix
             maybe = [trial, *(name for name in maybe if bare in (trial, name))]
         if len(maybe) > 1:
-            raise EvaluationError(f"{path}: {' and '.join(maybe[:2])} may both be trial {trial}: leave one out.")
+            raise EvaluationError(f"{path}: {' and '.join(maybe[:2])} may both be trial {trial}: omit one.")
         if not maybe:
             continue
         [name] = maybe
@@ -252,13 +252,13 @@ def _find_by_folders(ids: np.ndarray, wanted: np.ndarray, path: Path, rows: np.n
         if len(free) > 1:
             raise EvaluationError(
                 f"{path}: {ids[free[0]]} and {ids[free[1]]} may both be trial {wanted[number]}: name the folder in "
-                "the keys, or leave one out."
+                "the keys, or omit one."
             )
         for row, its in maybe:
             if row in taken and len(its) < len(parts):
                 raise EvaluationError(
                     f"{path}: {ids[row]} may be trial {'/'.join(taken[row])} or trial {wanted[number]}: judge files "
-                    "by their folder, or leave one out."
+                    "by their folder, or omit one."
                 )
         if free:
             rows[number], taken[free[0]] = free[0], parts

@@ -57,7 +57,7 @@ def bootstrap_eer(
 ) -> Interval:
     """
     Expanded percentile bootstrap interval of the EER (Efron & Tibshirani 1993, chapter 13; Hesterberg 2015, section
-    3.3, who widens it as Student's t does, because plain percentiles hold the truth too rarely where speakers are few).
+    3.3, who widens it as Student's t does: plain percentiles hold the truth too rarely where speakers are few).
 
     Utterances of one speaker are not independent, so whole speakers are drawn with replacement where speakers are
     given (cluster bootstrap); otherwise utterances, each class by itself. Speakers with bona fide trials only, with

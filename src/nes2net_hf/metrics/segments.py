@@ -22,8 +22,8 @@ def segment_eer(
     """
     EER over segments of one resolution, those of all utterances pooled (Zhang et al. 2022, PartialSpoof).
 
-    A segment's score is the lowest of its frames, because one spoofed frame makes a spoofed segment. Where an utterance
-    has more labels than scored segments, or fewer, what both have is compared: its last frame may be incomplete.
+    A segment's score is the lowest of its frames: one spoofed frame makes a spoofed segment. Where an utterance has
+    more labels than scored segments, or fewer, what both have is compared: its last frame may be incomplete.
 
     Args:
         frame_scores: of each utterance its scores (T,), higher = bona fide.
