@@ -151,7 +151,7 @@ def test_int8_is_smaller_and_says_how_far_its_scores_are(
     nes2net: Any, model: Path, exported: Path, recording: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "int8"
-    run = nes2net("export", model, out, "--format", "onnx", "--int8")
+    run = nes2net("export", model, out, "--int8")
     assert run.code == 0 and run.err == ""
     size = (out / GRAPH).stat().st_size
     assert size < 0.7 * (exported / GRAPH).stat().st_size and f"{size / 1e6:.1f} MB" in run.out
@@ -227,7 +227,7 @@ def test_a_folder_of_the_other_kind_is_named(nes2net: Any, model: Path, exported
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"dtype": "bfloat16"}, "leave --dtype bfloat16 away"), ({"backend": "tensorrt"}, "torch, onnx, got 'tensorrt'")],
+    [({"dtype": "bfloat16"}, "omit --dtype bfloat16"), ({"backend": "tensorrt"}, "torch, onnx, got 'tensorrt'")],
 )
 def test_options_that_a_graph_has_not_are_named(exported: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ModelError, match=words):
@@ -235,7 +235,7 @@ def test_options_that_a_graph_has_not_are_named(exported: Path, options: dict[st
 
 
 def test_a_graph_runs_on_the_cpu_only(exported: Path) -> None:
-    with pytest.raises(ModelError, match="runs on the CPU: leave --device meta away"):
+    with pytest.raises(ModelError, match="runs on the CPU: omit --device meta"):
         Detector(exported, backend="onnx", device="meta")
 
 
