@@ -240,10 +240,7 @@ class _Utterances(Dataset):
                 windows += its_windows
         if windows:
             rate = self.extractor.sampling_rate
-            made = self.extractor(windows, sampling_rate=rate, return_tensors="pt", return_attention_mask=True)
-            # Copied into torch's own memory: CPU kernels sum in an order that depends on where the memory lies, and
-            # with numpy's a run would not give the same last digits twice.
-            batch |= {name: values.clone() for name, values in made.items()}
+            batch |= self.extractor(windows, sampling_rate=rate, return_tensors="pt", return_attention_mask=True)
         return batch
 
     def _windows(self, waveform: np.ndarray) -> list[np.ndarray]:

@@ -104,9 +104,7 @@ class DataRecipe:
     # The share of the rows of train and dev that becomes dev, unless a column of the data says which: holding_out.py.
     hold_out: Share | None = None
     features: str | None = None  # a folder that keeps the output of a frozen encoder for each utterance
-    augmentation: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # see augmentation/chain.py
+    augmentation: list[dict[str, Any]] = field(default_factory=list)  # see augmentation/chain.py
     workers: Number = 0
 
 
