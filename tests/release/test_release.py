@@ -466,8 +466,9 @@ def test_a_folder_that_scores_otherwise_is_refused(
 ) -> None:
     from nes2net_hf.release import trial
 
-    other = trial._FROM_THE_FOLDER.replace("scores[name] =", "scores[name] = 0.001 +")
-    monkeypatch.setattr(trial, "_FROM_THE_FOLDER", other)
+    other = tmp_path / "other.py"
+    other.write_text(trial.SCRIPT.read_text().replace("scores[name] =", "scores[name] = 0.001 +"))
+    monkeypatch.setattr(trial, "SCRIPT", other)
     run = nes2net("release", tiny_model_dir, *AS, "--dry-run", "--out", tmp_path / "out")
     assert run.code == 1 and "scores the sample" in run.err and not list(tmp_path.glob("out*"))
 

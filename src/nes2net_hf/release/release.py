@@ -25,7 +25,7 @@ from ..pretrained.load import load_model
 from ..version import __version__
 from .card import Evaluation, ReleaseError, write_card
 from .contents import check_contents, without_paths
-from .trial import Tried, _samples, _score, _try
+from .trial import Tried, samples, score, try_folder
 
 _PICTURES = ("breakdown", "det", "attacks", "calibration", "scores")  # of a report, in the card's order
 
@@ -80,7 +80,7 @@ def write_release(release: Release, folder: Path, force: bool = False) -> Tried:
     with _written(folder, force) as fresh:
         expected = _gather(release, fresh)
         check_contents(fresh)
-        return _try(fresh, expected)
+        return try_folder(fresh, expected)
 
 
 def write_release_space(repo_id: str, folder: Path, force: bool = False) -> None:
@@ -189,7 +189,7 @@ def _gather(release: Release, folder: Path) -> dict[str, float]:
         datasets=release.datasets,
     )
     with torch.inference_mode():
-        return {path.stem: _score(network, extractor, waveform, rate) for path, waveform, rate in _samples()}
+        return {path.stem: score(network, extractor, waveform, rate) for path, waveform, rate in samples()}
 
 
 def _base(place: Path, run: Path | None) -> Base | None:

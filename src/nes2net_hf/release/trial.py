@@ -14,46 +14,11 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from ..configuration_nes2net import Nes2NetConfig
-from ..pretrained.load import judges_frames
 from ..samples import BONAFIDE, SPOOF
 from .card import ReleaseError
 
+SCRIPT = Path(__file__).with_name("without_package.py")
 TOLERANCE = 1e-4  # between the scores of the source and those of the released folder
-
-
-# In a process that cannot import this package: what the folder itself carries gives the scores.
-_FROM_THE_FOLDER = """
-import json, sys
-sys.modules["nes2net_hf"] = None
-import numpy as np, torch
-from transformers import pipeline
-folder, samples = sys.argv[1:]
-classify = pipeline("audio-classification", model=folder, trust_remote_code=True, device="cpu")
-scores = {}
-for name, waveform in np.load(samples, allow_pickle=False).items():
-    logits = {row["label"]: row["score"] for row in classify(waveform, function_to_apply="none", top_k=None)}
-    ordered = torch.tensor([logits[label] for _, label in sorted(classify.model.config.id2label.items())])
-    scores[name] = float(classify.model.score(ordered))
-print(json.dumps(scores))
-"""
-
-
-_FRAMES_FROM_THE_FOLDER = """
-import json, sys
-sys.modules["nes2net_hf"] = None
-import numpy as np, torch
-from transformers import AutoFeatureExtractor, AutoModelForAudioFrameClassification
-folder, samples = sys.argv[1:]
-extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
-model = AutoModelForAudioFrameClassification.from_pretrained(folder, trust_remote_code=True, dtype="auto")
-scores = {}
-for name, waveform in np.load(samples, allow_pickle=False).items():
-    features = extractor(waveform, sampling_rate=16000, return_tensors="pt")
-    with torch.inference_mode():
-        scores[name] = float(model.score(model(**features).logits).min())
-print(json.dumps(scores))
-"""
 
 
 @dataclass(frozen=True)
@@ -64,20 +29,19 @@ class Tried:
     differences: dict[str, float]
 
 
-def _score(network: Any, extractor: Any, waveform: np.ndarray, rate: int) -> float:
+def score(network: Any, extractor: Any, waveform: np.ndarray, rate: int) -> float:
     features = extractor(waveform, sampling_rate=rate, return_tensors="pt")
     return float(network.score(network(**features).logits).min())
 
 
-def _samples() -> list[tuple[Path, np.ndarray, int]]:
+def samples() -> list[tuple[Path, np.ndarray, int]]:
     return [(path, *soundfile.read(path, dtype="float32")) for path in (BONAFIDE, SPOOF)]
 
 
-def _try(folder: Path, expected: dict[str, float]) -> Tried:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+def try_folder(folder: Path, expected: dict[str, float]) -> Tried:
+    script = SCRIPT.read_text(encoding="utf-8")  # run as text: beside its file lie our modules
     with tempfile.TemporaryDirectory() as scratch:
-        np.savez(Path(scratch, "samples.npz"), **{path.stem: waveform for path, waveform, _ in _samples()})  # type: ignore[arg-type]
-        script = _FRAMES_FROM_THE_FOLDER if judges_frames(Nes2NetConfig(**config)) else _FROM_THE_FOLDER
+        np.savez(Path(scratch, "samples.npz"), **{path.stem: waveform for path, waveform, _ in samples()})  # type: ignore[arg-type]
         command = [sys.executable, "-c", script, str(folder.resolve()), "samples.npz"]
         modules = {"HF_MODULES_CACHE": str(Path(scratch, "modules")), "HF_HUB_OFFLINE": "1"}
         answer = subprocess.run(
