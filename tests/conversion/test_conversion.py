@@ -445,7 +445,7 @@ def test_the_command_says_what_is_wrong_in_a_sentence(
     source = CHECKPOINTS / f"{XLSR}.pth"
     for arguments, code, message in (
         ((source,), 2, "name OUT"),
-        ((source, tmp_path / "o", "--from", source), 2, "--from is for --to-official"),
+        ((source, tmp_path / "o", "--from", source), 2, "--from needs --to-official"),
         ((source, tmp_path / "o", "--activation", "gelu"), 2, "gelu"),
         ((source, tmp_path / "o"), 1, "--encoder-config"),
         ((source, tmp_path / "no" / "o", "--encoder-config", encoder_config(XLSR)), 2, "folder"),
