@@ -29,8 +29,8 @@ def measure(name: str, checkpointing: bool, frozen: bool, utterances: int, steps
 
     from nes2net_hf.conversion.system import read_encoder_config
     from nes2net_hf.trainer import load_recipe
-    from nes2net_hf.trainer.model import build_model
     from nes2net_hf.trainer.losses import build_loss
+    from nes2net_hf.trainer.model import build_model
     from nes2net_hf.trainer.optimisation import build_optimiser
 
     path = ROOT / "training" / "configs" / f"{name}.yaml"

@@ -22,9 +22,9 @@ import soundfile
 import torch
 
 from nes2net_hf.trainer import load_recipe
-from nes2net_hf.trainer.model import build_model
 from nes2net_hf.trainer.loop import Trainer
 from nes2net_hf.trainer.losses import build_loss
+from nes2net_hf.trainer.model import build_model
 from nes2net_hf.trainer.optimisation import build_optimiser
 
 ROOT = Path(__file__).parents[2]
