@@ -1,6 +1,6 @@
 """
 Scores a corpus with a model, on all processes: accelerate launch training/score.py --model M --corpus NAME --root DIR
---out scores.txt. Killed, the same command goes on.
+--out scores.txt. After a stop, the same command continues.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> int:
     options = vars(parser.parse_args())
     with (
         offering(*options),
-        ending("stopped; what is scored is kept, and the same command goes on.", error_word="error") as end,
+        ending("stopped; the scores so far are kept: run the same command to continue.", error_word="error") as end,
     ):
         scored = score_corpus(options.pop("model"), options.pop("out"), **options)
         rate = scored.fresh / scored.seconds
