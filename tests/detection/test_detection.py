@@ -23,8 +23,6 @@ from nes2net_hf.pretrained.load import ModelError, choose_device
 from tests.helpers import KEYS, tiny_model
 from tests.recordings import encode, melody, muxed, voice
 
-KEYS += ["min_window_score", "min_window_start", "windows", "spoofed", "warnings", "model", "schema_version", "error"]
-
 
 WINDOW = 64_600
 

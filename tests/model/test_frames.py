@@ -183,5 +183,7 @@ def test_utterances_without_segment_labels_are_named(partialspoof: Path, tmp_pat
     bare = tmp_path / "database"
     shutil.copytree(partialspoof, bare, ignore=shutil.ignore_patterns("segment_labels"))
     path = write(tmp_path / "recipe.yaml", recipe_of(bare, tmp_path / "run"))
-    with pytest.raises(BrokenDataError, match=r"utterance CON_T_\d+ has no segment labels of 20 ms: unpack them"):
+    with pytest.raises(
+        BrokenDataError, match=r"utterance CON_T_\d+ has no segment labels of 20 ms: unpack the corpus.s labels too"
+    ):
         train(load_recipe(path, ["data.max_broken=2"]))

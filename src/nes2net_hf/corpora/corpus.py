@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError
+from ..metrics import AsvErrorRates
 from .labels import is_header
 from .protocol import read_lines
 from .tree import Tree
@@ -38,6 +39,8 @@ class Corpus:
         delimiter: of a protocol in CSV with a header; None for white space.
         conditions: named sub-conditions of the organisers.
         usual_condition: the one whose figures the organisers report, and `nes2net evaluate` unless asked for another.
+        fixed_asv: error rates of the ASV system at which the organisers compute the t-DCF without its scores.
+        has_segments: whether `enrich` gives segment labels.
         enrich: tree and partition → a function that completes rows from further files.
     """
 
@@ -52,6 +55,8 @@ class Corpus:
     delimiter: str | None = None
     conditions: Mapping[str, Condition] = field(default_factory=dict)
     usual_condition: str | None = None
+    fixed_asv: AsvErrorRates | None = None
+    has_segments: bool = False
     enrich: Callable[[Tree, str], Callable[[Row], None]] | None = None
 
     def has_protocol(self, tree: Tree, partition: str) -> bool:

@@ -26,10 +26,10 @@ from ..pretrained.load import (
     DEMO_MODEL,
     ModelError,
     choose_device,
-    judges_frames,
     load_model,
     load_onnx_model,
 )
+from ..scores import frame_samples, frames_within, judges_frames, of_file
 from .batches import Batch, in_background
 from .recordings import SAME_SCENE, Recording, Unreadable, list_recordings, why_unread
 from .results import NO_SPEECH, TOO_SHORT, Result, Stretch, WindowScore
@@ -177,7 +177,7 @@ class Detector:
             self.threshold = 0.0
         self.frame: float | None = None  # seconds, where the model judges frames
         if judges_frames(self.model.config):
-            self.frame = math.prod(self.model.config.encoder_config.conv_stride) / SAMPLING_RATE
+            self.frame = frame_samples(self.model.config) / SAMPLING_RATE
         self.speech = SpeechFinder()
         self.window_length = self.extractor.window_length
         self.hop = self.window_length if hop is None else round(hop * SAMPLING_RATE)
@@ -226,7 +226,8 @@ class Detector:
                         scores, log_odds = judged
                         if self.frame is not None:
                             # Of a window that was filled up, the frames of its own sound.
-                            scores = scores[: max(1, round((window.end - window.start) / self.frame))]
+                            samples = round((window.end - window.start) * SAMPLING_RATE)
+                            scores = scores[: frames_within(samples, self.model.config)]
                             recording.frames.append((round(window.start / self.frame), scores))
                         window.score, lowest = min((score, index) for index, score in enumerate(scores))
                         recording.log_odds.append(log_odds[lowest])
@@ -396,9 +397,7 @@ class Detector:
             )
             return
         lowest = scores.index(min(scores))
-        # A mean would hide what is spoofed in part; it is what the frames are there to find.
-        pool = np.mean if self.frame is None else np.min
-        result.score = float(pool(scores))
+        result.score = of_file(scores, self.frame is not None)
         result.min_window_score, result.min_window_start = scores[lowest], judged[lowest].start
         result.windows, result.warnings = recording.windows, recording.warnings
         if recording.sound < MIN_SOUND:
@@ -412,8 +411,8 @@ class Detector:
         """What is said of a recording of which something can be said."""
         assert result.score is not None
         if self.threshold is None:
-            margins, pool = recording.log_odds, np.mean if self.frame is None else np.min
-            passes = float(pool(margins)) >= 0
+            margins = recording.log_odds
+            passes = of_file(margins, self.frame is not None) >= 0
         else:
             margins = [(window.score or 0.0) - self.threshold for window in judged]
             passes = result.score >= self.threshold

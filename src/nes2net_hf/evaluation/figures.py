@@ -12,7 +12,6 @@ import numpy as np
 
 from ..errors import EvaluationError, option
 from ..metrics import (
-    ASVSPOOF5_ASV,
     ASVSPOOF5_COSTS,
     AsvErrorRates,
     Decisions,
@@ -207,7 +206,7 @@ def evaluate(
     *,
     costs: DetectionCosts = ASVSPOOF5_COSTS,
     asv: AsvScores | None = None,
-    asvspoof5: bool = False,
+    fixed_asv: AsvErrorRates | None = None,
     threshold: float | None = None,
     resamples: int = 1000,
 ) -> Evaluation:
@@ -217,7 +216,8 @@ def evaluate(
     Args:
         asv: scores of an ASV system, for the t-DCF in both forms; else those of the trials' own, if any. Scores of
             targets and non-targets without an ASV system's are taken for spoofing-robust speaker verification.
-        asvspoof5: whether the t-DCF is that of ASVspoof 5, at its fixed ASV error rates.
+        fixed_asv: of an ASV system without scores, error rates at which the t-DCF of 2019 is computed, as for
+            ASVspoof 5.
         threshold: from which decisions are counted, too.
         resamples: of the bootstrap, by speaker where all speakers are known.
     """
@@ -236,8 +236,8 @@ def evaluate(
             tdcf = {form: min_tdcf(bonafide, spoof, rates, form=form) for form in ("2021", "2019")}
         except ValueError as error:  # an ASV system that lets no spoof pass, or is of no use
             warnings.append(str(error).rstrip("."))
-    elif asvspoof5:
-        rates, tdcf = ASVSPOOF5_ASV, {"2019": min_tdcf(bonafide, spoof, ASVSPOOF5_ASV, form="2019")}
+    elif fixed_asv is not None:
+        rates, tdcf = fixed_asv, {"2019": min_tdcf(bonafide, spoof, fixed_asv, form="2019")}
     by_kind = None
     if asv is None and trials.kinds is not None and {*KINDS} <= {*trials.kinds}:
         by_kind = [trials.scores[trials.kinds == kind] for kind in KINDS]

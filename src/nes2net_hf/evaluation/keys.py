@@ -95,8 +95,10 @@ def keys_of_corpus(name: str, split: str | None = None, *, root: str, **options:
         CorpusError: the corpus cannot be opened.
     """
     dataset = load_corpus(name, split, root=root, **options)
-    wanted = ("utterance_id", "label", *TEXT_COLUMNS, *(("segment_labels",) if name == "partialspoof" else ()))
-    return _collect(root, name, dataset.select_columns(list(wanted)))
+    wanted = ["utterance_id", "label", *TEXT_COLUMNS]
+    if name in CORPORA and CORPORA[name].has_segments:
+        wanted.append("segment_labels")
+    return _collect(root, name, dataset.select_columns(wanted))
 
 
 def _read_protocol(path: Path, benchmark: str, split: str | None) -> Keys:

@@ -11,6 +11,7 @@ import shutil
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from accelerate.utils import tqdm
 from torch.utils.data import Dataset
 
 from ..audio import SAMPLING_RATE, AudioError, holds_sound, iter_windows
+from ..configuration_nes2net import Nes2NetConfig
 from ..corpora.loading import TableRows, open_rows
 from ..corpora.shards.read import ShardedRows
 from ..corpora.utterances import read_utterance
@@ -32,9 +34,8 @@ from ..files import atomic_file, check_suffix, claim, explained
 from ..modeling_nes2net import Nes2NetForAudioFrameClassification
 from ..pretrained.fingerprint import fingerprint
 from ..pretrained.load import ModelError, load_model
+from ..scores import frames_within, judges_frames, of_file
 from ..trainer.batches import Broken, BrokenDataError, in_order
-
-FRAME_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,14 @@ def score_corpus(
         batches = [batch for batch in _batches(rows, batch_size, whole) if not done.keys() >= set(batch)]
         share = batches[accelerator.process_index :: accelerator.num_processes]
         broken: list[str] = []
+        config: Any = network.config
+        line = partial(_line, config)
         with explained(parts.folder), parts.open() as file, torch.inference_mode():
             loaded = in_order(utterances, share, utterances.collate, workers)
             for batch in tqdm(loaded, total=len(share), unit="batch"):
                 if batch["items"]:
                     scores = _judge(network, batch, batch_size)
-                    file.write("".join(map(_line, batch["items"], scores)))
+                    file.write("".join(map(line, batch["items"], scores)))
                     file.flush()
                 broken += batch["broken"]
         accelerator.wait_for_everyone()
@@ -204,13 +207,13 @@ def _judge(network: Any, batch: dict[str, Any], batch_size: int) -> list[list[li
     return [[next(windows) for _ in range(item.windows)] for item in batch["items"]]
 
 
-def _line(item: _Item, windows: list[list[float]]) -> str:
+def _line(config: Nes2NetConfig, item: _Item, windows: list[list[float]]) -> str:
     """`row score duration frames`; frames of the utterance's own sound, not of what it was filled up with."""
-    if len(windows[0]) == 1:
-        score, frames = float(np.mean(windows)), "-"
+    if not judges_frames(config):
+        score, frames = of_file([one for [one] in windows], False), "-"
     else:
-        own = windows[0][: max(1, round(item.duration / FRAME_SECONDS))]
-        score, frames = min(own), ",".join(f"{score:.6g}" for score in own)
+        own = windows[0][: frames_within(round(item.duration * SAMPLING_RATE), config)]
+        score, frames = of_file(own, True), ",".join(f"{score:.6g}" for score in own)
     return f"{item.row} {score:.9g} {item.duration:.6g} {frames}\n"
 
 

@@ -73,7 +73,7 @@ def evaluate_files(
             name,
             costs=costs,
             asv=asv,
-            asvspoof5=benchmark == "asvspoof5",
+            fixed_asv=CORPORA[benchmark].fixed_asv if benchmark in CORPORA else None,
             threshold=threshold,
             resamples=resamples,
         )

@@ -27,7 +27,8 @@ from ..configuration_nes2net import Nes2NetConfig
 from ..errors import ExportError, OutputError
 from ..files import atomic_folder
 from ..samples import BONAFIDE, SPOOF
-from .load import judges_frames, load_model
+from ..scores import judges_frames
+from .load import load_model
 from .onnx import GRAPH, OnnxModel, holds_only_a_graph
 
 OPSET = 20  # the first that has GELU as one operator

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +28,8 @@ from ..errors import InfoError
 from ..files import sha256_of
 from ..hub import why
 from ..modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
-from .load import DEMO_MODEL, judges_frames, load_model, load_onnx_model
+from ..scores import frame_samples, judges_frames
+from .load import DEMO_MODEL, load_model, load_onnx_model
 from .onnx import holds_only_a_graph
 
 WINDOW = 64_600  # 4.04 s at 16 kHz, the window of the published systems
@@ -76,7 +76,7 @@ def describe(model: str | os.PathLike[str] | None = None, revision: str | None =
         "weights": "onnx" if has_only_a_graph else "torch",
         "architecture": {key: getattr(config, key) for key in _ARCHITECTURE},
         "encoder": {key: getattr(config.encoder_config, key) for key in _ENCODER},
-        "frame_samples": math.prod(config.encoder_config.conv_stride),
+        "frame_samples": frame_samples(config),
         "feature_extractor": {key: getattr(extractor, key) for key in _EXTRACTOR},
         "parameters": count_parameters(structure if has_only_a_graph else network),
         "macs": {"samples": WINDOW, **count_macs(structure)},

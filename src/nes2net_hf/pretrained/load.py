@@ -21,6 +21,7 @@ from ..errors import ModelError
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from ..hub import bounded_requests, fetch_large, hub_reason
 from ..modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
+from ..scores import judges_frames
 from .onnx import GRAPH, OnnxModel, holds_only_a_graph
 
 DEMO_MODEL = Path(__file__).parents[1] / "models" / "nes2net-demo"
@@ -118,11 +119,6 @@ def load_onnx_model(
         except ImportError:
             raise ModelError("--backend onnx needs onnxruntime: pip install 'nes2net_hf[onnx]'.") from None
         return network, extractor
-
-
-def judges_frames(config: Nes2NetConfig) -> bool:
-    """Whether it is the configuration of a model of frames, and not of utterances."""
-    return Nes2NetForAudioFrameClassification.__name__ in (config.architectures or ())
 
 
 def _place_of_nes2net(name: str, revision: str | None) -> dict[str, Any]:

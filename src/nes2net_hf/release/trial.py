@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 
 from ..samples import BONAFIDE, SPOOF
+from ..scores import judges_frames, of_file
 from .card import ReleaseError
 
 SCRIPT = Path(__file__).with_name("without_package.py")
@@ -31,7 +32,8 @@ class Tried:
 
 def score(network: Any, extractor: Any, waveform: np.ndarray, rate: int) -> float:
     features = extractor(waveform, sampling_rate=rate, return_tensors="pt")
-    return float(network.score(network(**features).logits).min())
+    scores = network.score(network(**features).logits).flatten().tolist()
+    return of_file(scores, judges_frames(network.config))
 
 
 def samples() -> list[tuple[Path, np.ndarray, int]]:

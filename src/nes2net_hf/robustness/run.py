@@ -32,9 +32,9 @@ from ..corpora.utterances import read_utterance
 from ..errors import RobustnessError
 from ..files import atomic_file, explained
 from ..metrics import Interval, bootstrap_eer
-from ..modeling_nes2net import Nes2NetForAudioFrameClassification
 from ..pretrained.fingerprint import fingerprint
 from ..pretrained.load import choose_device, load_model
+from ..scores import judges_frames, of_file
 from ..version import __version__
 from .conditions import SEED, Condition, make_conditions, number_of
 
@@ -97,7 +97,8 @@ class RobustnessRun:
     ) -> None:
         self.out, self.device = out, choose_device()
         self.network, self.extractor = load_model(model, None, self.device, "float32")
-        self._judges_frames = isinstance(self.network, Nes2NetForAudioFrameClassification)
+        config: Any = self.network.config
+        self._judges_frames = judges_frames(config)
         by_length = self.extractor.length_policy == "whole"
         batch_size = 1 if self._judges_frames else BATCH  # alone, because frames of padding would be judged, too
         self.trials = Trials(corpus, root, split, where, limit, by_length, batch_size)
@@ -165,7 +166,7 @@ class RobustnessRun:
         ).to(self.device)
         with torch.inference_mode():
             judged = self.network.score(self.network(**inputs).logits)
-        scores = (judged.amin(dim=-1) if self._judges_frames else judged).tolist()
+        scores = [of_file(one, self._judges_frames) for one in judged.reshape(len(waveforms), -1).tolist()]
         for utterance, score in zip(waveforms, scores):
             if not math.isfinite(score):
                 raise RobustnessError(

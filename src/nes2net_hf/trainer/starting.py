@@ -18,7 +18,7 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME
 from ..configuration_nes2net import Nes2NetConfig
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from ..hub import bounded_requests, why
-from ..pretrained.load import judges_frames
+from ..scores import judges_frames
 from .recipe import SETTINGS, Recipe, RecipeError, check, check_same, load_kept, settle_with, value_of
 
 # Fields of `model.config` that the weights were trained with; a run writes them into its recipe.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...metrics import ASVSPOOF5_ASV
 from ..corpus import Corpus, Row
 from ..labels import map_label
 from ..schema import make_row
@@ -29,4 +30,5 @@ CORPUS = Corpus(
     parse=_parse,
     folders={"train": ("flac_T",), "dev": ("flac_D",), "eval": ("flac_E_eval", "flac_E")},
     counts={"train": 182_357, "dev": 140_950, "eval": 680_774},
+    fixed_asv=ASVSPOOF5_ASV,
 )

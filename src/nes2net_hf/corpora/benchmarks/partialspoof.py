@@ -73,5 +73,6 @@ CORPUS = Corpus(
     parse=parse,
     folders={partition: (partition,) for partition in COUNTS},
     counts=COUNTS,  # its utterances stand in for those of ASVspoof 2019 LA, one for one
+    has_segments=True,
     enrich=_segment_labels,
 )
