@@ -23,7 +23,6 @@ from nes2net_hf.pretrained.load import ModelError, choose_device
 from tests.helpers import KEYS, tiny_model
 from tests.recordings import encode, melody, muxed, voice
 
-
 WINDOW = 64_600
 
 
