@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_session, hf_hub_url
+import huggingface_hub
+from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub_url
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status, tqdm
 
@@ -97,11 +98,37 @@ def prepare_push(repo_id: str, kind: str = "model", public: bool = False) -> Non
         PushError: the Hub cannot be reached, or does not let this token write there.
     """
     try:
-        with bounded_requests():
-            sdk = "gradio" if kind == "space" else None
-            HfApi().create_repo(repo_id, repo_type=kind, space_sdk=sdk, private=not public, exist_ok=True)
+        make_repository(repo_id, kind, public)
     except Exception as error:
         raise PushError(f"nothing can be pushed to {repo_id}: {why(error)}.") from None
+
+
+def make_repository(repo_id: str, kind: str = "model", public: bool = False) -> str:
+    """Makes a repository where there is none, and returns its address; raises whatever huggingface_hub raises."""
+    with bounded_requests():
+        sdk = "gradio" if kind == "space" else None
+        address = huggingface_hub.HfApi().create_repo(
+            repo_id, repo_type=kind, space_sdk=sdk, private=not public, exist_ok=True
+        )
+    return str(address)
+
+
+def push_folder(folder: Path, repo_id: str, message: str, kind: str = "model", public: bool = False) -> str:
+    """
+    Sends a folder as one commit to a repository, which is made where there is none, and returns its address. After a
+    broken connection the same call continues: large files that the Hub has are not sent again. Hidden files and those
+    that are being written stay here. It raises whatever huggingface_hub raises.
+    """
+    address = make_repository(repo_id, kind, public)
+    with bounded_requests():
+        huggingface_hub.HfApi().upload_folder(
+            repo_id=repo_id,
+            repo_type=kind,
+            folder_path=folder,
+            commit_message=message,
+            ignore_patterns=["*.part", ".*"],
+        )
+    return address
 
 
 def fetch_large(repo_id: str, files: str, revision: str | None = None) -> None:
@@ -121,7 +148,7 @@ def fetch_large(repo_id: str, files: str, revision: str | None = None) -> None:
         return
     with bounded_requests():
         try:
-            info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
+            info = huggingface_hub.HfApi().model_info(repo_id, revision=revision, files_metadata=True)
         except Exception:
             return
         for file in info.siblings or ():

@@ -222,7 +222,7 @@ def test_push_makes_a_private_dataset(shards: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     assert push_shards(shards, "org/la") == "https://huggingface.co/datasets/org/la"
     (_, _, created), (_, repo, uploaded) = calls
-    assert created == {"repo_type": "dataset", "private": True, "exist_ok": True}
+    assert created["repo_type"] == "dataset" and created["private"] and created["exist_ok"]
     assert (repo, uploaded["folder_path"], uploaded["repo_type"]) == ("org/la", shards, "dataset")
 
 

@@ -338,10 +338,10 @@ def test_each_better_model_is_pushed_and_a_failure_stops_nothing(
     pushed: list[tuple[str, Path, list[str]]] = []
 
     class Api:
-        def create_repo(self, repo_id: str, private: bool, exist_ok: bool) -> None:
+        def create_repo(self, repo_id: str, private: bool, exist_ok: bool, **more: Any) -> None:
             assert private and exist_ok
 
-        def upload_folder(self, repo_id: str, folder_path: Path, commit_message: str) -> None:
+        def upload_folder(self, repo_id: str, folder_path: Path, commit_message: str, **more: Any) -> None:
             if pushed:
                 raise ConnectionError("the line is dead")
             pushed.append((commit_message, folder_path, sorted(path.name for path in folder_path.iterdir())))

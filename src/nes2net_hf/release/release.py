@@ -17,7 +17,7 @@ from huggingface_hub import HfApi
 
 from ..errors import ModelError, OutputError
 from ..files import atomic_folder, explained
-from ..hub import bounded_requests, why
+from ..hub import bounded_requests, make_repository, push_folder, why
 from ..page.space import write_space
 from ..pretrained.bases import BASE, Base, check_license, describe_base, folder_license, read_base, spdx, write_base
 from ..pretrained.fingerprint import fingerprint
@@ -106,8 +106,7 @@ def _written(folder: Path, force: bool) -> Iterator[Path]:
 
 def push(folder: Path, repo_id: str, public: bool, *, space: bool = False) -> str:
     """
-    Sends the folder as one commit to a repository, which is made where there is none, and returns its address. After a
-    broken connection the same call continues: large files that the Hub has are not sent again.
+    Sends the folder as `push_folder` does, and returns the repository's address.
 
     Args:
         space: whether it is a Space and not a model.
@@ -115,25 +114,20 @@ def push(folder: Path, repo_id: str, public: bool, *, space: bool = False) -> st
     Raises:
         ReleaseError: the token is refused, the Hub cannot be reached, or the repository is public and `public` is not.
     """
-    hub = HfApi()
+    kind = "space" if space else "model"
     try:
+        make_repository(repo_id, kind, public)
         with bounded_requests():
-            kind = "space" if space else "model"
-            address = hub.create_repo(
-                repo_id, repo_type=kind, space_sdk="gradio" if space else None, private=not public, exist_ok=True
+            is_private = HfApi().repo_info(repo_id, repo_type=kind).private
+        if not public and not is_private:
+            raise ReleaseError(
+                f"{repo_id} is on the Hub already, and public: say --public, or name another --repo-id."
             )
-            if not public and not hub.repo_info(repo_id, repo_type=kind).private:
-                raise ReleaseError(
-                    f"{repo_id} is on the Hub already, and public: say --public, or name another --repo-id."
-                )
-            hub.upload_folder(
-                repo_id=repo_id, repo_type=kind, folder_path=folder, commit_message="Release by nes2net release"
-            )
+        return push_folder(folder, repo_id, "Release by nes2net release", kind, public)
     except ReleaseError:
         raise
     except Exception as error:  # huggingface_hub's HTTP client, and so its errors, differ from version to version
         raise ReleaseError(f"{repo_id} could not be sent: {_refusal(error, repo_id)}.") from None
-    return str(address)
 
 
 def model_folder(source: Path) -> tuple[Path, Path | None]:

@@ -27,7 +27,7 @@ from accelerate.utils import parse_flag_from_env, send_to_device, set_seed, tqdm
 
 from ..errors import Nes2NetError, OutputError
 from ..files import atomic_file, claim, explained
-from ..hub import bounded_requests, prepare_push, why
+from ..hub import prepare_push, push_folder, why
 from ..pretrained.bases import BASE, describe_base, write_base
 from .checkpoints import copy_folder, forget, load_state, save_state, saved_states, write_folder
 from .losses import build_loss
@@ -443,12 +443,8 @@ def _cut(path: Path, key: str, last: int) -> None:
 
 def _push(folder: Path, repo_id: str, epoch: int) -> None:
     """A failure is logged and does not stop training: the next best model is pushed again."""
-    from huggingface_hub import HfApi
-
     try:
-        with bounded_requests():
-            HfApi().create_repo(repo_id, private=True, exist_ok=True)
-            HfApi().upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"epoch {epoch}")
+        push_folder(folder, repo_id, f"epoch {epoch}")
     except Exception as error:
         logger.warning("epoch %d was not pushed to %s: %s", epoch, repo_id, why(error))
 

@@ -24,7 +24,7 @@ from datasets import Dataset, Features
 from ...cards import render
 from ...errors import CorpusError, PushError, option
 from ...files import atomic_file, explained, sha256_of
-from ...hub import bounded_requests, why
+from ...hub import push_folder, why
 from ..corpus import Row
 from ..labels import LABEL_NAMES
 from ..loading import ANY_DATASET, CORPORA, OWN_DATA, dataset_splits, load_corpus
@@ -166,16 +166,10 @@ def push_shards(out: Path, repo_id: str) -> str:
     Raises:
         PushError: the Hub cannot be reached, or refuses.
     """
-    from huggingface_hub import HfApi
-
-    api = HfApi()
     try:
-        with bounded_requests():
-            repo = api.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
-            api.upload_folder(repo_id=repo_id, folder_path=out, repo_type="dataset", ignore_patterns=["*.part", ".*"])
+        return push_folder(out, repo_id, "Shards by nes2net corpus shard", "dataset")
     except Exception as error:
         raise PushError(f"{out} could not be pushed to {repo_id}: {why(error)}; the shards are kept.") from None
-    return str(repo)
 
 
 def _splits(
