@@ -27,7 +27,7 @@ RECIPES = {  # training utterances as published; CtrSVDD's are not at hand
 def measure(name: str, checkpointing: bool, frozen: bool, utterances: int, steps: int) -> None:
     import torch
 
-    from nes2net_hf.conversion.system import read_encoder_config
+    from nes2net_hf.conversion.systems import read_encoder_config
     from nes2net_hf.trainer import load_recipe
     from nes2net_hf.trainer.losses import build_loss
     from nes2net_hf.trainer.model import build_model

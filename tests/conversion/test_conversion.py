@@ -25,7 +25,7 @@ from nes2net_hf.configuration_nes2net import XLSR_300M
 from nes2net_hf.conversion import ConversionError, convert, to_official
 from nes2net_hf.conversion.converting import prepare
 from nes2net_hf.conversion.reading import Checkpoint
-from nes2net_hf.conversion.system import read_encoder_config
+from nes2net_hf.conversion.systems import read_encoder_config
 from nes2net_hf.errors import OutputError
 from tests.helpers import FIXTURES, tiny_model
 from tests.official import close

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCardData
 
 from ..cards import read_benchmark, render, variant_title
 from ..configuration_nes2net import Nes2NetConfig
-from .system import System
+from .systems import System
 
 
 def write_card(

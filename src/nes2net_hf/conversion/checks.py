@@ -13,7 +13,7 @@ from transformers import AutoConfig, PretrainedConfig
 from ..errors import ConversionError
 from .reading import Checkpoint
 from .recognition import Recognised
-from .system import System
+from .systems import System
 
 _LISTED = 8  # wrong keys that a message names; the rest is counted
 

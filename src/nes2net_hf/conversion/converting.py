@@ -23,7 +23,7 @@ from .encoders import convert_encoder, is_bare_encoder
 from .key_map import official_key, official_shape
 from .reading import Checkpoint, apart, read_checkpoint
 from .recognition import Recognised, recognise
-from .system import System
+from .systems import System
 from .torch_files import is_legacy_pickle
 from .verification import verify_folder
 

@@ -11,12 +11,10 @@ from torch import Tensor
 from transformers import AutoModel
 
 from .checks import check_keys, settle_encoder_config
-from .fairseq_xlsr import FAIRSEQ_XLSR, PRETRAINING
 from .key_map import official_encoder_key
 from .reading import Checkpoint, apart
 from .recognition import Recognised, recognise_encoder
-from .system import has_wavlm_keys
-from .unilm_wavlm import UNILM_WAVLM
+from .systems import FAIRSEQ_XLSR, PRETRAINING, UNILM_WAVLM, has_wavlm_keys
 
 
 def is_bare_encoder(tensors: Mapping[str, Tensor]) -> bool:

@@ -11,11 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ConversionError
-from .fairseq_xlsr import FAIRSEQ_XLSR
 from .key_map import AGGREGATION_KEYS, BACKEND_PREFIX
-from .s3prl_wavlm import S3PRL_WAVLM
-from .system import System, has_wavlm_keys
-from .unilm_wavlm import UNILM_WAVLM
+from .systems import FAIRSEQ_XLSR, S3PRL_WAVLM, UNILM_WAVLM, System, has_wavlm_keys
 
 # Share of negative running means from which batch norms were fed by SELU. Behind ReLU none can be negative after
 # training; behind SELU about every third is.

@@ -12,12 +12,9 @@ from torch import Tensor
 from ..configuration_nes2net import ID2LABEL, Nes2NetConfig, rows_by_label
 from ..errors import ConversionError, ModelError, OutputError
 from ..files import atomic_file
-from .fairseq_xlsr import FAIRSEQ_XLSR
 from .key_map import official_key, official_shape
 from .reading import read_checkpoint, read_safetensors
-from .s3prl_wavlm import S3PRL_WAVLM
-from .system import System
-from .unilm_wavlm import UNILM_WAVLM
+from .systems import FAIRSEQ_XLSR, S3PRL_WAVLM, UNILM_WAVLM, System
 
 
 def to_official(

@@ -1,0 +1,109 @@
+"""The three official families of systems: where their encoder lies among the keys, and what their recipes say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+
+@dataclass(frozen=True)
+class System:
+    """One family: its name, where its encoder lies among the keys, and what its recipe says that weights do not."""
+
+    name: str
+    title: str
+    encoder_prefix: str
+    encoder_type: str  # transformers' model_type
+    encoder_config: str  # a file of `encoder_configs/`
+    encoder_name: str
+    base_model: str  # the encoder's id on the Hub, for cards
+    dilation: int
+    score: str
+    length_policy: str
+    window_length: int
+    do_normalize: bool
+    class_weights: tuple[float, float] | None
+    benchmarks: tuple[str, ...]  # sources of `model_cards/benchmarks/`
+    dropped: tuple[str, ...] = ()  # prefixes, below the encoder's, of keys that only pre-training needs
+
+    def default_encoder_config(self) -> dict[str, Any]:
+        """The configuration of the encoder that the published systems use."""
+        return read_encoder_config(self.encoder_config)
+
+    def is_dropped(self, key: str) -> bool:
+        return key.startswith(tuple(self.encoder_prefix + prefix for prefix in self.dropped))
+
+
+def read_encoder_config(name: str) -> dict[str, Any]:
+    """A configuration that travels in the package: `xlsr-300m` or `wavlm-large`."""
+    file = resources.files(__package__) / "encoder_configs" / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def has_wavlm_keys(keys: Iterable[str]) -> bool:
+    """WavLM's gated relative positions tell it from wav2vec 2.0."""
+    return any(".self_attn.grep_a" in key for key in keys)
+
+
+# Keys that fairseq's wav2vec 2.0 needs for pre-training only.
+PRETRAINING = ("quantizer.", "project_q.", "final_proj.", "input_quantizer.", "project_inp.", "target_glu.")
+
+# The systems on fairseq's XLS-R 300M: ASVspoof 2021 LA and DF, In-the-Wild.
+FAIRSEQ_XLSR = System(
+    name="fairseq-xlsr",
+    title="Nes2Net on fairseq's XLS-R (ASVspoof 2021 LA and DF, In-the-Wild)",
+    encoder_prefix="ssl_model.model.",
+    encoder_type="wav2vec2",
+    encoder_config="xlsr-300m",
+    encoder_name="XLS-R 300M",
+    base_model="facebook/wav2vec2-xls-r-300m",
+    dilation=2,
+    score="bonafide_logit",
+    length_policy="first",
+    window_length=64_600,
+    do_normalize=False,
+    class_weights=(0.1, 0.9),
+    benchmarks=("asvspoof2021-la", "asvspoof2021-df", "in-the-wild"),
+    dropped=PRETRAINING,
+)
+
+
+# The systems on s3prl's WavLM-Large, whose 25 layers are aggregated: CtrSVDD.
+S3PRL_WAVLM = System(
+    name="s3prl-wavlm",
+    title="Nes2Net on the layers of s3prl's WavLM (CtrSVDD)",
+    encoder_prefix="ssl_model.model.model.",
+    encoder_type="wavlm",
+    encoder_config="wavlm-large",
+    encoder_name="WavLM-Large",
+    base_model="microsoft/wavlm-large",
+    dilation=1,
+    score="log_odds",  # one logit x is returned as (-x/2, +x/2): its score is x
+    length_policy="whole",
+    window_length=64_000,
+    do_normalize=True,
+    class_weights=None,  # focal loss
+    benchmarks=("ctrsvdd",),
+)
+
+
+# The systems on unilm's WavLM-Large: ASVspoof 5.
+UNILM_WAVLM = System(
+    name="unilm-wavlm",
+    title="Nes2Net on unilm's WavLM (ASVspoof 5)",
+    encoder_prefix="ssl_model.model.",
+    encoder_type="wavlm",
+    encoder_config="wavlm-large",
+    encoder_name="WavLM-Large",
+    base_model="microsoft/wavlm-large",
+    dilation=1,
+    score="bonafide_logit",
+    length_policy="first",
+    window_length=64_600,
+    do_normalize=False,
+    class_weights=(0.1, 0.9),
+    benchmarks=("asvspoof5",),
+)
