@@ -22,7 +22,6 @@ pytest.importorskip("gradio", reason="gradio is not installed: pip install 'nes2
 import httpx
 from gradio_client import handle_file
 
-from nes2net_hf.page import page as page_module
 from nes2net_hf.page.guard import PageGuard
 from nes2net_hf.page.page import build_page, choosing, judge, launch, show
 from nes2net_hf.page.verdict import remarks
@@ -200,7 +199,7 @@ def test_a_recording_above_the_limit_is_a_sentence_whatever_it_declares(served: 
 
 def test_the_options_of_the_command_reach_the_server(nes2net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(page_module, "serve", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr("nes2net_hf.page.serve", lambda *arguments: calls.append(arguments))
     assert nes2net("demo").code == 0
     assert nes2net("demo", "--max-duration", 60, "--max-size", 5, "--allow-host", "a", "--allow-host", "b").code == 0
     assert calls == [([None], "127.0.0.1", 7860, 200, 3600, []), ([None], "127.0.0.1", 7860, 5, 60, ["a", "b"])]
