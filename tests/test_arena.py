@@ -345,7 +345,7 @@ def test_a_kill_in_the_middle_costs_nothing_but_time(corpus: Path, tmp_path: Pat
     assert len(written) == 4
     out = tmp_path / "killed" / "Set"
     code = (
-        "import os, signal, sys; from pathlib import Path; from nes2net_hf.corpora.sharding import shard_corpus\n"
+        "import os, signal, sys; from pathlib import Path; from nes2net_hf.corpora.shards.write import shard_corpus\n"
         "done = 0\n"
         "def progress(rows):\n"
         "    global done; done += rows\n"
