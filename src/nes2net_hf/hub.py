@@ -120,6 +120,12 @@ def push_folder(folder: Path, repo_id: str, message: str, kind: str = "model", p
     that are being written stay here. It raises whatever huggingface_hub raises.
     """
     address = make_repository(repo_id, kind, public)
+    send_folder(folder, repo_id, message, kind)
+    return address
+
+
+def send_folder(folder: Path, repo_id: str, message: str, kind: str = "model") -> None:
+    """`push_folder` to a repository that is there."""
     with bounded_requests():
         huggingface_hub.HfApi().upload_folder(
             repo_id=repo_id,
@@ -128,7 +134,6 @@ def push_folder(folder: Path, repo_id: str, message: str, kind: str = "model", p
             commit_message=message,
             ignore_patterns=["*.part", ".*"],
         )
-    return address
 
 
 def fetch_large(repo_id: str, files: str, revision: str | None = None) -> None:

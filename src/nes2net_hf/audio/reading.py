@@ -231,7 +231,8 @@ class AudioStream:
         meter = _Meter(self.info, self._decoder.is_float, mixed=False)
         for block in self._metered(meter):
             meter.give(block)  # at its own rate: peaks may differ a little from those at 16 kHz
-        return meter.summary(tuple(self._decoder.warnings))
+        self.summary = meter.summary(tuple(self._decoder.warnings))
+        return self.summary
 
     def _refuse_too_long(self, seconds: float | None) -> None:
         limit = self._max_duration

@@ -10,7 +10,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any
 
 import numpy as np
@@ -291,7 +291,8 @@ class Detector:
         recordings = [
             Recording(audio.info.name, None if chosen is None else row, track, warnings=list(warnings)) for row in rows
         ]
-        with audio.on_track(audio.info.track) as audio:
+        # Only what was surveyed has been read, and starts again.
+        with audio.on_track(audio.info.track) if audio.summary else nullcontext(audio) as audio:
             blocks = audio.blocks("mix" if chosen is None else "each")
             for start, block in iter_windows((block[rows] for block in blocks), self.window_length, self.hop):
                 for recording, samples in zip(recordings, block, strict=True):

@@ -16,7 +16,7 @@ from ..figure_style import BONAFIDE, FAINT, INK, SPOOF, new_figure, strip
 from ..files import atomic_file
 from .detector import DEMO_NOTICE
 from .results import Result
-from .words import signed, verdict
+from .words import sentence, signed, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ def plot_scores(
     panels[-1].set_xlim(0, results[0].duration)
     panels[-1].set_xlabel("time (min:s)", color=INK, fontsize=9)
     panels[-1].xaxis.set_major_formatter(lambda seconds, _: _clock(seconds))
-    notice = f"{DEMO_NOTICE[0].upper()}{DEMO_NOTICE[1:]}. " if is_demonstration else ""
+    notice = f"{sentence(DEMO_NOTICE)} " if is_demonstration else ""
     figure.supxlabel(f"{notice}Model: {results[0].model}", x=0.01, ha="left", color=INK, fontsize=8)
     with atomic_file(path, "wb") as file:
         figure.savefig(file, format="png")

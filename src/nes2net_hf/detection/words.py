@@ -10,6 +10,11 @@ def verdict(result: Result) -> str:
     return "bona fide" if result.label == "bonafide" else result.label or result.undecided or "not judged"
 
 
+def sentence(remark: str) -> str:
+    """A remark with its capital and its full stop."""
+    return f"{remark[0].upper()}{remark[1:]}."
+
+
 def clock(seconds: float) -> str:
     """65.25 → "1:05.2", 3665 → "1:01:05.0"."""
     tenths = int(seconds * 10)

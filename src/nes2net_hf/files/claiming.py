@@ -99,7 +99,7 @@ def _locked(lock: Path, path: str | os.PathLike[str]) -> IO[str]:
                 )
         if _is_same(file, lock):
             break
-        file.close()  # whoever had it has removed it meanwhile
+        file.close()  # the run that held it has removed it
     try:
         file.truncate(0)
         file.write(f"{os.getpid()} {socket.gethostname()}\n")

@@ -18,8 +18,8 @@ from .places import _hidden
 @contextmanager
 def explained(path: str | os.PathLike[str]) -> Iterator[None]:
     """
-    What goes wrong while `path` is written becomes one sentence that names it and says why, whoever raises it: the
-    operating system, safetensors or torch.
+    What goes wrong while `path` is written becomes one sentence that names it and says why, no matter what raises it:
+    the operating system, safetensors or torch.
 
     Raises:
         OutputError: nothing can be written there.

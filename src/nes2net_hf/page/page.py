@@ -26,7 +26,7 @@ from starlette.middleware import Middleware
 
 from ..detection import ALL_TRACKS, DEMO_NOTICE, DetectionError, Detector, Result
 from ..detection.recordings import CANCELLING, DIFFERING
-from ..detection.words import clock
+from ..detection.words import clock, sentence
 from ..detection.words import verdict as in_words
 from ..detection.writers import CsvWriter
 from ..pretrained.load import DEMO_MODEL, ModelError
@@ -242,7 +242,7 @@ def describe(model: str | None) -> str:
     limits = re.search(r"^## Limits\n+(.+?)(?=\n## |\Z)", text, re.MULTILINE | re.DOTALL)
     notice = ""
     if is_demonstration(folder):
-        notice = f"**{DEMO_NOTICE[0].upper()}{DEMO_NOTICE[1:]}.** Ask whoever runs this page for a real model.\n\n"
+        notice = f"**{sentence(DEMO_NOTICE)}** For a real model, ask the person who runs this page.\n\n"
     return notice + (f"Its model card says:\n\n{limits[1].strip()}" if limits else LIMITS)
 
 

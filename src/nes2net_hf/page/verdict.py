@@ -15,7 +15,7 @@ from ..audio import SAMPLING_RATE, open_audio
 from ..audio.windows import envelope
 from ..detection import Result
 from ..detection.results import NO_SPEECH, TOO_SHORT
-from ..detection.words import chance, clock, signed
+from ..detection.words import chance, clock, sentence, signed
 
 FILES = Path(__file__).parent / "static"
 # Of each verdict a headline, what it means, and what to do next.
@@ -81,7 +81,7 @@ def facts(result: Result) -> dict[str, str]:
 
 def remarks(result: Result) -> list[str]:
     """The detector's warnings as sentences."""
-    return [f"{warning[0].upper()}{warning[1:]}." for warning in result.warnings]
+    return [sentence(warning) for warning in result.warnings]
 
 
 def render(result: Result, waveform: tuple[np.ndarray, np.ndarray, float] | None = None) -> str:

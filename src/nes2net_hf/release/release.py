@@ -17,7 +17,7 @@ from huggingface_hub import HfApi
 
 from ..errors import ModelError, OutputError
 from ..files import atomic_folder, explained
-from ..hub import bounded_requests, make_repository, push_folder, why
+from ..hub import bounded_requests, make_repository, send_folder, why
 from ..page.space import write_space
 from ..pretrained.bases import BASE, Base, check_license, describe_base, folder_license, read_base, spdx, write_base
 from ..pretrained.fingerprint import fingerprint
@@ -116,14 +116,15 @@ def push(folder: Path, repo_id: str, public: bool, *, space: bool = False) -> st
     """
     kind = "space" if space else "model"
     try:
-        make_repository(repo_id, kind, public)
+        address = make_repository(repo_id, kind, public)
         with bounded_requests():
             is_private = HfApi().repo_info(repo_id, repo_type=kind).private
         if not public and not is_private:
             raise ReleaseError(
                 f"{repo_id} is on the Hub already, and public: say --public, or name another --repo-id."
             )
-        return push_folder(folder, repo_id, "Release by nes2net release", kind, public)
+        send_folder(folder, repo_id, "Release by nes2net release", kind)
+        return address
     except ReleaseError:
         raise
     except Exception as error:  # huggingface_hub's HTTP client, and so its errors, differ from version to version
