@@ -96,7 +96,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "huge integers": ({"inputs": {"array": [10**400] * 800, "sampling_rate": 16_000}}, "`array` is no recording"),
     "huge floats": ({"inputs": {"array": [1e300] * 800, "sampling_rate": 16_000}}, "NaN or infinite samples"),
     "NaN in an array": ({"inputs": {"array": [float("nan")] * 800, "sampling_rate": 16_000}}, "NaN or infinite"),
-    "integers of 16 bits": ({"inputs": {"array": [32767] * 800, "sampling_rate": 16_000}}, "where full scale is 1"),
+    "integers of 16 bits": ({"inputs": {"array": [32767] * 800, "sampling_rate": 16_000}}, "but full scale is 1"),
     "silence": ({"inputs": {"array": [0.0] * 16_000, "sampling_rate": 16_000}}, "is silent"),
     "too short": ({"inputs": {"array": [0.5], "sampling_rate": 16_000}}, "is too short"),
     "channels last": ({"inputs": {"array": [[0.1, 0.2]] * 800, "sampling_rate": 16_000}}, "channels first"),

@@ -1,4 +1,4 @@
-"""Any recording people have is read the same way, and what cannot be read says why in one sentence."""
+"""Recordings of all formats are read the same way. If one cannot be read, one sentence says why."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.recordings import PYAV_FORMATS, SOUNDFILE_FORMATS, encode, voice
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest normalised correlation of two recordings whose starts lie at most 0.1 s apart (codecs delay)."""
+    """Returns the largest normalised correlation of two recordings; the second may start 0.1 s later (codec delay)."""
     length = min(len(a), len(b)) - 3200
     middle = a[1600 : 1600 + length]
     spectrum = np.fft.rfft(b, 2 * len(b)) * np.conj(np.fft.rfft(middle, 2 * len(b)))
@@ -121,7 +121,7 @@ def test_integer_arrays_are_scaled_to_full_scale() -> None:
         ((voice(1), 0), "0 Hz"),
     ],
 )
-def test_arrays_that_cannot_be_meant_are_refused(source: Any, reason: str) -> None:
+def test_implausible_arrays_are_refused(source: Any, reason: str) -> None:
     assert reason in error_of(source)
 
 
@@ -134,10 +134,10 @@ def test_stereo_is_mixed_or_each_channel_kept() -> None:
         read_audio(stereo, channels="left")
 
 
-def test_channels_of_opposite_phase_are_told(tmp_path: Path) -> None:
+def test_channels_of_opposite_phase_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "phase.wav"
     path.write_bytes(encode(np.stack([voice(1), -voice(1)]), SAMPLING_RATE, "wav"))
-    assert "judge each channel by itself" in error_of(path)
+    assert "judge each channel separately" in error_of(path)
     assert read_audio(path, channels="each").shape == (2, 16_000)
 
 
@@ -148,12 +148,12 @@ def test_an_mp3_called_wav_is_read_as_what_it_is(tmp_path: Path) -> None:
 
 
 def _without_length_header(mp3: bytes) -> bytes:
-    """Drops the first frame of an MP3, which holds its length."""
+    """Drops the first frame of an MP3, which declares the length."""
     return mp3[mp3.index(mp3[:2], 4) :]
 
 
 def test_an_mp3_without_its_length_is_read_to_its_end() -> None:
-    # Loud, then nearly nothing: the bit rate of its start says nothing about its length.
+    # First loud, then almost silent, so that the bit rate of the start does not predict the length.
     signal = np.concatenate([voice(2), 0.01 * voice(20)])
     buffer = io.BytesIO()
     with soundfile.SoundFile(buffer, "w", 16_000, 1, format="MP3", bitrate_mode="VARIABLE") as file:
@@ -178,7 +178,7 @@ def test_a_flac_of_unknown_length_is_read() -> None:
 
 @pytest.mark.parametrize("suffix", ["wav", "float.wav", "flac", "ogg", "opus", "mp3", "m4a", "webm", "mp4"])
 @pytest.mark.parametrize("kept", [0.03, 0.6])
-def test_a_truncated_file_is_named_and_said_to_be_truncated(tmp_path: Path, suffix: str, kept: float) -> None:
+def test_a_truncated_file_is_reported_by_name(tmp_path: Path, suffix: str, kept: float) -> None:
     data = encode(voice(20), SAMPLING_RATE, suffix)
     path = tmp_path / f"half.{suffix}"
     path.write_bytes(data[: int(kept * len(data))])
@@ -188,7 +188,7 @@ def test_a_truncated_file_is_named_and_said_to_be_truncated(tmp_path: Path, suff
 
 
 def _files_nobody_can_judge(folder: Path) -> Iterator[tuple[str, str]]:
-    """Writes files, and yields their names with a part of the sentence they call for."""
+    """Writes files, and yields their names, each with a part of the expected message."""
     second = voice(1)
     holed = second.copy()
     holed[8_000] = np.nan
@@ -212,14 +212,14 @@ def _files_nobody_can_judge(folder: Path) -> Iterator[tuple[str, str]]:
     yield "null\0.wav", "cannot be opened"
 
 
-def test_what_cannot_be_judged_names_file_and_reason(tmp_path: Path) -> None:
+def test_errors_name_the_file_and_the_reason(tmp_path: Path) -> None:
     for name, reason in _files_nobody_can_judge(tmp_path):
         message = error_of(tmp_path / name)
         assert str(tmp_path / name) in message
         assert reason in message
 
 
-def test_a_film_without_sound_is_told(tmp_path: Path) -> None:
+def test_a_film_without_an_audio_track_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mute.mp4"
     with av.open(str(path), "w") as file:
         pictures: Any = file.add_stream("mpeg4", rate=5)
@@ -227,17 +227,17 @@ def test_a_film_without_sound_is_told(tmp_path: Path) -> None:
         pictures.pix_fmt = "yuv420p"
         file.mux(pictures.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
         file.mux(pictures.encode())
-    assert error_of(path) == f"{path} holds no audio track."
+    assert error_of(path) == f"{path} has no audio track."
 
 
-def test_a_file_open_as_text_is_told(tmp_path: Path) -> None:
+def test_a_file_open_in_text_mode_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(encode(voice(1), SAMPLING_RATE, "wav"))
     with open(path, encoding="latin-1") as file:
         assert "binary mode" in error_of(file)
 
 
-def test_the_summary_tells_sound_clipping_and_peak() -> None:
+def test_the_summary_reports_sound_clipping_and_peak() -> None:
     signal = np.concatenate([voice(1), np.zeros(48_000, np.float32), np.clip(8 * voice(1), -1, 1)])
     with open_audio((np.stack([signal, 0 * signal]), 16_000)) as audio:
         assert audio.info.duration == 5.0

@@ -444,7 +444,7 @@ def test_the_command_says_what_is_wrong_in_a_sentence(
 ) -> None:
     source = CHECKPOINTS / f"{XLSR}.pth"
     for arguments, code, message in (
-        ((source,), 2, "name OUT"),
+        ((source,), 2, "OUT is missing"),
         ((source, tmp_path / "o", "--from", source), 2, "--from needs --to-official"),
         ((source, tmp_path / "o", "--activation", "gelu"), 2, "gelu"),
         ((source, tmp_path / "o"), 1, "--encoder-config"),

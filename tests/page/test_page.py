@@ -375,8 +375,7 @@ def test_only_uploads_are_served(served: Any) -> None:
 
 
 def test_without_gradio_the_command_names_what_to_install(nes2net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "nes2net_hf.page")
-    monkeypatch.setitem(sys.modules, "gradio", None)
+    uninstall(monkeypatch, "gradio", "nes2net_hf.page")
     run = nes2net("demo")
     assert run.code == 2 and run.err == "Error: gradio is not installed: pip install 'nes2net_hf[demo]'.\n"
 

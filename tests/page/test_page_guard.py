@@ -194,7 +194,7 @@ def test_a_recording_above_the_limit_is_a_sentence_whatever_it_declares(served: 
     table, *_ = connect(served.local_url, tmp_path).predict(files, None, DEMO_MODEL.name, api_name="/judge")
     lines = table["value"]["data"]
     assert [line[2] for line in lines] == ["bona fide", "not judged", "not judged"]
-    assert all("is longer than the 10 seconds that are allowed here" in line[-1] for line in lines[1:])
+    assert all("is longer than the limit of 10 seconds" in line[-1] for line in lines[1:])
 
 
 def test_the_options_of_the_command_reach_the_server(nes2net: Any, monkeypatch: pytest.MonkeyPatch) -> None:

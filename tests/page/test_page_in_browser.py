@@ -172,7 +172,7 @@ def test_a_broken_file_gets_a_sentence_and_the_next_is_judged(tab: Any, letter: 
     said = drop(tab, letter)
     assert said.split("\n\n") == [
         "Not judged",
-        "letter.wav is not an audio or video file of a known format, whatever its name.",
+        "letter.wav is not an audio or video file in a known format, even if its name says so.",
     ]
     assert "Traceback" not in tab.locator("body").inner_text() and tab.locator(".verdict + audio").count() == 0
     clear(tab)

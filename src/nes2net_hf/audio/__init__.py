@@ -1,4 +1,4 @@
-"""Reading audio: any recording → mono float32 at 16 kHz, in blocks. `reading` shows how."""
+"""Read any recording as float32 at 16 kHz, in blocks. `reading` has an example."""
 
 from ..errors import AudioError
 from .decoders import MAX_RATE, MIN_RATE

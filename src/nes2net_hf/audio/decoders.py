@@ -1,9 +1,9 @@
 """
-Decoding: an open file or an array → blocks (S, C) of float32 at its own rate. Used by `audio.py` alone.
+Decode an open file or an array into float32 blocks (S, C) at its own rate. Only `reading.py` uses this module.
 
-`containers` says where in a file its recordings lie; libsndfile reads what it can read to the end, FFmpeg (through
-PyAV) the rest. The content of a file decides, not its name. Decoders tend to end quietly where a file was cut off, so
-what was read is compared with what the headers declare: less is an error, more is a warning.
+`containers` finds the recordings in a file. libsndfile decodes the files that it can read to the end; FFmpeg (through
+PyAV) decodes the rest. The format is detected from the content, not from the name. Most decoders stop silently where
+a file was cut off, so the length is compared with the headers: less audio is an error, more audio is a warning.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ logger = logging.getLogger(__name__)
 
 MIN_RATE, MAX_RATE = 8_000, 192_000  # Hz
 MAX_CHANNELS = 64
-GAP_SECONDS = 0.5  # between the times of two frames: less is how containers count
-UNREAD_BYTES = 1 << 16  # at the end of a file: less is padding, or a tag
-BLOCK_SAMPLES = 1 << 18  # of all channels together: what is held in memory does not depend on a header
+GAP_SECONDS = 0.5  # between two frames; containers round their times, so shorter gaps mean nothing
+UNREAD_BYTES = 1 << 16  # at the end of a file; fewer are padding or a tag
+BLOCK_SAMPLES = 1 << 18  # over all channels, so that no header can make a block large
 
-# Integer arrays as Python users have them, and what full scale is in them.
+# Full scale of the integer arrays that are accepted.
 _INTEGER_SCALES = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
-# Containers that FFmpeg may open. Play lists and everything else that names other files or addresses are not among
-# them: a file must never make us fetch another one.
+# Containers that FFmpeg may open. Playlists and other formats that refer to files or addresses are excluded: a file
+# must never make us fetch another one.
 _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,mp3,ogg,flac,wav,aiff,caf,amr,asf,avi,"
     "mpegts,mpeg,flv,live_flv,kux,mxf,nut,gxf,wtv,ty,rm,ivr,nsv,ac3,eac3,dts,dtshd,truehd,mlp,loas,"
     "w64,au,voc,nistsphere,sox,ircam,iff,paf,epaf,pvf,sds,avr,wve,wv,ape,tta,tak,mpc,mpc8,shn,dsf,oma,aea,"
     "qcp,dss,xwma,mmf,act,ilbc,g729,sln,caf,rso"
 )
-# Those whose header declares how long they are; elsewhere FFmpeg guesses from the bit rate.
+# Containers whose header declares a duration. For the others FFmpeg guesses it from the bit rate.
 _DECLARING = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "asf", "wv", "ape", "tta", "tak", "voc"}
-# First bytes of the formats people have, to tell a broken file from one that is no audio at all.
+# First bytes of common formats, to tell a damaged audio file from a file that is not audio.
 _MAGIC = re.compile(
     rb"RIFF|RF64|fLaC|OggS|ID3|\xff[\xe2-\xff]|....ftyp|\x1aE\xdf\xa3|FORM|#!AMR|caff|FLV|\x00\x00\x01\xba|wvpk|\.snd",
     re.DOTALL,
@@ -54,16 +54,16 @@ _MAGIC = re.compile(
 
 class Decoder(Protocol):
     """
-    One way of decoding.
+    The interface of the decoders.
 
     Attributes:
-        sampling_rate: Hz, of all blocks.
-        channels: C, of all blocks.
-        duration: seconds that the headers declare, or None.
-        tracks: how many audio tracks there are.
-        track: the one that is decoded, counted from 0.
-        is_float: whether the samples are floats, which may exceed full scale without having been cut off there.
-        warnings: what a user must know of the reading, complete once `blocks` has ended.
+        sampling_rate: Hz, the same in all blocks.
+        channels: C, the same in all blocks.
+        duration: seconds declared by the headers, or None.
+        tracks: number of audio tracks.
+        track: the track that is decoded, counted from 0.
+        is_float: whether the samples are floats, which may exceed full scale without clipping.
+        warnings: messages for the user; complete once `blocks` has ended.
     """
 
     sampling_rate: int
@@ -76,10 +76,10 @@ class Decoder(Protocol):
 
     def blocks(self) -> Iterator[np.ndarray]:
         """
-        Yields (S, C) float32 of any length.
+        Yields float32 blocks (S, C) of any length.
 
         Raises:
-            AudioError: the recording is damaged, or less of it was there than its headers declare.
+            AudioError: the recording is damaged, or shorter than its headers declare.
         """
 
     def close(self) -> None: ...
@@ -87,20 +87,20 @@ class Decoder(Protocol):
 
 def open_decoder(name: str, file: IO[bytes], track: int | None = None) -> Decoder:
     """
-    The decoder of an open, seekable file, whatever the file is called.
+    Returns a decoder for an open, seekable file.
 
     Args:
-        name: what messages call it.
-        track: the audio track, counted from 0; the default one if None.
+        name: the name used in messages.
+        track: the audio track, counted from 0; the default track if None.
 
     Raises:
-        AudioError: it is empty, not audio, damaged, or has no such track.
+        AudioError: the file is empty, not audio, damaged, or has no such track.
     """
     try:
         if not file.seek(0, os.SEEK_END):
             raise AudioError(f"{name} is empty (zero bytes).")
         parts = parts_of(file)
-    except (struct.error, ArithmeticError):  # of values that make no sense
+    except (struct.error, ArithmeticError):  # impossible values in a header
         parts = [Part([(0, file.seek(0, os.SEEK_END))], form=UNKNOWN_FORM)]
     except AudioError:
         raise
@@ -112,7 +112,7 @@ def open_decoder(name: str, file: IO[bytes], track: int | None = None) -> Decode
 
 
 def _open_part(name: str, file: IO[bytes], part: Part, track: int | None) -> Decoder:
-    # libsndfile believes headers; where they were walked it reads well, elsewhere FFmpeg goes first.
+    # libsndfile trusts headers, so it is tried first only where `containers` has checked them.
     ways: tuple[type[_SoundFileDecoder] | type[_PyAVDecoder], ...] = (_SoundFileDecoder, _PyAVDecoder)
     if part.form is not None:
         ways = (_PyAVDecoder, _SoundFileDecoder) if part.form == UNKNOWN_FORM else (_PyAVDecoder,)
@@ -124,27 +124,30 @@ def _open_part(name: str, file: IO[bytes], part: Part, track: int | None) -> Dec
             raise
         except MemoryError:
             raise AudioError(f"{name} needs more memory than there is.") from None
-        except Exception as error:  # of whatever kind: a library may fail in many ways on a damaged file
+        except Exception as error:  # libraries raise all kinds of errors on damaged files
             logger.debug("%s: %s", name, error, exc_info=True)
         _refuse_unread(name, pieces)
     file.seek(0)
     if part.form != UNKNOWN_FORM or _MAGIC.match(file.read(16)):
         raise AudioError(
-            f"{name} is truncated or damaged: it begins like audio or video but cannot be opened; copy or download "
+            f"{name} is truncated or damaged: it starts like audio or video but cannot be opened; copy or download "
             "it again."
         )
-    raise AudioError(f"{name} is not an audio or video file of a known format, whatever its name.")
+    raise AudioError(f"{name} is not an audio or video file in a known format, even if its name says so.")
 
 
 class _ForwardSoundFile(soundfile.SoundFile):
-    """soundfile seeks after every read of a seekable file, which tears MP3 apart at each block (its bit reservoir)."""
+    """
+    A file that claims not to be seekable. soundfile seeks after every read of a seekable file, which loses the bit
+    reservoir of MP3 and breaks the sound at each block.
+    """
 
     def seekable(self) -> bool:
         return False
 
 
 class _SoundFileDecoder:
-    """WAV, FLAC, Ogg, Opus, MP3, AIFF … through libsndfile. Raises LibsndfileError for what it should leave alone."""
+    """Decodes WAV, FLAC, Ogg, Opus, MP3, AIFF … with libsndfile. Raises LibsndfileError if FFmpeg should do it."""
 
     tracks, track = 1, 0
 
@@ -152,7 +155,7 @@ class _SoundFileDecoder:
         self._name, self._pieces, self._part = name, pieces, part
         self._file = _ForwardSoundFile(pieces)
         try:
-            # No length known, or one of MPEG audio that was guessed: it would stop there, which may come too early.
+            # With an unknown length, or a guessed one (MPEG audio), libsndfile may stop too early.
             guessed = part.form is not None and self._file.format in ("MP3", "MPEG")
             if guessed or not 0 < self._file.frames < 2**48:
                 raise soundfile.LibsndfileError(1)
@@ -170,7 +173,7 @@ class _SoundFileDecoder:
     def blocks(self) -> Iterator[np.ndarray]:
         read = 0
         while True:
-            # Not a sample more than there are: what follows may be a tag, which libsndfile would take for damage.
+            # Never read past the last sample: libsndfile would take a tag that follows for damage.
             wanted = min(BLOCK_SAMPLES // self.channels, self._file.frames - read)
             try:
                 block = self._file.read(wanted, dtype="float32", always_2d=True)
@@ -188,26 +191,26 @@ class _SoundFileDecoder:
 
 
 class _PyAVDecoder:
-    """M4A/AAC, MP4, WebM, Matroska, MPEG-TS, AMR … through FFmpeg: one of the audio tracks."""
+    """Decodes one audio track of M4A/AAC, MP4, WebM, Matroska, MPEG-TS, AMR … with FFmpeg."""
 
     def __init__(self, name: str, pieces: Pieces, part: Part, track: int | None) -> None:
         self._name, self._pieces, self._part = name, pieces, part
         self._container = av.open(
             pieces,
             mode="r",
-            format=part.form if part.form in ("mp3", "flac") else None,  # of short streams it would have to guess
+            format=part.form if part.form in ("mp3", "flac") else None,  # FFmpeg guesses wrong on short streams
             options={"format_whitelist": _CONTAINERS},
             metadata_errors="replace",
         )
-        self._due: float | None = None  # s, when the next frame should come
-        self._gaps: list[tuple[float, float]] = []  # where, and how long
-        self._undecodable = False  # whether a packet before the first sound was
-        self._end = 0.0  # s, where the last packet of any track ends
+        self._due: float | None = None  # s, expected time of the next frame
+        self._gaps: list[tuple[float, float]] = []  # position and length of each gap, s
+        self._undecodable = False  # whether a packet before the first sound could not be decoded
+        self._end = 0.0  # s, end of the last packet of any track
         self.warnings: list[str] = []
         try:
             tracks = self._container.streams.audio
             if not tracks:
-                raise AudioError(f"{name} holds no audio track.")
+                raise AudioError(f"{name} has no audio track.")
             self.tracks = len(tracks)
             _check_track(name, self.tracks, track)
             preferred = [index for index, one in enumerate(tracks) if one.disposition & Disposition.default]
@@ -222,8 +225,8 @@ class _PyAVDecoder:
                 if self._undecodable:
                     raise _damaged(name, 0.0, self.duration)
                 _check_end(name, part, 0.0, self._length, 0.5, vouched=self._length is not None)
-                raise AudioError(f"{name} is empty: its audio track holds no samples.")
-            # Not the track's header: HE-AAC declares half its rate there.
+                raise AudioError(f"{name} is empty: its audio track has no samples.")
+            # Taken from the first frame, because the header of an HE-AAC track declares half its rate.
             self.sampling_rate, self.channels = first.sample_rate, first.layout.nb_channels
             check_form(name, self.sampling_rate, self.channels)
         except BaseException:
@@ -238,24 +241,24 @@ class _PyAVDecoder:
             read += len(block)
             yield block
         _refuse_unread(self._name, self._pieces)
-        # A track may well end before its film does, so it is the end of the file's last packet that counts; and the
-        # last picture of a video has no length.
+        # A track may end before its film, so the end of the last packet in the file counts. The last picture of a
+        # video has no duration, hence the larger tolerance.
         heard = read / self.sampling_rate
         reached, tolerance = (heard, TOLERANCE) if self._length is None else (max(heard, self._end), 0.5)
         self.warnings += _check_end(self._name, self._part, reached, self._length, tolerance, self._length is not None)
 
         if self._gaps:
             missing, first = sum(gap for _, gap in self._gaps), self._gaps[0][0]
-            self.warnings.append(f"{missing:.1f} s are missing in the middle, the first of them at {first:.1f} s")
+            self.warnings.append(f"{missing:.1f} s are missing in the middle; the first gap is at {first:.1f} s")
         unread = self._pieces.size - self._pieces.reached
         if self._part.form == UNKNOWN_FORM and unread > UNREAD_BYTES:
-            self.warnings.append(f"the last {unread / 1e6:.1f} MB of the file were not read: they follow its audio")
+            self.warnings.append(f"the last {unread / 1e6:.1f} MB of the file were not read: they are after its audio")
 
     def close(self) -> None:
         self._container.close()
 
     def _runs(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Rate and samples (S, C) of each frame, whatever form the frame has."""
+        """Yields the rate and the float samples (S, C) of each frame."""
         convert, form = None, None
         for frame in itertools.chain([self._first], self._frames):
             if (frame.format.name, frame.layout.name, frame.sample_rate) != form:
@@ -266,7 +269,7 @@ class _PyAVDecoder:
                 yield part.sample_rate, part.to_ndarray().T
 
     def _note_gap(self, frame: av.AudioFrame, seconds: float) -> None:
-        """Remembers how much is missing before a frame, by the times that the container gives."""
+        """Records a gap before a frame, measured by the container's times."""
         if frame.time is None:
             return
         if self._due is not None and frame.time - self._due > GAP_SECONDS:
@@ -287,7 +290,7 @@ class _PyAVDecoder:
                 except av.error.InvalidDataError:
                     if seconds:
                         raise
-                    self._undecodable = True  # the recording begins in the middle of a frame
+                    self._undecodable = True  # the recording starts in the middle of a frame
                     continue
                 for frame in frames:
                     self._note_gap(frame, seconds)
@@ -298,7 +301,7 @@ class _PyAVDecoder:
 
 
 class _Sequence:
-    """Several recordings one after another in a file, as one: in the form of the first."""
+    """Decodes several consecutive recordings in one file as one, at the rate and channels of the first."""
 
     def __init__(self, name: str, file: IO[bytes], parts: list[Part], track: int | None) -> None:
         self._name, self._file, self._parts, self._wanted = name, file, parts, track
@@ -306,7 +309,7 @@ class _Sequence:
         self.sampling_rate, self.channels, self.is_float = first.sampling_rate, first.channels, first.is_float
         self.tracks, self.track = first.tracks, first.track
         self.duration: float | None = None  # each part declares its own
-        self.warnings = [f"the file holds {len(parts)} recordings one after another: all of them were read"]
+        self.warnings = [f"the file has {len(parts)} recordings, one after another: all were read"]
 
     def blocks(self) -> Iterator[np.ndarray]:
         return _conformed(self._name, self._runs(), self.sampling_rate, self.channels, self.warnings)
@@ -325,27 +328,27 @@ class _Sequence:
 
 
 class ArrayDecoder:
-    """Arrays and tensors: (S,) or (C, S) of floats, int16 or int32."""
+    """Splits an array or tensor (S,) or (C, S) of floats, int16 or int32 into blocks."""
 
     tracks, track = 1, 0
 
     def __init__(self, array: Any, sampling_rate: int | None, track: int | None = None) -> None:
         if sampling_rate is None:
-            raise AudioError("<array> has no sampling rate: give a pair (array, rate) with its rate in Hz.")
+            raise AudioError("<array> has no sampling rate: pass a pair (array, rate) with the rate in Hz.")
         try:
             samples = np.asarray(array)
         except Exception as error:
             raise AudioError(f"<array> cannot be read as an array of numbers: {error}") from None
         if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[0] > max(samples.shape[1], 1)):
             raise AudioError(
-                f"<array> has shape {samples.shape}, where (samples,) or (channels, samples) is expected: "
+                f"<array> has shape {samples.shape}, but (samples,) or (channels, samples) is expected: "
                 "pass one recording at a time, channels first."
             )
         self.is_float = samples.dtype.kind == "f"
         if samples.dtype in _INTEGER_SCALES:
             samples = samples / np.float32(_INTEGER_SCALES[samples.dtype])
         elif samples.dtype not in (np.float32, np.float64):
-            raise AudioError(f"<array> holds {samples.dtype}, where float32, float64, int16 or int32 is expected.")
+            raise AudioError(f"<array> is {samples.dtype}: convert it to float32, float64, int16 or int32.")
         self._samples = np.atleast_2d(samples).T
         self.sampling_rate, self.channels = int(sampling_rate), self._samples.shape[1]
         check_form("<array>", self.sampling_rate, self.channels)
@@ -363,15 +366,15 @@ class ArrayDecoder:
 
 
 def check_form(name: str, sampling_rate: int, channels: int) -> None:
-    """Raises AudioError where a recording has a rate or a number of channels that cannot be judged."""
+    """Raises AudioError if a recording's sampling rate or number of channels is out of range."""
     if not MIN_RATE <= sampling_rate <= MAX_RATE:
         raise AudioError(
-            f"{name} is sampled at {sampling_rate} Hz, outside the {MIN_RATE} to {MAX_RATE} Hz that can be judged."
+            f"{name} is sampled at {sampling_rate} Hz, outside the supported {MIN_RATE} to {MAX_RATE} Hz: resample it."
         )
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(
-            f"{name} has {channels} channels, more than the {MAX_CHANNELS} that can be judged: split it into files of "
-            "fewer channels."
+            f"{name} has {channels} channels, but 1 to {MAX_CHANNELS} are supported: split it into files with fewer "
+            "channels."
         )
 
 
@@ -390,35 +393,35 @@ def _check_end(
     vouched: bool = False,
 ) -> list[str]:
     """
-    Compares the `seconds` read with what the walk, the headers and the decoder's own `length` make one expect.
-    `vouched`: the container declares that length, so a cut in it is judged by how much was heard.
+    Compares the `seconds` read with the length in `part`, in the headers and in the decoder (`length`).
+    `vouched`: the container declares `length`, so a cut counts only if less was read.
 
     Returns:
-        warnings, where there is more than the headers declare, or the end looks torn off.
+        Warnings if there is more audio than declared, or the end looks cut off.
 
     Raises:
-        AudioError: where there is less.
+        AudioError: there is less audio than declared.
     """
     expected = max((value for value in (part.declared, part.held, length) if value is not None), default=None)
     if expected is not None and seconds < expected - tolerance:
         raise AudioError(
-            f"{name} is truncated: {seconds:.1f} of {expected:.1f} s could be read; copy or download it again."
+            f"{name} is truncated: only {seconds:.1f} of {expected:.1f} s could be read; copy or download it again."
         )
     if part.cut and part.declared is None and not vouched:
         raise AudioError(
-            f"{name} is truncated or damaged: a part of its data is missing, {seconds:.1f} s could be read; copy or "
-            "download it again."
+            f"{name} is truncated or damaged: part of its data is missing and only {seconds:.1f} s could be read; "
+            "copy or download it again."
         )
     warnings = list(part.notes)
     if part.declared is not None and seconds > part.declared + tolerance:
-        warnings.append(f"the header declares {part.declared:.1f} s, but {seconds:.1f} s are there: all was read")
+        warnings.append(f"the header declares {part.declared:.1f} s, but the file has {seconds:.1f} s: all was read")
     return warnings
 
 
 def _conformed(
     name: str, runs: Iterable[tuple[int, np.ndarray]], rate: int, channels: int, warnings: list[str]
 ) -> Iterator[np.ndarray]:
-    """Blocks (S, C) that may change their rate and channels → all with the same, and a warning where they change."""
+    """Converts blocks (S, C) to one rate and number of channels; adds a warning at the first change."""
     form = (rate, channels)
     resample: Any = None
     samples, changed = 0, False
@@ -427,8 +430,8 @@ def _conformed(
             check_form(name, its_rate, block.shape[1])
             if not changed:
                 warnings.append(
-                    f"from {samples / rate:.1f} s on there are {block.shape[1]} channels at {its_rate} Hz, read as "
-                    f"{channels} at {rate} Hz"
+                    f"the audio changes at {samples / rate:.1f} s to {block.shape[1]} channels at {its_rate} Hz; it "
+                    f"was read as {channels} at {rate} Hz"
                 )
             changed = True
             if resample is not None:
@@ -456,4 +459,4 @@ def _reason(error: Exception) -> str:
 
 def _damaged(name: str, seconds: float, declared: float | None) -> AudioError:
     extent = f"{seconds:.1f} of {declared:.1f} s" if declared else f"{seconds:.1f} s"
-    return AudioError(f"{name} is truncated or damaged: {extent} could be read; copy or download it again.")
+    return AudioError(f"{name} is truncated or damaged: only {extent} could be read; copy or download it again.")

@@ -1,13 +1,12 @@
 """
-Reading audio: a file, bytes or an array → float32 at 16 kHz, in blocks, so that memory does not grow with its length.
+Read a file, bytes or an array as float32 at 16 kHz, in blocks, so that memory does not grow with the length.
 
     with open_audio("call.m4a") as audio:
         for start, window in iter_windows(audio.blocks(channels="each"), window_length=64_600):
             ...                                   # window: (channels, samples)
     audio.summary                                 # duration, peaks, seconds of sound, clipping
 
-What goes wrong is an `AudioError`, one sentence that names the file and the reason. Letters in shapes: C channels,
-S samples.
+Errors are `AudioError`s: one sentence that names the file and the reason. In shapes, C is channels and S is samples.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from .decoders import BLOCK_SAMPLES, ArrayDecoder, Decoder, open_decoder
 from .decoders import MAX_RATE as MAX_RATE
 from .decoders import MIN_RATE as MIN_RATE
 
-SAMPLING_RATE = 16_000  # Hz, of everything that leaves this module
+SAMPLING_RATE = 16_000  # Hz, of all audio that this module returns
 MIN_DURATION = 0.025  # s, one frame of the encoder
 SILENCE = np.float32(1e-3)  # linear, -60 dBFS; see `holds_sound`
-FULL_SCALE = 0.999  # samples from here on were cut off, where they cannot be larger
+FULL_SCALE = 0.999  # samples of this magnitude count as clipped
 CHANNELS = ("mix", "each")
 
-# What is looked for in a folder; a file named outright is opened whatever its suffix.
+# The suffixes of audio files in folders. A file that is named directly is opened with any suffix.
 AUDIO_SUFFIXES = frozenset(
     ".wav .flac .ogg .oga .opus .mp3 .m4a .m4b .aac .mp4 .m4v .mov .webm .mkv .mka .3gp .amr .wma .avi "  # noqa: SIM905
     ".aif .aiff .aifc .au .snd .caf .w64 .rf64 .bwf .mp2 .mpga .flv .f4v .ts .mts .m2ts .mpg .mpeg .vob .3g2 .wmv "
@@ -48,43 +47,43 @@ BLOCK_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What is known of a recording before it is read."""
+    """What is known about a recording before it is read."""
 
     name: str
     """The path as given, `-` for standard input, or `<bytes>`, `<file>`, `<array>`."""
     sampling_rate: int
-    """Hz of the original."""
+    """Hz, of the original."""
     channels: int
     duration: float | None
-    """Seconds the file declares; None where it declares nothing."""
+    """Seconds declared by the file; None if it declares none."""
     tracks: int
-    """How many audio tracks the file has."""
+    """Number of audio tracks in the file."""
     track: int
-    """The one that is read, counted from 0."""
+    """The track that is read, counted from 0."""
 
 
 @dataclass(frozen=True)
 class AudioSummary:
-    """What was seen while a recording was read; arrays have one value per channel given out, (C,)."""
+    """What was measured while a recording was read; arrays have one value per returned channel, (C,)."""
 
     duration: float
     """Seconds."""
     peak: np.ndarray
     """Largest magnitude at 16 kHz, full scale 1."""
     sound: np.ndarray
-    """Seconds in frames of 25 ms that rise above -60 dBFS."""
+    """Seconds of sound: total length of the 25 ms frames that rise above -60 dBFS."""
     clipped: np.ndarray
     """Share of the original samples at full scale, 0…1."""
     cancelling: bool
-    """Whether the channels nearly cancel each other in the mix (opposite phase)."""
+    """Whether the channels nearly cancel each other when mixed (opposite phase)."""
     likeness: float
-    """The lowest correlation of any two channels that hold sound, -1…1; 1 where fewer than two do."""
+    """The lowest correlation between two channels with sound, -1…1; 1 if fewer than two have sound."""
     sounding: tuple[int, ...]
-    """The channels of the original that hold sound, counted from 0."""
+    """The channels of the original that have sound, counted from 0."""
     silent: np.ndarray
-    """Whether there is no sound at all, (C,) bool."""
+    """Whether the channel has no sound at all, (C,) bool."""
     warnings: tuple[str, ...]
-    """What is to be known of the reading: more audio than declared, several recordings in one file."""
+    """Messages for the user, e.g. more audio than declared, or several recordings in one file."""
 
 
 def open_audio(
@@ -96,16 +95,16 @@ def open_audio(
     Args:
         source: a path, `"-"` for bytes on standard input, bytes, a binary file object, an array or tensor (S,) or
             (C, S) of floats in [-1, 1], int16 or int32, a pair (array, sampling_rate), or a dict with `array` (or
-            `raw`) and `sampling_rate`. The content of a file decides, not its name.
-        sampling_rate: Hz of an array that comes without; files know theirs.
-        track: of a file with several audio tracks (films, screen recordings), counted from 0; None is the one that
-            the file marks as its default, else the first.
-        max_duration: seconds; reading a longer recording ends with an error once that much has been decoded, whatever
-            its header declares.
+            `raw`) and `sampling_rate`. The format of a file is detected from its content, not from its name.
+        sampling_rate: Hz, for an array without a rate; ignored for files.
+        track: the audio track of a film or screen recording, counted from 0; None is the file's default track, or the
+            first if it marks none.
+        max_duration: seconds; a longer recording raises an error once that much has been decoded, even if its header
+            declares less.
 
     Raises:
-        AudioError: it is missing, a folder, empty, not audio, damaged, outside 8 to 192 kHz, of more than 64 channels,
-            or has no such track.
+        AudioError: the source is missing, a folder, empty, not audio, damaged, outside 8 to 192 kHz, has more than
+            64 channels, or has no such track.
     """
 
     def of_array(array: Any, rate: int | None) -> AudioStream:
@@ -126,26 +125,26 @@ def open_audio(
     if hasattr(source, "read"):
         name = source.name if isinstance(getattr(source, "name", None), str) else "<file>"
         if isinstance(source, io.TextIOBase):
-            raise AudioError(f"{name} is open as text: open it in binary mode ('rb').")
+            raise AudioError(f"{name} is open in text mode: open it in binary mode ('rb').")
         return of_file(name, source, owned=False)
     return of_array(source, sampling_rate)
 
 
 def holds_sound(samples: np.ndarray, axis: int | None = None) -> np.ndarray:
     """
-    Whether samples rise above -60 dBFS: half the way from their lowest to their highest, so that a constant offset,
-    as muted channels have, is no sound.
+    Returns whether samples rise above -60 dBFS. Half the range from lowest to highest is compared, so that the
+    constant offset of a muted channel is not sound.
     """
     return (samples.max(axis=axis) - samples.min(axis=axis)) / 2 > SILENCE
 
 
 def list_audio(folder: str | os.PathLike[str]) -> list[str]:
-    """Paths of the audio files below a folder, in any nesting, sorted; hidden files are passed over."""
+    """Returns the sorted paths of all audio files below a folder; hidden files are skipped."""
     return [found.path for found in find_audio(folder) if found.problem is None]
 
 
 def find_audio(folder: str | os.PathLike[str]) -> list[Found]:
-    """`list_audio`, with what may be audio and cannot be read: folders that cannot be listed, pipes named so."""
+    """Like `list_audio`, with the entries that cannot be read (unlisted folders, pipes with an audio suffix)."""
     return sorted(found for found in walk_files(folder) if found.is_folder or _is_named_audio(found.path))
 
 
@@ -158,10 +157,10 @@ def read_audio(
     source: Any, sampling_rate: int | None = None, channels: str = "mix", track: int | None = None
 ) -> np.ndarray:
     """
-    Reads a whole recording into memory: (S,) float32 at 16 kHz for `channels="mix"`, (C, S) for `"each"`.
+    Returns a whole recording as float32 at 16 kHz: (S,) for `channels="mix"`, (C, S) for `"each"`.
 
     Raises:
-        AudioError: as `open_audio` and `AudioStream.blocks`.
+        AudioError: as in `open_audio` and `AudioStream.blocks`.
     """
     with open_audio(source, sampling_rate, track=track) as audio:
         samples = np.concatenate(list(audio.blocks(channels)), axis=1)
@@ -170,11 +169,11 @@ def read_audio(
 
 class AudioStream:
     """
-    An open recording, to be read once from its start; a context manager that closes it.
+    An open recording, which can be read once. A context manager that closes it.
 
     Attributes:
         info: what is known before reading.
-        summary: what was seen, once `blocks` has come to its end.
+        summary: what was measured; None until `blocks` has ended.
     """
 
     def __init__(
@@ -185,7 +184,7 @@ class AudioStream:
         file: IO[bytes] | None = None,
         max_duration: float | None = None,
     ) -> None:
-        """`decode` makes a decoder of a track; `file` is closed with the stream."""
+        """`decode` returns the decoder of a track; `file` is closed with the stream."""
         self._decode, self._file, self._max_duration = decode, file, max_duration
         self._decoder = decoder = decode(track)
         self.info = AudioInfo(
@@ -213,24 +212,24 @@ class AudioStream:
 
     def on_track(self, track: int) -> AudioStream:
         """
-        The same file from its start, on this or another audio track, to be read instead; it is valid while this stream
-        is open.
+        Returns a new stream from the start of the same file, on this or another audio track. It can be read while
+        this stream is open, but not at the same time.
 
         Raises:
-            AudioError: there is no such track, or it cannot be decoded.
+            AudioError: the track does not exist or cannot be decoded.
         """
         return AudioStream(self.info.name, self._decode, track, max_duration=self._max_duration)
 
     def survey(self) -> AudioSummary:
         """
-        Reads it all without giving anything out: the summary of each channel, before `on_track` reads it again.
+        Reads the whole recording and returns only the summary of each channel; `on_track` can then read it again.
 
         Raises:
-            AudioError: as `blocks`, but not where it is silent or too short.
+            AudioError: as in `blocks`, except for silent or too short recordings.
         """
         meter = _Meter(self.info, self._decoder.is_float, mixed=False)
         for block in self._metered(meter):
-            meter.give(block)  # at its own rate: peaks may differ a little from those at 16 kHz
+            meter.give(block)  # at the original rate, so peaks may differ slightly from those at 16 kHz
         self.summary = meter.summary(tuple(self._decoder.warnings))
         return self.summary
 
@@ -238,16 +237,14 @@ class AudioStream:
         limit = self._max_duration
         if limit is not None and seconds is not None and seconds > limit:
             named = f"{limit:g} seconds" if limit < 120 else f"{limit / 60:.4g} minutes"
-            raise AudioError(
-                f"{self.info.name} is longer than the {named} that are allowed here: cut it into shorter files."
-            )
+            raise AudioError(f"{self.info.name} is longer than the limit of {named}: cut it into shorter files.")
 
     def blocks(self, channels: str = "mix") -> Iterator[np.ndarray]:
         """
-        Yields float32 blocks (C, S) at 16 kHz of about four seconds; C is 1 for `"mix"`, the mean of the channels.
+        Yields float32 blocks (C, S) of about four seconds at 16 kHz. With `"mix"` C is 1, the mean of the channels.
 
         Raises:
-            AudioError: while reading, at NaN or infinite samples, damage, or more than `max_duration`; at the end, if
+            AudioError: while reading, at NaN or infinite samples, damage, or beyond `max_duration`; at the end, if
                 the recording was truncated, too short, or silent in all channels.
         """
         if channels not in CHANNELS:
@@ -260,24 +257,24 @@ class AudioStream:
 
         self.summary = meter.summary(tuple(self._decoder.warnings))
         if not meter.samples:
-            raise AudioError(f"{info.name} is empty: it holds no audio samples.")
+            raise AudioError(f"{info.name} is empty: it has no audio samples.")
         if self.summary.duration < MIN_DURATION:
             raise AudioError(
-                f"{info.name} is too short: {1000 * self.summary.duration:.1f} ms, at least "
+                f"{info.name} is too short: it lasts {1000 * self.summary.duration:.1f} ms, but at least "
                 f"{1000 * MIN_DURATION:.0f} ms are needed."
             )
         if self.summary.silent.all():
             if self.summary.cancelling:
                 raise AudioError(
-                    f"{info.name} is silent once mixed because its channels cancel each other (opposite phase): "
-                    "judge each channel by itself."
+                    f"{info.name} is silent when mixed, because its channels cancel each other (opposite phase): "
+                    "judge each channel separately."
                 )
             raise AudioError(f"{info.name} is silent: no window peaks above -60 dBFS.")
 
     def _metered(self, meter: _Meter) -> Iterator[np.ndarray]:
-        """Blocks (S, C) at the original rate, mixed or not as the meter is told, each seen by it."""
+        """Yields blocks (S, C) at the original rate, measured and, if the meter says so, mixed."""
         info = self.info
-        # Whole frames of the meter, about four seconds of them, fewer of many channels.
+        # Whole frames of the meter: about four seconds, or less with many channels.
         frames = min(round(BLOCK_SECONDS / MIN_DURATION), BLOCK_SAMPLES // (meter.frame * info.channels))
         for block in _even(self._decoder.blocks(), meter.frame * max(frames, 1)):
             highest = _refuse_impossible(block, info, meter.samples)
@@ -287,7 +284,7 @@ class AudioStream:
 
 
 class _Meter:
-    """Mixes blocks and keeps count of what the summary tells of them."""
+    """Mixes blocks and measures what the summary reports."""
 
     def __init__(self, info: AudioInfo, is_float: bool, mixed: bool) -> None:
         given_out = 1 if mixed else info.channels
@@ -303,7 +300,7 @@ class _Meter:
         self.sounding = np.zeros(info.channels, bool)
 
     def see(self, block: np.ndarray, highest: float) -> np.ndarray:
-        """(S, C) at the original rate, and its largest magnitude → (S, 1) mixed, or as it is."""
+        """Measures a block (S, C) at the original rate, given its largest magnitude; returns it, mixed to (S, 1) if set."""
         self.samples += len(block)
         self.highest = max(self.highest, highest)
         if highest >= FULL_SCALE:
@@ -322,12 +319,12 @@ class _Meter:
         return block
 
     def _sounds(self, block: np.ndarray, whole: int) -> np.ndarray:
-        """(S, C) → of each frame whether it holds sound, (F, C); the last frame may be shorter."""
+        """Returns whether each frame of (S, C) has sound, (F, C); the last frame may be shorter."""
         frames = holds_sound(block[:whole].reshape(-1, self.frame, block.shape[1]), axis=1)
         return frames if whole == len(block) else np.vstack([frames, holds_sound(block[whole:], axis=0)])
 
     def give(self, block: np.ndarray) -> np.ndarray:
-        """(S, C) at 16 kHz → (C, S)."""
+        """Measures a block (S, C) at 16 kHz; returns it as (C, S)."""
         if len(block):
             self.lowest = np.minimum(self.lowest, block.min(axis=0))
             self.uppermost = np.maximum(self.uppermost, block.max(axis=0))
@@ -336,7 +333,7 @@ class _Meter:
 
     def summary(self, warnings: tuple[str, ...]) -> AudioSummary:
         duration = self.samples / self.rate
-        # Floats above full scale were not cut off there.
+        # Floats above full scale were not clipped.
         unlimited = self.is_float and self.highest > 1
         clipped = np.zeros(len(self.clipped)) if unlimited else self.clipped / max(self.samples, 1)
         return AudioSummary(
@@ -344,11 +341,11 @@ class _Meter:
             peak=self.peak,
             sound=np.minimum(self.sound, duration),
             clipped=clipped if len(clipped) == len(self.peak) else clipped.max(keepdims=True),
-            # 20 dB below the channels: what is left is their difference, not the speech.
+            # 20 dB below the channels: only their difference remains, not the speech.
             cancelling=self.mixed_power < 0.01 * self.power,
             likeness=self._likeness(),
             sounding=(0,) if len(self.sounding) == 1 else tuple(np.flatnonzero(self.sounding).tolist()),
-            # At its own rate, where no resampling rings at the edges of an offset; and at ours, as it is judged.
+            # At the original rate, where no resampler rings at the edges of an offset, and at 16 kHz, as it is judged.
             silent=(self.sound == 0) | ~holds_sound(np.stack([self.lowest, self.uppermost]), axis=0),
             warnings=warnings,
         )
@@ -364,7 +361,7 @@ class _Meter:
 
 
 def _resampler(rate: int, channels: int) -> Callable[[np.ndarray, bool], np.ndarray]:
-    """(S, C) at `rate`, and whether it is the last → (S', C) at 16 kHz; keeps its state between blocks."""
+    """Returns a function (block (S, C) at `rate`, whether it is the last) → (S', C) at 16 kHz, with state."""
     if rate == SAMPLING_RATE:
         return lambda block, last: block
     stream = soxr.ResampleStream(rate, SAMPLING_RATE, channels, dtype="float32", quality="HQ")
@@ -372,28 +369,26 @@ def _resampler(rate: int, channels: int) -> Callable[[np.ndarray, bool], np.ndar
 
 
 def _largest(samples: np.ndarray, axis: int | None = None) -> np.ndarray:
-    """The largest magnitude, without a copy of the samples."""
+    """Returns the largest magnitude without copying the samples."""
     return np.maximum(samples.max(axis=axis), -samples.min(axis=axis))
 
 
 def _refuse_impossible(block: np.ndarray, info: AudioInfo, offset: int) -> float:
-    """The largest magnitude, which must be possible."""
+    """Returns the largest magnitude of a block. Raises AudioError if it is not finite or far above full scale."""
     highest = float(_largest(block))
     if not np.isfinite(highest):
         first = offset + int(np.argmin(np.isfinite(block).all(axis=1)))
-        raise AudioError(
-            f"{info.name} holds NaN or infinite samples, the first at {first / info.sampling_rate:.2f} s."
-        )
+        raise AudioError(f"{info.name} has NaN or infinite samples, the first at {first / info.sampling_rate:.2f} s.")
     if highest > 10:
         raise AudioError(
-            f"{info.name} holds samples up to {highest:.4g}, where full scale is 1: floats made from integers must "
-            "be divided by their full scale (32768 for 16 bits)."
+            f"{info.name} has samples up to {highest:.4g}, but full scale is 1: if they were integers, divide them by "
+            "their full scale (32768 for 16 bits)."
         )
     return highest
 
 
 def _even(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
-    """Regroups blocks (S, C) of any length into blocks of `length` samples; the last may be shorter."""
+    """Regroups blocks (S, C) into blocks of `length` samples; the last may be shorter."""
     held: list[np.ndarray] = []
     samples = 0
     for block in blocks:
@@ -417,15 +412,15 @@ def _open_path(name: str) -> IO[bytes]:
     except FileNotFoundError:
         raise AudioError(f"{name} does not exist.") from None
     except OSError as error:
-        raise AudioError(f"{name} cannot be opened: {error.strerror or 'the system refuses it'}.") from None
+        raise AudioError(f"{name} cannot be opened: {error.strerror or 'the system refuses to open it'}.") from None
     except ValueError as error:
         if isinstance(error, AudioError):
             raise
-        raise AudioError(f"{name} cannot be opened: no file can have such a name.") from None
+        raise AudioError(f"{name} cannot be opened: it is not a valid file name.") from None
 
 
 def _spool(stream: IO[bytes]) -> IO[bytes]:
-    """A copy on disk of what cannot be sought in (standard input, a pipe): an hour of WAV stays out of memory."""
+    """Copies a stream that is not seekable (standard input, a pipe) to disk, because it may not fit into memory."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the stream that reads it
     shutil.copyfileobj(stream, file)
     return file
@@ -433,7 +428,7 @@ def _spool(stream: IO[bytes]) -> IO[bytes]:
 
 def _open_file(name: str, file: IO[bytes], owned: bool, track: int | None, max_duration: float | None) -> AudioStream:
     try:
-        if not getattr(file, "seekable", lambda: False)():  # standard input, a pipe: also behind a path
+        if not getattr(file, "seekable", lambda: False)():  # standard input or a pipe; a path may be a pipe, too
             file, owned = _spool(file), True
     except Exception as error:
         reason = getattr(error, "strerror", None) or "the file object fails"

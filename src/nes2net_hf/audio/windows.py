@@ -1,4 +1,4 @@
-"""Cutting audio: the windows that a model judges, and the envelope that figures draw."""
+"""Cut audio into the windows that a model judges, and compute the envelope that figures draw."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def iter_windows(
     blocks: Iterable[np.ndarray], window_length: int, hop: int | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """
-    Cuts blocks (C, S) into windows (C, window_length), lazily; yields each with its start in samples.
+    Cuts blocks (C, S) into windows (C, window_length), lazily; yields each window with its start in samples.
 
-    Windows follow each other at `hop` samples (without overlap by default) and cover everything: the last one is flush
-    with the end. A recording shorter than a window is one short window.
+    Windows start every `hop` samples (by default without overlap) and cover the whole recording: the last one ends
+    exactly at its end. A recording shorter than a window gives one short window.
     """
     hop = window_length if hop is None else hop
     if not 1 <= hop <= window_length:
-        raise ValueError(f"hop must lie between 1 and the window of {window_length} samples, got {hop}.")
+        raise ValueError(f"hop must be between 1 and the window of {window_length} samples, got {hop}.")
     held: np.ndarray | None = None  # samples from `offset` on
     offset = start = 0
     for block in blocks:
@@ -32,7 +32,7 @@ def iter_windows(
         while start + window_length <= offset + held.shape[1]:
             yield start, held[:, start - offset : start - offset + window_length].copy()
             start += hop
-        # The flush last window may reach back as far as one window from the end.
+        # The last window may start up to one window before the end.
         dispensable = min(start - offset, held.shape[1] - window_length)
         if dispensable > 0:
             held, offset = held[:, dispensable:].copy(), offset + dispensable
@@ -47,13 +47,13 @@ def iter_windows(
 
 def envelope(blocks: Iterable[np.ndarray], bins: int = 3000) -> tuple[np.ndarray, np.ndarray, float]:
     """
-    The lowest and highest sample of up to `bins` equal stretches; it keeps 100 values a second, not the samples.
+    Returns the lowest and highest sample of up to `bins` equal stretches. Keeps 100 values per second in memory.
 
     Args:
         blocks: float32 (C, S) at 16 kHz.
 
     Returns:
-        Lowest (C, N), highest (C, N), and the seconds of one stretch.
+        Lowest (C, N), highest (C, N), and the length of a stretch in seconds.
     """
     stretch = SAMPLING_RATE // 100
     parts = [(part.min(axis=2), part.max(axis=2)) for part in _stretches(blocks, stretch)]
@@ -65,7 +65,7 @@ def envelope(blocks: Iterable[np.ndarray], bins: int = 3000) -> tuple[np.ndarray
 
 
 def _stretches(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
-    """Blocks (C, S) → (C, N, length); the last one is filled up with its last sample."""
+    """Regroups blocks (C, S) into (C, N, length); pads the last stretch with its last sample."""
     rest: np.ndarray | None = None
     for block in blocks:
         rest = block if rest is None else np.concatenate([rest, block], axis=1)

@@ -1,9 +1,9 @@
 """
-Where a file's audio lies, and how much of it its headers declare. Used by `decoders.py` alone.
+Find the audio in a file, and the length that its headers declare. Only `decoders.py` uses this package.
 
-A length that a header declares is a claim: recorders crash, downloads stop, and people join files with `cat`. Decoders
-believe the first header and end there, so every chunk, page and frame is walked here. What follows a recording in the
-same file is a part of its own; tags and metadata chunks are no audio; audio behind the declared end is audio.
+A declared length may be wrong: recorders crash, downloads stop, and people join files with `cat`. Decoders trust the
+first header and stop there. This package therefore walks every chunk, page and frame. A recording that follows
+another one is a separate part. Tags and metadata chunks are not audio. Audio after the declared end is audio.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _WALKS: list[tuple[bytes, Callable[[View, int], Found | None]]] = [
 
 
 def parts_of(file: IO[bytes]) -> list[Part]:
-    """The recordings in an open, seekable file, in their order; at least one, which may be no audio at all."""
+    """Returns the recordings in an open, seekable file, in order: at least one part, even if it is not audio."""
     view = View(file, file.seek(0, os.SEEK_END))
     parts: list[Part] = []
     at = 0
@@ -63,7 +63,7 @@ def parts_of(file: IO[bytes]) -> list[Part]:
 
 
 def _walk(view: View, start: int) -> Found | None:
-    """The recording that starts here, or several where they cannot be told apart at once; None of no known format."""
+    """Returns the recording that starts here, or several if one walk finds them all; None if the format is unknown."""
     head = view.at(start, 16)
     for pattern, walk in _WALKS:
         if re.match(pattern, head, re.DOTALL):

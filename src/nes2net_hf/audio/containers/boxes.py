@@ -1,6 +1,6 @@
 """
-MP4 (ISO 14496-12), Matroska and WebM (RFC 8794), AVI, FLV, AMR (RFC 4867): where one recording ends and the next
-begins. FFmpeg reads them, and knows how long they should be.
+Find where recordings end in MP4 (ISO 14496-12), Matroska and WebM (RFC 8794), AVI, FLV and AMR (RFC 4867). FFmpeg
+decodes these formats and knows their length.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def walk_flv(view: View, start: int) -> Found | None:
     at = start + int.from_bytes(view.at(start + 5, 4), "big") + 4
     while at + 11 <= view.size:
         head = view.at(at, 11)
-        if head[0] & 0x1F not in (8, 9, 18):  # neither sound nor pictures nor text
+        if head[0] & 0x1F not in (8, 9, 18):  # audio, video, script data
             break
         at += 11 + int.from_bytes(head[1:4], "big") + 4
     return [Part([(start, min(at, view.size))], cut=at > view.size, form="flv")], min(at, view.size)
@@ -46,13 +46,13 @@ def walk_ebml(view: View, start: int) -> Found | None:
     at, size = _ebml_body(view, start)
     at += size or 0
     cut = False
-    if view.at(at, 4) == b"\x18\x53\x80\x67":  # the segment; written live, it is of unknown size
+    if view.at(at, 4) == b"\x18\x53\x80\x67":  # the segment; its size is unknown if it was written live
         at, size = _ebml_body(view, at)
         at += size or 0
         cut = at > view.size
         if size is not None and (is_start(view, at) or re.match(rb"\xff[\xe2-\xff]", view.at(at, 2))):
             return [Part([(start, at)], form="matroska")], at
-    # It ends where the next begins: clusters behind its declared end are its own.
+    # The recording ends where the next one starts: clusters after its declared end belong to it.
     end = at - 1
     while True:
         end = view.find(b"\x1a\x45\xdf\xa3", end + 1)
@@ -65,7 +65,7 @@ def walk_ebml(view: View, start: int) -> Found | None:
 
 
 def _ebml_body(view: View, at: int) -> tuple[int, int | None]:
-    """Where the body of an element with a name of four bytes starts, and its size; None if that is unknown."""
+    """Returns where the body of an element with a four-byte name starts, and its size (None if unknown)."""
     data = view.at(at + 4, 8)
     if not data or not data[0]:
         return at + 4, None
@@ -81,10 +81,10 @@ def walk_avi(view: View, start: int) -> Found | None:
         if name != b"RIFF" or (kind == b"AVI " and at > start) or kind not in (b"AVI ", b"AVIX"):
             break
         at += 8 + size + size % 2
-        cut = at > view.size + 8 and size < UNKNOWN_SIZE  # some writers count a header too much
+        cut = at > view.size + 8 and size < UNKNOWN_SIZE  # some writers count one header too many
     at = min(at, view.size)
     if not is_start(view, at) and view.at(at, 4) != b"RIFF":
-        at = view.size  # what a recorder that crashed left behind is still its own
+        at = view.size  # after a crash of the recorder, the rest still belongs to this recording
     return [Part([(start, at)], cut=cut, form="avi")], at
 
 

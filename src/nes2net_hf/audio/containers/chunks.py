@@ -1,6 +1,6 @@
 """
-Formats of chunks: WAV, RF64 and BW64 (EBU Tech 3306), Sony Wave64, AIFF and AIFF-C, CAF (Apple); and AU and NIST
-SPHERE, whose one chunk is the file.
+Find the samples in formats made of chunks: WAV, RF64 and BW64 (EBU Tech 3306), Sony Wave64, AIFF and AIFF-C, CAF
+(Apple); also AU and NIST SPHERE, which are a header and samples.
 """
 
 from __future__ import annotations
@@ -42,38 +42,38 @@ class _Layout:
     """How a family of formats writes its chunks."""
 
     header: int
-    """Bytes of name and length."""
+    """Length of a chunk's header (name and length), in bytes."""
     first: int
-    """Where the first chunk starts, from the start of the recording."""
+    """Offset of the first chunk from the start of the recording."""
     read: Callable[[bytes], tuple[bytes, int]]
-    """Name and length, from the header."""
+    """Returns name and length from a chunk's header."""
     align: int
     data: bytes
     lead: int = 0
-    """Bytes at the start of a data chunk that are no samples."""
+    """Number of bytes before the samples in a data chunk."""
     inside: bytes = b""
-    """A chunk whose own chunks are walked like its neighbours (12 bytes in)."""
+    """A list type whose inner chunks are walked, too (12 bytes in)."""
 
 
 def _chunks(
     view: View, start: int, layout: _Layout, is_unknown: Callable[[int], bool]
 ) -> tuple[list[_Chunk], list[tuple[int, int]], bool, int]:
-    """The chunks, the ranges of samples, whether the last is cut, and where the recording ends."""
+    """Returns the chunks, the ranges of samples, whether the last range is cut, and where the recording ends."""
     chunks: list[_Chunk] = []
     ranges: list[tuple[int, int]] = []
     at = start + layout.first
     while at + layout.header <= view.size and len(chunks) < MOST_CHUNKS:
-        if ranges and is_start(view, at):  # its first bytes look like a chunk, too
+        if ranges and is_start(view, at):  # the start of a recording also looks like a chunk
             break
         name, size = layout.read(view.at(at, layout.header))
         body = at + layout.header
         if not _is_chunk(view, name, body, size, layout, bool(ranges)):
-            if ranges and _is_chunk_at(view, at - 1, layout):  # an odd chunk without its byte of padding
+            if ranges and _is_chunk_at(view, at - 1, layout):  # an odd chunk without its padding byte
                 at -= 1
                 continue
             if not ranges or tag_end(view, at) is not None:
                 break
-            # There are samples behind their declared end.
+            # Samples continue after their declared end.
             ranges.append((at, end_of_samples(view, at)))
             at = ranges[-1][1]
             break
@@ -93,7 +93,7 @@ def _chunks(
                 ranges.append((body, end_of_samples(view, body)))
                 return chunks, ranges, True, ranges[-1][1]
             following = next_start(view, body, body + size, [b"WAVE"])
-            if following is not None:  # a recording that was cut, and another joined on
+            if following is not None:  # this recording was cut, and another one appended
                 ranges.append((body, following))
                 return chunks, ranges, True, following
             ranges.append((body, body + size))
@@ -106,12 +106,12 @@ def _chunks(
 
 
 def _content(view: View, chunks: list[_Chunk], name: bytes) -> bytes:
-    """The start of the first chunk of that name, which is all of those that are read here; empty if there is none."""
+    """Returns the first chunk with that name, up to 4096 bytes; empty if there is none."""
     return next((view.at(chunk.body, min(chunk.size, 4096)) for chunk in chunks if chunk.name == name), b"")
 
 
 def _is_chunk(view: View, name: bytes, body: int, size: int, layout: _Layout, behind_data: bool) -> bool:
-    """Samples may look like a name; hardly ever like a name and a length that fits."""
+    """Returns whether this is a chunk. Samples may look like a name, but rarely like a name and a possible length."""
     if name == layout.data:
         return True
     return (
@@ -133,7 +133,7 @@ def walk_wav(view: View, start: int) -> Found | None:
     head = view.at(start, 12)
     order = ">" if head[:4] == b"RIFX" else "<"
     wide: dict[int, int] = {}
-    if head[:4] in (b"RF64", b"BW64"):  # a chunk ds64 holds the true length of the data
+    if head[:4] in (b"RF64", b"BW64"):  # the ds64 chunk has the true length of the data
         chunk = view.at(start + 12, 32)
         if chunk[:4] == b"ds64" and len(chunk) == 32:
             wide[0xFFFFFFFF] = struct.unpack("<Q", chunk[16:24])[0]
@@ -148,7 +148,7 @@ def walk_wav(view: View, start: int) -> Found | None:
     return _of_wave(view, start, chunks, ranges, cut, end, order, unknown)
 
 
-_W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # of every chunk's GUID but the first
+_W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # end of the GUID of every chunk but the first
 
 
 def walk_w64(view: View, start: int) -> Found | None:
@@ -173,18 +173,18 @@ def _of_wave(
     order: str,
     unknown: Callable[[int], bool],
 ) -> Found | None:
-    """Parts of what is described by a WAVEFORMAT structure (the chunk `fmt `)."""
+    """Returns the parts of a recording that is described by a WAVEFORMAT structure (the `fmt ` chunk)."""
     form = _content(view, chunks, b"fmt ")
     if len(form) < 16 or not ranges:
         return None
     tag, channels, rate, per_second, align, bits = struct.unpack(f"{order}HHIIHH", form[:16])
     if tag == 0xFFFE and len(form) >= 26:
         (tag,) = struct.unpack(f"{order}H", form[24:26])
-    if tag in (1, 3, 6, 7):  # PCM, floats, A-law, µ-law: every sample takes its place
+    if tag in (1, 3, 6, 7):  # PCM, float, A-law, µ-law: samples of a fixed size
         per_second = rate * (channels * ((bits + 7) // 8) or align)
     elif tag in (0x02, 0x11, 0x31) and len(form) >= 20:  # ADPCM and GSM: blocks of samples
         per_second = rate * align / (struct.unpack(f"{order}H", form[18:20])[0] or 1)
-    else:  # of the others only an average is known, and that often wrong
+    else:  # only an average rate is known, which is often wrong
         per_second = 0
     sizes = [chunk.size for chunk in chunks if chunk.name == b"data"]
     size = sum(map(length_of, ranges))
@@ -201,7 +201,7 @@ def _of_wave(
 
 
 def _wave_header(form: bytes, size: int, order: str) -> bytes:
-    """The start of a WAV whose `size` bytes of samples follow."""
+    """Returns the start of a WAV file, to be followed by `size` bytes of samples."""
     form += b"\0" * (len(form) % 2)
     chunk = struct.pack(f"{order}4sI", b"fmt ", len(form)) + form
     if 36 + len(chunk) + size < UNKNOWN_SIZE:
@@ -214,7 +214,7 @@ def _wave_header(form: bytes, size: int, order: str) -> bytes:
 
 
 def _mapped(pieces: list[Piece], ranges: list[tuple[int, int]]) -> list[Piece]:
-    """Ranges of what `ranges` make up, as ranges of the file."""
+    """Maps ranges within the concatenated `ranges` to ranges of the file."""
     mapped: list[Piece] = []
     for piece in pieces:
         if isinstance(piece, bytes):
@@ -229,7 +229,7 @@ def _mapped(pieces: list[Piece], ranges: list[tuple[int, int]]) -> list[Piece]:
     return mapped
 
 
-# Bytes of a sample, of the encodings of AIFF-C and AU that have a fixed size.
+# Bytes per sample of the AIFF-C and AU encodings with a fixed size; 0 means the header gives it.
 _AIFF_BYTES = {
     b"NONE": 0, b"twos": 0, b"sowt": 0, b"in24": 3, b"in32": 4, b"fl32": 4, b"FL32": 4, b"fl64": 8, b"FL64": 8,
     b"alaw": 1, b"ALAW": 1, b"ulaw": 1, b"ULAW": 1, b"raw ": 1,
@@ -303,7 +303,7 @@ def walk_au(view: View, start: int) -> Found | None:
     end = min(body + size, view.size) if known else end_of_samples(view, body)
     cut = known and body + size > view.size
     if end < view.size and not is_start(view, end) and tag_end(view, end) is None:
-        end = max(end_of_samples(view, end), end)  # an AU file has no chunks: what follows are samples
+        end = max(end_of_samples(view, end), end)  # AU files have no chunks, so samples follow
     held = end - body
     new = head[:4] + struct.pack(f"{order}5I", 24, min(held, 0xFFFFFFFF), coding, rate, channels)
     declared = seconds_of(size, width * rate) if known else None
@@ -319,10 +319,10 @@ def walk_nist(view: View, start: int) -> Found | None:
         width = int(fields.get("channel_count", 1)) * int(fields.get("sample_n_bytes", 2))
     except (KeyError, ValueError, IndexError):
         return None
-    if "embedded" in fields.get("sample_coding", ""):  # compressed inside
+    if "embedded" in fields.get("sample_coding", ""):  # compressed samples
         return None
     held = view.size - start - length
-    form = "nistsphere" if held > count * width else None  # FFmpeg reads on to the end
+    form = "nistsphere" if held > count * width else None  # FFmpeg reads to the end
     declared = seconds_of(count, rate)
     return [
         Part([(start, view.size)], declared, seconds_of(held, width * rate), held < count * width, form=form)

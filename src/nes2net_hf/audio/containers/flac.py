@@ -1,4 +1,4 @@
-"""FLAC (RFC 9639): whether its last frame ends where its header says."""
+"""Find where FLAC (RFC 9639) recordings end, and whether the last frame ends where the header says."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def walk_flac(view: View, start: int) -> Found | None:
     tail = max(body, end - largest - 4096)
     if total and any(last == total for _, last in _frames(view.at(tail, end - tail), block_size)):
         return [Part([(start, end)], declared)], end
-    # Its last frame is elsewhere: before what was joined on, or nowhere.
+    # The last frame is earlier (other data was appended), or missing.
     last = _frame_ending(view, body, end, total, block_size) if total else None
     if last is None:
         return [Part([(start, end)], declared, form="flac")], end
@@ -41,7 +41,7 @@ def walk_flac(view: View, start: int) -> Found | None:
 
 
 def _frame_ending(view: View, start: int, end: int, total: int, block_size: int) -> int | None:
-    """Where the frame starts that ends with the sample `total`."""
+    """Returns where the frame starts that ends with sample `total`; None if there is none."""
     while start < end:
         data = view.at(start, min(1 << 20, end - start))
         for place, last in _frames(data, block_size):
@@ -55,12 +55,12 @@ _FLAC_BLOCKS = {1: 192, **{code: 144 << code for code in range(2, 6)}, **{code: 
 
 
 def _frames(data: bytes, block_size: int) -> Iterator[tuple[int, int]]:
-    """Where in `data` headers of frames stand, and where those frames end, in samples from the start of the stream."""
+    """Yields the position of each frame header in `data`, and the frame's end in samples since the stream's start."""
     for match in re.finditer(rb"\xff[\xf8\xf9]", data):
         header = data[match.start() : match.start() + 16]
         if len(header) < 6:
             continue
-        first = header[4]  # a number in the manner of UTF-8
+        first = header[4]  # a number coded like UTF-8
         extra = 0 if first < 0x80 else 8 - (first ^ 0xFF).bit_length() - 1
         number = first & (0x7F if not extra else 0x3F >> extra)
         for byte in header[5 : 5 + extra]:

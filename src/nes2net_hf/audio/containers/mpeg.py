@@ -1,4 +1,4 @@
-"""MPEG audio (ISO 11172-3, 13818-3): frames, and the Xing, Info and VBRI headers that count them."""
+"""Find MPEG audio (ISO 11172-3, 13818-3): its frames, and the Xing, Info and VBRI headers that count them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class _Frame(NamedTuple):
     """Bytes."""
     samples: int
     kind: tuple[int, int, int]
-    """Version, layer, rate: the same all through a recording."""
+    """Version, layer and rate: the same in a whole recording."""
 
 
 def _mpeg_frames() -> dict[int, _Frame]:
-    """The frames of all headers that there are, by the second and third byte."""
+    """Returns the frames of all possible headers, by the second and third byte."""
     frames = {}
     for version in (3, 2, 0):
         for layer in (3, 2, 1):
@@ -40,7 +40,7 @@ def _mpeg_frames() -> dict[int, _Frame]:
                         else:
                             samples = 576 if layer == 1 and version != 3 else 1152
                             length = samples // 8 * 1000 * kbits // rate + padding
-                        for other in (0, 1):  # the bits of CRC and private use
+                        for other in (0, 1):  # the private bit
                             for protection in (0, 1):
                                 second = 0xE0 | version << 3 | layer << 1 | protection
                                 third = index << 4 | rate_index << 2 | padding << 1 | other
@@ -58,7 +58,7 @@ def _mpeg_frame(header: bytes) -> _Frame | None:
 
 
 def walk_mpeg(view: View, start: int) -> Found | None:
-    """Recordings of MPEG audio: each begins with a header frame of its own, or with another kind of frame."""
+    """Returns the recordings. A new one starts at a header frame, or where the kind of frame changes."""
     at = _mpeg_sync(view, start, start + 4096)
     if at is None:
         return None
@@ -97,23 +97,23 @@ def walk_mpeg(view: View, start: int) -> Found | None:
 
 
 class _MpegHeader(NamedTuple):
-    """The frame before the sound in which Xing, Info and VBRI headers stand."""
+    """The first frame, which contains a Xing, Info or VBRI header instead of sound."""
 
     data: bytes
     at: int | None
-    """Where its count of frames stands, if libsndfile goes by it."""
+    """Offset of the number of frames, if libsndfile uses it."""
     frames: int = 0
-    """As counted there, 0 if it does not count."""
+    """Declared number of frames, 0 if not declared."""
 
     def counting(self, frames: int, size: int) -> bytes:
-        """The same with another count of frames, and of bytes if it has one."""
+        """Returns the frame with another number of frames, and of bytes if it declares them."""
         assert self.at is not None
         counts = struct.pack(">II", frames, size) if self.data[self.at - 1] & 2 else struct.pack(">I", frames)
         return self.data[: self.at] + counts + self.data[self.at + len(counts) :]
 
 
 class _MpegRun:
-    """Frames of one recording, as they are found."""
+    """Collects the frames of one recording."""
 
     def __init__(self) -> None:
         self.started = False
@@ -122,7 +122,7 @@ class _MpegRun:
         self.pieces: list[tuple[int, int]] = []
         self.count = self.samples = 0
         self.ragged = False
-        self.skipped = 0  # bytes in its middle
+        self.skipped = 0  # damaged bytes between frames
 
     def add(self, start: int, end: int, frame: _Frame) -> None:
         self.ragged = end < start + frame.length
@@ -141,10 +141,10 @@ class _MpegRun:
         if self.ragged and not frames:
             notes.append("the file ends in the middle of a frame: it may have been cut off")
         if self.skipped > 1000:
-            notes.append(f"{self.skipped / 1000:.1f} kB in its middle are damaged: they were not read")
+            notes.append(f"{self.skipped / 1000:.1f} kB in the middle are damaged and were not read")
         if self.header is None or self.header.at is None or not self.count:
             return Part(list(self.pieces), declared, held, notes=notes, form="mp3")
-        # libsndfile stops at the count, and cuts off what the encoder put before and after: up to three frames.
+        # libsndfile stops at the declared number and trims the encoder's padding, up to three frames.
         size = len(self.header.data) + sum(end - start for start, end in self.pieces)
         pieces: list[Piece] = [self.header.counting(self.count, size), *self.pieces]
         return Part(pieces, declared, max(held - 3 * frame, 0.0), notes=notes)
@@ -155,10 +155,10 @@ def _mpeg_header(data: bytes, kind: tuple[int, int, int], mono: bool) -> _MpegHe
     if layer != 1:  # Layer III
         return None
     side = (17 if mono else 32) if version == 3 else (9 if mono else 17)
-    for offset in (4 + side, 6 + side):  # behind a checksum, too
+    for offset in (4 + side, 6 + side):  # without and with a checksum
         if data[offset : offset + 4] in (b"Xing", b"Info") and len(data) >= offset + 16:
             flags, frames = struct.unpack(">II", data[offset + 4 : offset + 12])
-            frames = frames if frames < 1 << 30 else 0  # a year: nobody counted
+            frames = frames if frames < 1 << 30 else 0  # almost a year: not a real count
             return _MpegHeader(data, offset + 8, frames) if flags & 1 else _MpegHeader(data, None)
     if data[36:40] == b"VBRI" and len(data) >= 54:
         return _MpegHeader(data, None, struct.unpack(">I", data[50:54])[0])
@@ -166,7 +166,10 @@ def _mpeg_header(data: bytes, kind: tuple[int, int, int], mono: bool) -> _MpegHe
 
 
 def _mpeg_sync(view: View, start: int, end: int, strict: bool = False) -> int | None:
-    """Where the next frame starts that two of its kind follow, or the end of the file, if it is not `strict`."""
+    """
+    Returns where the next frame starts that two of the same kind follow. Unless `strict`, the end of the file may
+    follow instead. None if there is no such frame.
+    """
     end = min(end, view.size)
     while start < end:
         block = view.at(start, min(1 << 16, view.size - start))
@@ -184,7 +187,7 @@ def _mpeg_sync(view: View, start: int, end: int, strict: bool = False) -> int | 
 
 
 def _followed(view: View, at: int, frame: _Frame, strict: bool = False) -> bool:
-    """Whether frames of the same kind follow: three in a row are no chance."""
+    """Returns whether two frames of the same kind follow: three in a row are no coincidence."""
     for _ in range(2):
         at += frame.length
         if at >= view.size:

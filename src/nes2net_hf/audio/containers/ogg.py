@@ -1,4 +1,4 @@
-"""Ogg (RFC 3533): pages, and the links of a chain."""
+"""Find recordings in Ogg files (RFC 3533): the links of a chain of streams."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _OTHERS = (b"WAVE", b"fLaC", b"ftyp", b"\x1a\x45\xdf\xa3", b"ID3\3\0", b"ID3\4\0
 class _Link:
     start: int
     end: int
-    audio: int = 0  # streams
-    other: int = 0
+    audio: int = 0  # number of audio streams
+    other: int = 0  # number of other streams
     cut: bool = False
-    ended: bool = False  # by a page that says so
+    ended: bool = False  # by an end-of-stream page
 
 
 def walk_ogg(view: View, start: int) -> Found | None:
-    """The links of a chain: a page that begins a stream, behind pages that do not, begins the next."""
+    """Returns the links of a chain. A page that starts a stream after other pages starts the next link."""
     links: list[_Link] = []
-    numbers: dict[bytes, int] = {}  # of each stream's last page, where it held sound
+    numbers: dict[bytes, int] = {}  # stream → number of its last page with sound
     beginning = False
     at = start
     while at + 4 <= view.size:
@@ -37,7 +37,7 @@ def walk_ogg(view: View, start: int) -> Found | None:
                     links[-1].cut = True
                 break
             if links:
-                links[-1].cut = True  # something is missing, or stands between
+                links[-1].cut = True  # data is missing, or other data is in between
             at = following
             continue
         lengths = page[27 : 27 + page[26]] if len(page) > 26 else b""
@@ -61,7 +61,7 @@ def walk_ogg(view: View, start: int) -> Found | None:
         link.cut |= serial in numbers and number > numbers[serial] + 1
         if any(page[6:14]):
             numbers[serial] = number
-        if end < view.size and view.at(end, 4) != b"OggS":  # a page that was cut, and another joined on
+        if end < view.size and view.at(end, 4) != b"OggS":  # the page may be cut, and another one appended
             inside = view.find(b"OggS\0", at + 27, end)
             link.cut |= inside >= 0
             end = inside if inside >= 0 else end
