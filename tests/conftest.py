@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker; with threads besides, they would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+
 import numpy as np
 import pytest
 import soundfile
+from xdist.scheduler import WorkStealingScheduling
 
 from nes2net_hf import Nes2NetFeatureExtractor
 from tests.helpers import FIXTURES, Run, tiny_model
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> WorkStealingScheduling:
+    """Neighbours stay together, because they share fixtures."""
+    return WorkStealingScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1200))
 
 
 @pytest.fixture(scope="session")

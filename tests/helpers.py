@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from transformers import AutoConfig
@@ -108,6 +110,14 @@ def kill(process: subprocess.Popen[str]) -> None:
         with suppress(psutil.NoSuchProcess):
             one.kill()
     process.communicate()
+
+
+def uninstall(monkeypatch: pytest.MonkeyPatch, package: str, module: str) -> None:
+    """Makes `package` impossible to import, and `module`, which needs it, imported anew, until the test ends."""
+    parent, _, name = module.rpartition(".")
+    monkeypatch.setattr(sys.modules[parent], name, importlib.import_module(module))  # the new import replaces it
+    monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
 
 
 class Run:

@@ -26,6 +26,7 @@ import nes2net_hf.arena
 from nes2net_hf import Nes2NetFeatureExtractor
 from nes2net_hf.arena import Nes2NetArena
 from nes2net_hf.audio import AudioError
+from nes2net_hf.errors import OutputError
 from nes2net_hf.pretrained.load import DEMO_MODEL, ModelError
 from tests.helpers import FIXTURES, tiny_config
 
@@ -374,9 +375,9 @@ def test_what_was_filled_in_stays_and_forms_are_not_mixed(voices: Path, tmp_path
     filled = {name: (out / name).read_text() for name in ("README.md", "eval.yaml")}
     shard_corpus("own-data", out, root=str(voices), split="eval", form="arena")
     assert {name: (out / name).read_text() for name in filled} == filled
-    with pytest.raises(CorpusError, match="holds shards of another form than nes2net"):
+    with pytest.raises(OutputError, match=r'form: the work in .* began with "arena", not "nes2net"'):
         shard_corpus("own-data", out, root=str(voices), split="eval")
-    with pytest.raises(CorpusError, match="holds shards of test from other files or options"):
+    with pytest.raises(OutputError, match="files and options of test"):
         shard_corpus("own-data", out, root=str(voices), split="dev", form="arena")
     with pytest.raises(CorpusError, match="form must be one of nes2net, arena, got 'theirs'"):
         shard_corpus("own-data", out, root=str(voices), form="theirs")

@@ -40,6 +40,7 @@ import httpx
 
 from nes2net_hf import server as server_module
 from nes2net_hf.server import Judge, Server, bind, build_app
+from tests.helpers import uninstall
 
 ROOT = Path(__file__).parents[1]
 SPOOF = DEMO_MODEL.parents[1] / "samples" / "spoof.flac"
@@ -374,8 +375,7 @@ def test_a_model_that_is_not_there_is_a_sentence(nes2net: Any, tmp_path: Path) -
 
 
 def test_without_uvicorn_the_command_names_what_to_install(nes2net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "nes2net_hf.server")
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    uninstall(monkeypatch, "uvicorn", "nes2net_hf.server")
     run = nes2net("serve")
     assert run.code == 2 and run.err == "Error: uvicorn is not installed: pip install 'nes2net_hf[serve]'.\n"
 

@@ -350,8 +350,8 @@ def test_a_run_that_was_killed_does_not_hold_the_next_one_up(given: Given, run: 
 
 # Outputs whose suffix asks for another form than what is written, and the words that name one.
 SUFFIXES = {
-    "detect --output": ("v.xlsx", "end its name in .jsonl, .ndjson or .csv, or choose the form by --format"),
-    "detect --resume": ("v.json", "end its name in .jsonl, .ndjson or .csv, or choose the form by --format"),
+    "detect --output": ("v.xlsx", "end its name in .jsonl, .ndjson or .csv, or choose the format with --format"),
+    "detect --resume": ("v.json", "end its name in .jsonl, .ndjson or .csv, or choose the format with --format"),
     "detect --plot": ("p.jpg", "end its name in .png"),
     "augment --plot": ("a.svg", "end its name in .png"),
     "augment": ("a.mp3", "must end in .wav or .flac"),

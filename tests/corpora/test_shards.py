@@ -24,6 +24,7 @@ from nes2net_hf.corpora import FEATURES, CorpusError, load_corpus
 from nes2net_hf.corpora.loading import open_rows
 from nes2net_hf.corpora.shards.read import ShardedRows, find_shards
 from nes2net_hf.corpora.shards.write import push_shards, shard_corpus, to_flac
+from nes2net_hf.errors import OutputError
 from tests.helpers import FIXTURES
 
 COLUMNS = ("utterance_id", "audio", "label")
@@ -129,7 +130,7 @@ def test_a_damaged_shard_is_made_again(la: Path, shards: Path, tmp_path: Path) -
 
 
 def test_what_is_wrong_with_shards_is_said(la: Path, shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="holds shards of train from other files or options"):
+    with pytest.raises(OutputError, match="files and options of train"):
         shard_corpus("asvspoof2019-la", shards, root=str(la), shard_bytes=SHARD_BYTES, flac=True)
     with pytest.raises(CorpusError, match=r"no shards of split 'eval': it has dev, train"):
         load_corpus("asvspoof2019-la", "eval", root=shards)
@@ -233,4 +234,4 @@ def test_the_command_makes_shards_and_names_what_is_wrong(la: Path, tmp_path: Pa
     offline = nes2net(*options, "--push", "org/la")
     assert offline.code == 1 and "nothing can be pushed to org/la: " in offline.err
     wrong = nes2net("corpus", "shard", "own-data", "--root", la, "--out", tmp_path / "other", "--label", "fake")
-    assert wrong.code == 2 and "--label 'fake': it has the form THEIRS=OURS" in wrong.err
+    assert wrong.code == 2 and "--label 'fake' must have the form THEIRS=OURS" in wrong.err

@@ -275,7 +275,7 @@ def test_scores_of_unknown_trials_are_a_warning_that_counts_them(nes2net: Any, t
         ((), "name the file of scores"),
         (("s.txt", "--benchmark", "asvspoof5"), "name that, too"),
         (("s.txt", "--model", "m"), "--model needs the --corpus"),
-        (("s.txt", "--corpus", "own-data"), "needs its --root"),
+        (("s.txt", "--corpus", "own-data"), "--corpus needs --root"),
         (("s.txt", "--keys", "k", "--corpus", "own-data", "--root", "r"), "has its own keys"),
         (("s.txt", "--where", "a=b"), "rows of a --corpus"),
         (("s.txt", "--costs", "1", "0", "0.5"), "--costs: costs must be positive"),
@@ -321,7 +321,7 @@ def test_a_model_is_scored_and_evaluated_in_one_go(
     assert (figures["n_bonafide"], figures["n_spoof"]) == (6, 6)
     assert one(nes2net("evaluate", out, *options, *again)) == figures
     run = nes2net("evaluate", out, "--model", tiny_model_dir, *options)
-    assert run.code == 2 and "leave --model out" in run.err
+    assert run.code == 2 and "omit --model" in run.err
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -448,7 +448,7 @@ def test_calibrate_refuses_scores_of_something_else_and_classes_that_do_not_over
     options = ("--corpus", "own-data", "--root", corpus / "manifest.csv", "--scores", tmp_path / "s.parquet")
     scored(tmp_path / "s.parquet", Path("another"), corpus)
     run = nes2net("calibrate", trained, *options)
-    assert run.code == 2 and "holds scores of another weights" in run.err
+    assert run.code == 2 and "weights: the work in" in run.err
 
     scored(tmp_path / "s.parquet", trained, corpus)
     table = pq.read_table(tmp_path / "s.parquet")
@@ -479,7 +479,7 @@ def test_fused_weights_apply_to_other_scores(nes2net: Any, la: Path) -> None:
     run = nes2net("fuse", *both, both[0], "--apply", la / "weights.json", "--out", la / "x.txt")
     assert run.code == 2 and "has 2 weights, and 3 systems are given" in run.err
     run = nes2net("fuse", both[0], *keys, "--out", la / "x.json")
-    assert run.code == 2 and "two systems or more" in run.err
+    assert run.code == 2 and "two score files or more" in run.err
     shutil.copy(la / "scores.txt", la / "short.txt")
     (la / "short.txt").write_text("\n".join((la / "short.txt").read_text().splitlines()[1:]) + "\n")
     run = nes2net("fuse", both[0], la / "short.txt", "--apply", la / "weights.json", "--out", la / "x.txt")

@@ -42,7 +42,7 @@ from nes2net_hf.page.page import (
 from nes2net_hf.page.space import write_space
 from nes2net_hf.page.verdict import VERDICTS, facts, make_playable, remarks, render
 from nes2net_hf.pretrained.load import DEMO_MODEL, ModelError
-from tests.helpers import lively, tiny_config, tiny_model
+from tests.helpers import lively, tiny_config, tiny_model, uninstall
 from tests.pages import BONAFIDE, SPOOF, connect, free_port, wait_for
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'nes2net_hf[demo]'")

@@ -71,7 +71,7 @@ def test_the_bundled_model_is_told_where_none_is_named(nes2net: Any) -> None:
     weights = (DEMO_MODEL / "model.safetensors").stat().st_size
     assert f"{found['model.safetensors'][1]} {weights:>14,}  model.safetensors" in lines
     scale, offset = (config["calibration"][key] for key in ("scale", "offset"))
-    assert f"calibrated  llr = {scale:.6g} * score + {offset:.6g}, at a prior of spoof of 0.5" in lines
+    assert f"calibrated  llr = {scale:.6g} * score + {offset:.6g}, at a prior probability of spoofing of 0.5" in lines
     assert "licence     gpl-3.0" in lines and max(map(len, lines)) <= 120
 
 
@@ -93,10 +93,10 @@ def test_it_agrees_with_the_configuration_and_the_weights(nes2net: Any, tiny_mod
     assert (said["recipe"], said["evaluations"], said["robustness"], said["card"]) == (None, [], None, None)
     text = nes2net("info", tiny_model_dir).out
     for line in (
-        "what        Nes2Net-X, judges utterances, with weights of PyTorch",
-        "input       16,000 Hz, first 64,600 samples (4.04 s), shorter ones repeated, not normalised",
-        "measured    nothing, as far as its folder says",
-        "licence     not known: no card (README.md) is beside it",
+        "what        Nes2Net-X, judges utterances, with PyTorch weights",
+        "input       16,000 Hz, the first 64,600 samples (4.04 s), shorter recordings repeated, not normalised",
+        "measured    nothing that its folder records",
+        "licence     not known: there is no card (README.md) in its folder",
         f"{said['parameters']['encoder']:,}",
         f"{said['macs']['encoder'] / 1e6:,.2f}",
     ):
@@ -110,7 +110,7 @@ def test_a_model_of_frames(nes2net: Any, tmp_path: Path) -> None:
     assert said["judges"] == "frames" and said["macs"]["classifier"] == 201 * 64 * 2
     text = nes2net("info", tmp_path).out
     assert "head        no pooling, frames of 20 ms, 2 logit(s), score bonafide_logit" in text
-    assert "whole utterances; nes2net detect takes windows of 64,600 samples (4.04 s), zero mean" in text
+    assert "whole utterances; nes2net detect uses windows of 64,600 samples (4.04 s), zero mean" in text
 
 
 @pytest.mark.parametrize("encoder", ENCODER_TYPES)
@@ -190,12 +190,12 @@ def test_a_released_folder_tells_recipe_figures_and_licence(nes2net: Any, model_
     assert "evaluation/calls.json" in [file["name"] for file in said["files"]]
     text = " ".join(nes2net("info", model_dir).out.split())
     for line in (
-        "threshold bona fide from a score of 2.5 on",
-        "calibrated llr = 0.5 * score - 1.25, at a prior of spoof of 0.4 fitted on corpus own-data",
+        "threshold bona fide at a score of 2.5 or higher",
+        "calibrated llr = 0.5 * score - 1.25, at a prior probability of spoofing of 0.4 fitted on corpus own-data",
         "averaged from epoch-0003, epoch-0005",
         "recipe output runs/x, corpus asvspoof2019-la, encoder facebook/wav2vec2-xls-r-300m, epochs 7, augmentation "
         "speed, then rawboost",
-        "measured asvspoof2021-la: EER 7.17 % (5.00 to 9.00 by speaker), min DCF 0.2000, Cllr 0.2500 bits, of 1,200 "
+        "measured asvspoof2021-la: EER 7.17 % (5.00 to 9.00 by speaker), min DCF 0.2000, Cllr 0.2500 bits, on 1,200 "
         "bona fide and 900 spoofed calls: EER 25.00 %, min DCF",
         "licence eupl-1.2",
     ):
@@ -211,7 +211,7 @@ def test_figures_of_the_card_are_told_where_the_folder_has_no_others(nes2net: An
     [said] = nes2net("info", model_dir, "--json").rows
     results = [{"dataset": "ASVspoof 5", "metric": "EER, per cent", "value": 6.5}]
     assert said["card"] == {"license": "mit", "results": results}
-    assert "measured    ASVspoof 5: EER, per cent 6.5, says the card" in nes2net("info", model_dir).out
+    assert "measured    ASVspoof 5: EER, per cent 6.5, from its card" in nes2net("info", model_dir).out
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_of_a_model_on_the_hub_only_what_loading_takes_is_fetched(tiny_model_dir
         fetched = {path.rpartition("/")[2] for method, path in hub.calls if method == "GET" and "/resolve/" in path}
     assert answers[0].returncode == 0, answers[0].stderr
     assert f"model       org/tiny at commit {commit}" in answers[0].stdout
-    assert "no card (README.md) is among the files that loading brought" in answers[0].stdout
+    assert "there is no card (README.md) among the downloaded files" in answers[0].stdout
     said = {file["name"]: file["sha256"] for file in json.loads(answers[1].stdout)["files"]}
     assert said == {name: hashlib.sha256(files[name]).hexdigest() for name in said} and "model.safetensors" in said
     assert "README.md" not in fetched and "model.safetensors" in fetched

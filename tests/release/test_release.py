@@ -393,7 +393,7 @@ def test_every_benchmark_makes_a_card(benchmark: str, nes2net: Any, tiny_model_d
     ("arguments", "code", "message"),
     [
         (("--benchmark", "asvspoof2020"), 1, "--benchmark asvspoof2020 is not known: choose one of asvspoof2021-df"),
-        (("--repo-id", "nes2net"), 2, "it has the form ORG/NAME"),
+        (("--repo-id", "nes2net"), 2, "must have the form ORG/NAME"),
         (("--license", "EUPL-1.2"), 1, "its text is not at hand"),
         (("--evaluation", "absent.json"), 1, "absent.json cannot be read"),
         (("--evaluation", "{broken}"), 1, "lacks cllr: make it anew by nes2net evaluate --report"),
@@ -424,7 +424,7 @@ def test_a_folder_that_is_there_is_replaced_only_when_asked(
     run = nes2net("release", tiny_model_dir, *AS, "--dry-run", "--out", out)
     assert run.code == 2 and "exists: remove it" in run.err
     run = nes2net("release", tiny_model_dir, *AS, "--dry-run", "--out", out, "--force")
-    assert run.code == 2 and "is no folder that a release wrote" in run.err
+    assert run.code == 2 and "was not written by nes2net release" in run.err
     assert (out / "thesis.txt").read_text() == "years of work"
 
 

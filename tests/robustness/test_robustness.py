@@ -23,6 +23,7 @@ from nes2net_hf import Nes2NetFeatureExtractor
 from nes2net_hf.audio import read_audio
 from nes2net_hf.augmentation import codec
 from nes2net_hf.corpora import load_corpus
+from nes2net_hf.errors import OutputError
 from nes2net_hf.metrics import bootstrap_eer
 from nes2net_hf.pretrained.load import load_model
 from nes2net_hf.robustness import Measured, RobustnessError, RobustnessRun
@@ -228,12 +229,12 @@ def test_a_folder_of_something_else_is_refused(corpus: Path, tiny_model_dir: Pat
     shutil.copytree(tiny_model_dir, model)
     RobustnessRun(str(model), tmp_path / "out", **options(corpus))
     RobustnessRun(str(model), tmp_path / "out", **options(corpus))
-    with pytest.raises(RobustnessError, match=r"out holds scores of another model or corpus \(where was .*dev"):
+    with pytest.raises(OutputError, match=r"^where: the work in .*/out began with .*dev"):
         RobustnessRun(str(model), tmp_path / "out", **options(corpus, where={"partition": ["train"]}))
-    with pytest.raises(RobustnessError, match=r"\(limit was None, now it is 4\): remove it, or name another --out"):
+    with pytest.raises(OutputError, match=r"^limit: .* began with none, not 4: .* or name another output"):
         RobustnessRun(str(model), tmp_path / "out", **options(corpus, limit=4))
     tiny_model(seed=1).save_pretrained(model)  # trained on, under the same name
-    with pytest.raises(RobustnessError, match=r"\(weights was [0-9a-f]{32}, now it is [0-9a-f]{32}\)"):
+    with pytest.raises(OutputError, match=r'^weights: .* began with "[0-9a-f]{32}", not "[0-9a-f]{32}"'):
         RobustnessRun(str(model), tmp_path / "out", **options(corpus))
 
 
@@ -314,7 +315,7 @@ def test_without_matplotlib_the_figures_are_written_and_a_sentence_says_how_to_g
         (["./none", "--corpus", "own-data", "--root", "{corpus}"], "model folder ./none does not exist"),
         (["{model}", "--corpus", "asvspof5", "--root", "."], "did you mean asvspoof5"),
         (["{model}", "--corpus", "own-data", "--root", "none.csv"], "none.csv does not exist"),
-        (["{model}", "--corpus", "own-data", "--root", "{corpus}", "--where", "dev"], "'dev': it has the form"),
+        (["{model}", "--corpus", "own-data", "--root", "{corpus}", "--where", "dev"], "'dev' must have the form"),
         (["{model}", "--corpus", "own-data", "--root", "{corpus}", "--where", "part=dev"], "no column 'part'"),
         (
             ["{model}", "--corpus", "own-data", "--root", "{corpus}", "--where", "label=spoof"],

@@ -20,6 +20,7 @@ import yaml
 pytest.importorskip("accelerate")
 
 from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
+from nes2net_hf.errors import OutputError
 from nes2net_hf.pretrained.bases import read_base
 from nes2net_hf.pretrained.load import DEMO_MODEL, load_model
 from nes2net_hf.trainer import RecipeError, load_recipe, train
@@ -142,7 +143,7 @@ def test_runs_that_began_before_resume(model: Path, table: Path, tmp_path: Path)
     assert (begun.normalize, begun.normalize_eps, begun.min_samples) == (False, 1e-5, 400)
     (tmp_path / "now.yaml").write_text(settle(recipe).as_yaml())
     assert as_begun(tmp_path / "now.yaml", recipe) == settle(recipe)
-    with pytest.raises(RecipeError, match=r"model\.config\.dilation: the run in .* began with 2, this recipe says 3"):
+    with pytest.raises(OutputError, match=r"model\.config\.dilation: the work in .* began with 2, not 3"):
         as_begun(tmp_path / "now.yaml", own(model, table, tmp_path / "run", "model.config.dilation=3"))
 
 

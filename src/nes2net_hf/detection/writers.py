@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import OutputError
-from ..files import atomic_file
+from ..files import atomic_file, check_same_work
 from ..files.spreadsheets import as_cell, csv_row, csv_rows, from_cell
 from .results import Result
 from .words import chance, clock, verdict
@@ -151,11 +151,8 @@ def finished_files(path: Path, form: str, model: str, threshold: float | None, s
     for row in rows:
         # None is an empty cell in CSV.
         its_threshold = None if row["threshold"] in (None, "") else float(row["threshold"])
-        if row["model"] != model or its_threshold != (None if threshold is None else round(threshold, 6)):
-            raise OutputError(
-                f"{path} was written with model {row['model']} and threshold {its_threshold}, not {model} and "
-                f"{threshold}: resume with those, or write to another file."
-            )
+        asked = {"model": model, "threshold": None if threshold is None else round(threshold, 6)}
+        check_same_work(path, {"model": row["model"], "threshold": its_threshold}, asked)
     again = {row["file"] for row in rows if row["error"]}
     if several and rows and any(rows[-1].get(name) not in (None, "") for name in ("channel", "track")):
         again.add(rows[-1]["file"])

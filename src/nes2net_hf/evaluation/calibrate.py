@@ -16,7 +16,7 @@ import torch
 
 from ..calibration import Calibration, CalibrationError, fit_calibration, halves
 from ..errors import UsageError
-from ..files import atomic_folder
+from ..files import atomic_folder, check_same_work
 from ..metrics import cllr, equal_error_rate, min_cllr
 from ..pretrained.bases import describe_base, write_base
 from ..pretrained.config_file import change_config
@@ -54,7 +54,8 @@ def calibrate(
         batch_size: utterances of a pass.
 
     Raises:
-        UsageError: `scores` has another suffix, or holds scores of something else.
+        UsageError: `scores` has another suffix than `.parquet`.
+        OutputError: `scores` holds scores of another model or corpus.
         ModelError, CorpusError: the model or the corpus cannot be opened.
         CalibrationError: the scores cannot be calibrated.
     """
@@ -116,20 +117,16 @@ def store_calibration(
 def _check_scores(path: Path, model: str, revision: str | None, what: Mapping[str, Any]) -> None:
     """
     Raises:
-        UsageError: the file holds scores of another model or corpus, or does not say of which.
+        OutputError: the file holds scores of another model or corpus, or does not say of which.
     """
     try:
         said = (pq.read_schema(path).metadata or {}).get(b"scored")
     except (OSError, pa.ArrowInvalid):
         said = None
-    kept = json.loads(said) if said else {}
     network, extractor = load_model(model, revision, torch.device("cpu"), "float32")
     asked = {**what, "weights": fingerprint(network, extractor)}
-    other = [key for key, value in asked.items() if (kept.get(key) or None) != (value or None)]
-    if other:
-        raise UsageError(
-            f"{path} holds scores of another {' and '.join(other)}: remove it, or name another file by --scores."
-        )
+    kept = json.loads(said) if said else {}
+    check_same_work(path, {key: kept.get(key) for key in asked}, asked)  # the model may have another name now
 
 
 def _unseen(trials: Trials, prior: float) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from ..corpora.shards.read import ShardedRows
 from ..corpora.utterances import read_utterance
 from ..errors import CorpusError, OutputError
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
-from ..files import atomic_file, check_suffix, claim, explained
+from ..files import atomic_file, begin, check_suffix, claim, explained
 from ..modeling_nes2net import Nes2NetForAudioFrameClassification
 from ..pretrained.fingerprint import fingerprint
 from ..pretrained.load import ModelError, load_model
@@ -83,9 +83,9 @@ def score_corpus(
 
     Raises:
         ModelError: the model cannot be loaded, or judges frames and is asked for all windows.
-        CorpusError: the corpus cannot be opened, or `OUT.parts` holds scores of something else.
-        OutputError, DiskError: `out` cannot be written, by us or at all, has a suffix of another form than `.txt` and
-            `.parquet`, or cannot hold an utterance's id: in text that is one line.
+        CorpusError: the corpus cannot be opened.
+        OutputError, DiskError: `out` cannot be written, has another suffix than `.txt` and `.parquet`, or cannot hold
+            an utterance's id (in text, an id is one line); or `OUT.parts` holds scores of other work.
         BrokenDataError: utterances cannot be read; all others are scored and kept.
     """
     check_suffix(out, ".txt", ".parquet")
@@ -108,8 +108,8 @@ def score_corpus(
         what: dict[str, Any] = {
             "model": model,
             "revision": revision,
-            "weights": weights,
             "dtype": dtype,
+            "weights": weights,  # after dtype, which changes them
             "corpus": corpus,
             "root": str(root),
             "split": split,
@@ -118,7 +118,7 @@ def score_corpus(
             **{key: value for key, value in options.items() if value},
         }
         if accelerator.is_main_process:
-            parts.begin(what)
+            begin(parts.folder / "what.json", what)
         accelerator.wait_for_everyone()
         done = parts.read()
         accelerator.wait_for_everyone()  # before anyone adds to the parts
@@ -258,20 +258,6 @@ class _Parts:
 
     def __init__(self, folder: Path, process: int) -> None:
         self.folder, self._process = folder, process
-
-    def begin(self, what: dict[str, Any]) -> None:
-        """Makes the folder, or sees that it is of the same work."""
-        with explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        label = self.folder / "what.json"
-        text = json.dumps(what, indent=1)
-        if not label.exists():
-            with atomic_file(label) as file:
-                file.write(text)
-        elif label.read_text(encoding="utf-8") != text:
-            raise CorpusError(
-                f"{self.folder} holds scores of another model or corpus: remove it, or name another out."
-            )
 
     def read(self) -> dict[int, _Scores]:
         """Row → its scores; of whole lines only. In those of version 0.1.0 the utterance's id follows, as it is."""

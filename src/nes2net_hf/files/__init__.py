@@ -2,6 +2,7 @@
 
 from .checksums import sha256_of
 from .claiming import claim
+from .continuing import begin, check_same_work
 from .reasons import DISK_ERRORS, explained, write_reason
 from .walking import Found, walk_files
 from .writing import atomic_file, atomic_files, atomic_folder, check_suffix
@@ -12,6 +13,8 @@ __all__ = [
     "atomic_file",
     "atomic_files",
     "atomic_folder",
+    "begin",
+    "check_same_work",
     "check_suffix",
     "claim",
     "explained",

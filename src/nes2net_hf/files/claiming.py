@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from ..errors import OutputError
-from .places import _hidden, _is_device
+from .places import hidden, is_device
 from .reasons import explained
 
 # No folder is called so by somebody who knows that it will be one.
@@ -40,7 +40,7 @@ def claim(path: str | os.PathLike[str], kind: Literal["file", "folder", "workpla
             is to be made and named like a file.
         DiskError: the disk is full.
     """
-    if _is_device(path):
+    if is_device(path):
         yield
         return
     place = Path(os.path.realpath(path))
@@ -56,7 +56,7 @@ def claim(path: str | os.PathLike[str], kind: Literal["file", "folder", "workpla
             )
         elif place.exists() and not os.access(place, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        lock = place / ".lock" if kind == "workplace" else _hidden(place, "lock")
+        lock = place / ".lock" if kind == "workplace" else hidden(place, "lock")
         key = (os.getpid(), lock)
         if key in _claimed:
             file = None

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 
-def _is_device(path: str | os.PathLike[str]) -> bool:
+def is_device(path: str | os.PathLike[str]) -> bool:
     """Whether it is something else than a file or a folder, as /dev/stdout is."""
     try:
         mode = os.stat(path).st_mode
@@ -17,7 +17,7 @@ def _is_device(path: str | os.PathLike[str]) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _hidden(path: Path, purpose: str) -> Path:
+def hidden(path: Path, purpose: str) -> Path:
     """`scores.txt` → `.scores.txt.part`, and no longer than a name may be."""
     name = path.name
     if len(os.fsencode(name)) > 200:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DiskError, Nes2NetError, OutputError
-from .places import _hidden
+from .places import hidden
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def _write_error(error: Exception, place: Path) -> int | None:
             return error.errno if error.errno in _REASONS else None
         named = error.filename if error.filename2 is None else error.filename2  # of a copy, its target
         wrong = Path(os.path.realpath(os.fsdecode(named)))
-        ours = (place, _hidden(place, "part"), _hidden(place, "old"), _hidden(place, "lock"))
+        ours = (place, hidden(place, "part"), hidden(place, "old"), hidden(place, "lock"))
         return error.errno if any(wrong.is_relative_to(one) for one in ours) else None
     text = str(error)
     found = re.search(r"os error (\d+)|errno:? (\d+)", text, re.IGNORECASE)

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from ..errors import OutputError
 from .claiming import claim
-from .places import _hidden, _is_device
+from .places import hidden, is_device
 from .reasons import explained
 
 
@@ -34,12 +34,12 @@ def atomic_file(path: str | os.PathLike[str], mode: str = "w", **options: Any) -
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     with claim(path), explained(path):
-        if _is_device(path):
+        if is_device(path):
             with open(path, mode, **options) as file:
                 yield file
             return
         target = Path(os.path.realpath(path))
-        part = _hidden(target, "part")
+        part = hidden(target, "part")
         try:
             with open(part, mode, **options) as file:
                 yield file
@@ -62,7 +62,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     with claim(path, "folder"), explained(path):
         target = Path(os.path.realpath(path))
-        part, old = _hidden(target, "part"), _hidden(target, "old")
+        part, old = hidden(target, "part"), hidden(target, "old")
         if old.exists() and not target.exists():
             old.rename(target)  # a kill came between the two moves below
         _remove(part)

@@ -30,7 +30,7 @@ from ..corpora.labels import LABEL_NAMES
 from ..corpora.loading import open_rows
 from ..corpora.utterances import read_utterance
 from ..errors import RobustnessError
-from ..files import atomic_file, explained
+from ..files import begin, explained
 from ..metrics import Interval, bootstrap_eer
 from ..pretrained.fingerprint import fingerprint
 from ..pretrained.load import choose_device, load_model
@@ -80,8 +80,8 @@ class RobustnessRun:
     Raises:
         ModelError: the model cannot be loaded.
         CorpusError: the corpus cannot be opened.
-        RobustnessError: it lacks a class, the folder holds scores of something else, or PyAV lacks a codec.
-        OutputError, DiskError: the folder cannot be written.
+        RobustnessError: it lacks a class, or PyAV lacks a codec.
+        OutputError, DiskError: the folder cannot be written, or holds scores of other work.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class RobustnessRun:
             "seed": SEED,
             "nes2net_hf": __version__,
         }
-        _claim(out, self.what)
+        begin(out / "what.json", self.what)
         try:
             self.conditions = make_conditions(out / "sounds")
         except ValueError as error:
@@ -325,20 +325,3 @@ class _Kept:
         self.scores |= line["scores"]
         self.left_out |= line["left_out"]
         self.seconds += line["seconds"]
-
-
-def _claim(out: Path, what: dict[str, Any]) -> None:
-    """Makes the folder ours, or sees that it is of the same work."""
-    out.mkdir(parents=True, exist_ok=True)
-    label = out / "what.json"
-    if label.exists():
-        before = json.loads(label.read_text(encoding="utf-8"))
-        for key, value in what.items():
-            if before.get(key) != value:
-                raise RobustnessError(
-                    f"{out} holds scores of another model or corpus ({key} was {before.get(key)}, now it is {value}): "
-                    "remove it, or name another --out."
-                )
-    else:
-        with atomic_file(label) as file:
-            file.write(json.dumps(what, indent=1) + "\n")

@@ -1,8 +1,7 @@
-"""The output of a frozen encoder for a corpus, on the disk: computed once, read in every epoch and experiment."""
+"""Keeps a frozen encoder's output for a corpus on disk: computed once, then read in every epoch and experiment."""
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from accelerate.utils import tqdm
 from safetensors.torch import load_file, save
 from torch.utils.data import Dataset
 
-from ..files import atomic_file, claim, explained
+from ..files import atomic_file, begin, claim, explained
 from .batches import Broken
 from .data import WindowDataset, holds_out
 from .losses import IGNORED
@@ -23,13 +22,13 @@ from .recipe import Recipe, RecipeError
 
 class FeatureSet(Dataset):
     """
-    The items of a `WindowDataset` with the encoder's hidden states (K, T, D) instead of waveforms: K is the number of
-    layers that the aggregation reads. They are kept in half precision, 2 · K · T · D bytes per utterance.
+    The items of a `WindowDataset` with the encoder's hidden states (K, T, D) instead of waveforms. K is the number of
+    layers that the aggregation reads. The states are kept in half precision: 2 · K · T · D bytes per utterance.
 
     Args:
-        dataset: one whose items never vary: no augmentation, no random crops.
-        folder: where the features are kept.
-        identity: what the features depend on; a folder with another identity is refused.
+        dataset: a dataset whose items never change: no augmentation and no random crops.
+        folder: where to keep the features.
+        identity: what the features depend on. A folder with a different identity is refused.
     """
 
     def __init__(self, dataset: WindowDataset, folder: Path, identity: dict[str, Any]) -> None:
@@ -43,14 +42,14 @@ class FeatureSet(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor] | Broken:
         path = self._path(key[1])
-        if not path.exists():  # its recording could not be read when the features were made
+        if not path.exists():  # the recording could not be read when the features were computed
             item = self.dataset[key]
-            return item if isinstance(item, Broken) else Broken(f"{path} is missing: start again to make it.")
+            return item if isinstance(item, Broken) else Broken(f"{path} is missing: start training again to make it.")
         kept = load_file(path)
         return kept["hidden_states"], kept["label"]
 
     def collate(self, items: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """B items → `encoder_hidden_states` (B, K, T, D), `attention_mask` (B, T) where lengths differ, `labels`."""
+        """Returns `encoder_hidden_states` (B, K, T, D), `labels` and, if lengths differ, `attention_mask` (B, T)."""
         frames = [states.shape[1] for states, _ in items]
         longest = max(frames)
         states = torch.stack([_padded(states, longest, 1, 0) for states, _ in items]).float()
@@ -63,14 +62,15 @@ class FeatureSet(Dataset):
     @torch.inference_mode()
     def store(self, accelerator: Accelerator, model: Any, batch_size: int) -> None:
         """
-        Makes the missing files; each process makes a share of them.
+        Computes the missing features. Each process computes a share of them.
 
         Raises:
-            RecipeError: the folder holds features of another encoder or corpus, or a value exceeds half precision.
+            OutputError: the folder holds features of another encoder or corpus.
+            RecipeError: a value exceeds half precision.
         """
         self._settle(accelerator)
         todo = [row for row in self.by_length().tolist() if not self._path(row).exists()]
-        accelerator.wait_for_everyone()  # so that all share out the same list
+        accelerator.wait_for_everyone()  # so that all processes divide the same list
         if todo:
             with claim(self.folder, "workplace") if accelerator.is_main_process else nullcontext():
                 self._make(todo, accelerator, model, batch_size)
@@ -97,8 +97,8 @@ class FeatureSet(Dataset):
         half = states.to("cpu", torch.float16).contiguous()
         if not half.isfinite().all():
             raise RecipeError(
-                f"data.features: the encoder's output for row {row} exceeds half precision: remove data.features, so "
-                "that the encoder runs in every step."
+                f"data.features: the encoder's output for row {row} exceeds half precision: remove data.features, and "
+                "the encoder will run in every step."
             )
         path = self._path(row)
         content = save({"hidden_states": half, "label": torch.tensor(np.asarray(label))})
@@ -108,18 +108,9 @@ class FeatureSet(Dataset):
             file.write(content)
 
     def _settle(self, accelerator: Accelerator) -> None:
-        said = self.folder / "what.json"
-        what = json.dumps(self._identity, indent=1, default=str)
-        if said.exists() and said.read_text(encoding="utf-8") != what:
-            raise RecipeError(
-                f"data.features: {self.folder} holds features of another encoder or corpus: name another folder."
-            )
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process and not said.exists():
-            with explained(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_file(said) as file:
-                file.write(what)
+        record = self.folder / "what.json"
+        if accelerator.is_main_process or record.exists():  # if it is there, all processes refuse alike
+            begin(record, self._identity)
         accelerator.wait_for_everyone()
 
     def _path(self, row: int) -> Path:
@@ -127,7 +118,7 @@ class FeatureSet(Dataset):
 
 
 def feature_set(recipe: Recipe, name: str, dataset: WindowDataset) -> FeatureSet:
-    """The kept features of the recipe's `train` or `dev`."""
+    """Returns the kept features of the recipe's `train` or `dev`."""
     assert recipe.data.features is not None
     model, split = recipe.model, getattr(recipe.data, name)
     identity = {

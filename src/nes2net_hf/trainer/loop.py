@@ -1,8 +1,9 @@
 """
 The training loop: recipe → data → model → steps → dev → checkpoints. Nothing is lost when it stops.
 
-The loop is our own, and not a library's trainer, because a run that stops after any step must end with the same bits
-as one that does not. For that, one place decides what a step draws, adds up and saves, and in which order.
+We use our own loop instead of a library's trainer because a run that is stopped after any step and resumed must end
+with the same bits as a run without a stop. So one place must decide what a step draws, sums and saves, and in which
+order.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ from .starting import as_begun, settle
 from .validation import validate
 
 logger = logging.getLogger(__name__)
-FEW = 50  # with fewer utterances of a class, the EER moves in steps of more than two points
+FEW = 50  # with fewer utterances of a class, the EER moves in steps of more than two percentage points
 
 
 class TrainingStopped(Exception):
-    """Training was asked to stop, and has saved its state; the message says how to continue."""
+    """Training was asked to stop and saved its state. The message says how to continue."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -51,34 +52,35 @@ class TrainingStopped(Exception):
 
 
 class TrainingFailed(Nes2NetError, RuntimeError):
-    """Training cannot continue; the message says why, and what is saved where."""
+    """Training cannot continue. The message says why, and where the last state is saved."""
 
 
 def train(recipe: Recipe, resume: bool = False, push_to_hub: str | None = None) -> Path:
     """
-    Trains as the recipe says and returns the folder of the best epoch's model, `output/best`: weights, configuration
-    (with the threshold of the dev EER), feature extractor and remote code, as `from_pretrained` takes them.
+    Trains as the recipe says and returns `output/best`, the folder of the best epoch's model. It holds the weights,
+    configuration (with the threshold at the dev EER), feature extractor and remote code, ready for `from_pretrained`.
 
-    Beside it lie `recipe.yaml`; `metrics.jsonl` (a line per epoch: losses, dev EER as a fraction, seconds) and
-    `steps.jsonl` (a line per step); `epochs/`, the models of the best epochs; `checkpoints/`, states to resume from.
+    The output folder also contains `recipe.yaml`, `metrics.jsonl` (one line per epoch: losses, dev EER as a fraction,
+    seconds), `steps.jsonl` (one line per step), `epochs/` (models of the best epochs) and `checkpoints/` (states to
+    resume from).
 
     Args:
         resume: continue from the last checkpoint in `output`, if there is one, as if the run had never stopped.
-        push_to_hub: the repository to upload each new best model to; private if it is new.
+        push_to_hub: the repository to upload each new best model to. A new repository is private.
 
     Raises:
         RecipeError: the recipe cannot be followed.
-        BrokenDataError: more training utterances cannot be read than the recipe allows, or one of dev.
-        TrainingStopped: SIGTERM or SIGINT arrived; everything is saved.
-        TrainingFailed: the loss is not finite, or memory or the disk is full; what was saved before stays.
-        OutputError, DiskError: the folder cannot be written, or another run uses it.
-        PushError: nothing can be uploaded to `push_to_hub`.
+        BrokenDataError: a dev utterance, or more training utterances than the recipe allows, cannot be read.
+        TrainingStopped: SIGTERM or SIGINT arrived. The state is saved.
+        TrainingFailed: the loss is not finite, or memory or the disk is full. Earlier saves are kept.
+        OutputError, DiskError: the folder cannot be written, another run uses it, or it began as another run.
+        PushError: `push_to_hub` does not accept uploads.
     """
-    # Several processes on CPUs know of each other only by this argument.
+    # Without this argument, several processes on CPUs do not find each other.
     is_main = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).is_main_process
     with claim(recipe.output, "workplace") if is_main else nullcontext():
         if push_to_hub is not None and is_main:
-            prepare_push(push_to_hub)  # better to fail before the first epoch than after it
+            prepare_push(push_to_hub)  # fail before the first epoch, not after it
         trainer = Trainer(recipe, resume)
         with trainer.listening():
             trainer.run(push_to_hub)
@@ -87,31 +89,31 @@ def train(recipe: Recipe, resume: bool = False, push_to_hub: str | None = None) 
 
 @dataclass
 class Progress:
-    """How far a run is: with the place in the stream, what a checkpoint keeps as JSON."""
+    """How far a run is. A checkpoint keeps it as JSON, with the position in the stream."""
 
     step: int = 0
     epoch_loss: float = 0.0
-    """Sum over the steps of this epoch."""
+    """Sum of the losses of this epoch's steps."""
     epoch_seconds: float = 0.0
     kept: dict[str, float] = field(default_factory=dict)
-    """Folder of a kept epoch → the figure that selects the best."""
+    """Maps the folder of each kept epoch to the value of the selection metric."""
     stale: int = 0
-    """Validations since the best one."""
+    """Number of validations since the best one."""
 
 
 class Step(NamedTuple):
-    """What all processes know after a step."""
+    """The result of a step, the same on all processes."""
 
     loss: float
     """Mean over the whole batch."""
     stop: int
-    """The signal that asks for a stop; 0 if none came to any process."""
+    """The signal that asked any process to stop, or 0."""
     save: bool
-    """Whether a checkpoint is due by the clock."""
+    """Whether a checkpoint is due by time."""
 
 
 class Trainer:
-    """One run: its parts, its progress and its folder."""
+    """One run with its parts, progress and folder."""
 
     def __init__(self, recipe: Recipe, resume: bool) -> None:
         self.output = Path(recipe.output)
@@ -119,8 +121,8 @@ class Trainer:
         self.recipe = as_begun(self.output / "recipe.yaml", recipe) if states else settle(recipe)
         self.accelerator = start_processes(self.recipe)
         self._prepare_output(resuming=bool(states))
-        # This order is part of every run. The model's weights are drawn right after the seed is set; kept features
-        # are made by the model as accelerate prepared it; a checkpoint replaces what all of these have drawn.
+        # The order matters for reproducibility. The seed is set before the model draws its weights; features are
+        # computed by the model that accelerate prepared; a checkpoint is restored last and replaces all random states.
         set_seed(self.recipe.seed)
         data = open_data(self.recipe, self.accelerator, resuming=bool(states))
         self.loss = build_loss(self.recipe)
@@ -135,7 +137,7 @@ class Trainer:
             self._restore(states[-1])
 
     def run(self, push_to_hub: str | None) -> None:
-        """Runs epochs until the last one, or until dev has not improved for long enough."""
+        """Runs all epochs, or stops early when dev has not improved for `patience` validations."""
         recipe, progress, validated = self.recipe, self.progress, set(validated_epochs(self.recipe))
         if recipe.trackers:
             self.accelerator.init_trackers("nes2net", config={"recipe": recipe.as_yaml()})
@@ -166,13 +168,13 @@ class Trainer:
             print(self._ended())
 
     def _ended(self) -> str:
-        """The result of the run in a sentence or two, with figures only where they mean something."""
+        """Returns the result of the run in a few sentences, with the dev EER only if it is meaningful."""
         best = self.output / "best"
         labels = self.data.dev_sets["dev"].labels
         if self.data.shared == len(labels):
             return (
-                f"the run went through: {best}\nTrain and dev are the same recordings: no figure says how well "
-                "the model judges others, and its choice of the epoch means nothing."
+                f"training finished: {best}\nTrain and dev are the same recordings, so dev cannot show how well the "
+                "model judges new recordings, or which epoch is best."
             )
         lines = [json.loads(line) for line in (self.output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         select = self.recipe.validation.select
@@ -180,11 +182,11 @@ class Trainer:
         said = f"best model: {best} (epoch {chosen['epoch']}, dev EER {100 * chosen['dev_eer']:.2f} %)"
         if self.data.shared:
             shared = f"{self.data.shared} of the {len(labels)} dev recordings are"
-            said += f"\n{shared} in train too: the dev EER flatters the model."
+            said += f"\n{shared} also in train: the dev EER is too optimistic."
         fewest = min(int((labels == label).sum()) for label in set(labels.tolist()))
         if fewest < FEW:
-            step = f"{100 / fewest:.0f} points"
-            said += f"\nDev has only {fewest} utterances of a class: one of them moves the dev EER by {step}."
+            step = f"{100 / fewest:.0f} percentage points"
+            said += f"\nDev has only {fewest} utterances of a class: each can change the dev EER by {step}."
         return said
 
     def _is_stale(self) -> bool:
@@ -208,19 +210,19 @@ class Trainer:
                 started = time.monotonic()
             if done.stop:
                 raise TrainingStopped(
-                    f"stopped at step {progress.step}, in epoch {epoch}; it is saved in {self.saved}: add --resume to "
-                    "the same command to continue.",
+                    f"training stopped at step {progress.step} in epoch {epoch} and is saved in {self.saved}: add "
+                    "--resume to the same command to continue.",
                     done.stop,
                 )
 
     def _step(self, batch: dict[str, torch.Tensor]) -> Step:
-        """One step of the optimiser over the processes' shares of a batch."""
+        """Takes one optimiser step, in which each process handles its share of the batch."""
         accelerator = self.accelerator
         loss = self._learn_from(batch)
         done = self._agree(loss)
         if not math.isfinite(done.loss):
             raise TrainingFailed(
-                f"the loss became {done.loss} in step {self.progress.step + 1}, and nothing was learnt from it: lower "
+                f"the loss became {done.loss} in step {self.progress.step + 1}, so the step was not taken: lower "
                 f"optimiser.learning_rate; {self._what_is_saved()}"
             )
         if self.recipe.optimiser.max_gradient_norm is not None:
@@ -240,9 +242,9 @@ class Trainer:
         return done
 
     def _learn_from(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Adds the gradients of this process's share, in its passes; returns its part of the loss, ()."""
+        """Accumulates gradients over this process's share of the batch, and returns its part of the loss, ()."""
         accelerator, passes = self.accelerator, self.recipe.passes
-        # The loss is divided by the weight of the whole batch, on all processes: a mean of their means is another one.
+        # Divide the loss by the weight of the whole batch over all processes: a mean of the processes' means differs.
         weight = torch.tensor(float(self.loss.weight(batch["labels"])), device=accelerator.device)
         weight = accelerator.reduce(weight, reduction="sum").item()
         total = torch.zeros((), device=accelerator.device)
@@ -252,7 +254,7 @@ class Trainer:
             labels = part.pop("labels")
             with accelerator.no_sync(self.model) if index < passes - 1 else nullcontext():
                 logits = accelerator.unwrap_model(self.model).two_classes(self.model(**part).logits.float())
-                # Gradients are averaged over processes afterwards.
+                # The factor num_processes cancels the averaging of gradients over processes.
                 loss = self.loss(logits, labels) * (accelerator.num_processes / weight)
                 accelerator.backward(loss)
             total += loss.detach()
@@ -260,22 +262,22 @@ class Trainer:
 
     def _agree(self, loss: torch.Tensor) -> Step:
         """
-        The mean of the processes' parts of the loss, and whether any of them is to stop or save. One reduction tells
-        all of them the same, so that none waits at a checkpoint for others that do not save.
+        Returns the loss over all processes, and whether any process must stop or save. One reduction gives all
+        processes the same answer, so none waits at a checkpoint while others do not save.
         """
         here = torch.stack([loss, loss.new_tensor(self.asked_to_stop), loss.new_tensor(self._is_overdue())])
         told: Any = self.accelerator.reduce(here, reduction="sum")
         total, signals, overdue = told.tolist()
-        # Where processes heard different signals, their sum says only that there was one.
+        # If processes received different signals, the sum only shows that there was one.
         stop = (self.asked_to_stop or int(signal.SIGTERM)) if signals else 0
         return Step(total / self.accelerator.num_processes, stop, bool(overdue))
 
     def _rate(self) -> float:
-        """The learning rate of the next step, of the first group of parameters."""
+        """Returns the learning rate of the first parameter group for the next step."""
         return float(self.schedule.get_last_lr()[0])
 
     def _is_overdue(self) -> bool:
-        """Whether it is time for a checkpoint, by the clock of the main process."""
+        """Returns whether a checkpoint is due by the main process's clock."""
         minutes = self.recipe.checkpoints.every_minutes
         return (
             minutes is not None
@@ -297,7 +299,7 @@ class Trainer:
         line = {key: round(value, 6) if isinstance(value, float) else value for key, value in record.items()}
         line["learning_rate"] = record["learning_rate"]
         shown = line
-        if self.data.shared == len(self.data.dev_sets["dev"]):  # a model's figures on what it has learnt mean nothing
+        if self.data.shared == len(self.data.dev_sets["dev"]):  # results on training recordings would mislead
             shown = {key: line[key] for key in line if not key.startswith(("dev", "threshold"))}
         self.accelerator.print(json.dumps(shown))
         if self.accelerator.is_main_process:
@@ -308,7 +310,7 @@ class Trainer:
             self.accelerator.log(figures, step=self.progress.step)
 
     def _keep(self, epoch: int, record: dict[str, Any], push_to_hub: str | None) -> None:
-        """Keeps the epoch's model if it is among the best, and as `best` if it is the best."""
+        """Keeps the epoch's model if it is among the best, and copies it to `best` if it is the best."""
         progress, kept = self.progress, self.progress.kept
         chosen_by = record[self.recipe.validation.select]
         name, best = f"epoch-{epoch:04}", min(kept.values(), default=float("inf"))
@@ -317,7 +319,7 @@ class Trainer:
         dropped = sorted(kept, key=lambda name: (kept[name], name))[self.recipe.checkpoints.keep_best :]
         for old in dropped:
             del kept[old]
-        # On all processes: where a model is sharded, each has a part of it.
+        # On all processes, because each has only a part of a sharded model.
         weights = self.accelerator.get_state_dict(self.model) if name in kept else None
         if not self.accelerator.is_main_process:
             return
@@ -336,20 +338,20 @@ class Trainer:
     def _write_model(self, folder: Path, weights: Any, threshold: float) -> None:
         plain = self.accelerator.unwrap_model(self.model)
         plain.config.threshold = threshold
-        extractor = self.data.dev_sets["dev"].extractor  # detection prepares audio as dev was prepared
+        extractor = self.data.dev_sets["dev"].extractor  # detection must prepare audio in the same way as dev
         if self.recipe.model.lora is not None:
             weights = without_adapters(plain, weights)
 
         def write(place: Path) -> None:
             plain.save_pretrained(place, state_dict=weights)
             extractor.save_pretrained(place)
-            if (self.output / BASE).is_file():  # its licence and limits travel with the weights
+            if (self.output / BASE).is_file():  # licence and limits of the base stay with the weights
                 shutil.copyfile(self.output / BASE, place / BASE)
 
         write_folder(folder, write)
 
     def _save(self) -> None:
-        """Saves the state of the run and removes older ones."""
+        """Saves the state of the run and removes old checkpoints."""
         folder = self.output / "checkpoints" / f"step-{self.progress.step:08}"
         state = {**dataclasses.asdict(self.progress), "stream": self.stream.state_dict()}
         with self._disk():
@@ -368,10 +370,10 @@ class Trainer:
         self.accelerator.print(f"resumed from {folder}, step {self.progress.step}")
 
     def _prepare_output(self, resuming: bool) -> None:
-        """Refuses the folder of another run, and writes the recipe into a new one."""
+        """Refuses a folder that already has a run, and writes the recipe into a new one."""
         if not resuming and (self.output / "steps.jsonl").exists() and saved_states(self.output):
             raise RecipeError(
-                f"output: {self.output} holds a run already: add --resume to continue it, or name another folder."
+                f"output: {self.output} already has a run: add --resume to continue it, or name another folder."
             )
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process and not resuming:
@@ -387,7 +389,7 @@ class Trainer:
     def _what_is_saved(self) -> str:
         if self.saved is None:
             return "no checkpoint was saved yet."
-        return f"the last checkpoint, {self.saved}, and the models in {self.output / 'epochs'} are as they were."
+        return f"the last checkpoint, {self.saved}, and the models in {self.output / 'epochs'} are unchanged."
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
@@ -398,13 +400,13 @@ class Trainer:
             if isinstance(error, OSError) and error.strerror:
                 reason = f"{error.strerror}: {error.filename or self.output}"
             raise TrainingFailed(
-                f"step {self.progress.step} cannot be saved ({reason}): make room, then --resume; "
+                f"step {self.progress.step} cannot be saved ({reason}): free disk space and add --resume to continue; "
                 f"{self._what_is_saved()}"
             ) from error
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """SIGTERM (which a cluster sends before it takes a machine away) and SIGINT ask for a stop after the step."""
+        """Within it, SIGINT and SIGTERM (which a cluster sends before it stops a job) stop the run after the step."""
 
         def hear(number: int, frame: Any) -> None:
             self.asked_to_stop = number
@@ -414,7 +416,8 @@ class Trainer:
             yield
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise TrainingFailed(
-                f"out of memory in step {self.progress.step + 1}: raise passes, or set model.gradient_checkpointing; "
+                f"out of memory in step {self.progress.step + 1}: increase passes, or set "
+                "model.gradient_checkpointing=true; "
                 f"{self._what_is_saved()}"
             ) from error
         finally:
@@ -428,7 +431,7 @@ def _append(path: Path, record: dict[str, Any]) -> None:
 
 
 def _cut(path: Path, key: str, last: int) -> None:
-    """Removes the lines that came after the checkpoint: their steps are run again."""
+    """Removes the lines after the checkpoint, because their steps run again."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = []
     for line in lines:
@@ -436,21 +439,21 @@ def _cut(path: Path, key: str, last: int) -> None:
             if json.loads(line)[key] <= last:
                 kept.append(line + "\n")
         except ValueError:
-            break  # a kill cut the line in two
+            break  # an incomplete line, because the process was killed
     with atomic_file(path) as file:
         file.write("".join(kept))
 
 
 def _push(folder: Path, repo_id: str, epoch: int) -> None:
-    """A failure is logged and does not stop training: the next best model is pushed again."""
+    """Uploads a model. A failure is only logged, because the next best model is uploaded anyway."""
     try:
         push_folder(folder, repo_id, f"epoch {epoch}")
     except Exception as error:
-        logger.warning("epoch %d was not pushed to %s: %s", epoch, repo_id, why(error))
+        logger.warning("epoch %d could not be uploaded to %s: %s", epoch, repo_id, why(error))
 
 
 def _plot(output: Path) -> None:
-    if importlib.util.find_spec("matplotlib") is not None:  # it is an extra
+    if importlib.util.find_spec("matplotlib") is not None:  # optional
         from .curves import plot_curves
 
         plot_curves(output / "metrics.jsonl", output / "curves.png")

@@ -1,8 +1,8 @@
 """
-Recipes: dataclasses filled from YAML and `key=value` overrides. An unknown key is an error, never ignored.
+Recipes: dataclasses filled from YAML and `key=value` overrides. An unknown key is an error.
 
-Types and bounds stand beside the keys, and `_fill` reads them. Pydantic's dataclasses are worse here: in strict mode
-they take no mapping for a section, in lax mode text for a number, and their errors would still need our words.
+`_fill` checks values by the types and bounds declared with the keys. Pydantic's dataclasses do not fit: strict mode
+rejects a mapping for a section, lax mode accepts text for a number, and their messages would need rewriting anyway.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import yaml
 
 from ..augmentation import AugmentationError, build_chain
 from ..errors import RecipeError
+from ..files import check_same_work
 
 T = TypeVar("T")
 
 
 class Bound(NamedTuple):
-    """What a value must be, in words and as a test."""
+    """A condition on a value, in words and as a function."""
 
     said: str
     holds: Callable[[Any], bool]
@@ -40,37 +41,37 @@ Share = Annotated[float, Bound("between 0 and 1", lambda value: 0 < value < 1)]
 
 @dataclass
 class LoraRecipe:
-    """Low-rank adapters (Hu et al. 2022) in the encoder's linear layers; nothing else in the encoder learns."""
+    """Low-rank adapters (Hu et al. 2022) in the encoder's linear layers. The rest of the encoder is frozen."""
 
     rank: int = 8
     alpha: int = 16  # the adapters' scale is alpha / rank
     dropout: float = 0.0
-    targets: list[str] = field(default_factory=lambda: ["intermediate_dense", "output_dense"])  # names of layers
+    targets: list[str] = field(default_factory=lambda: ["intermediate_dense", "output_dense"])  # layer names
 
 
 @dataclass
 class ModelRecipe:
     """
     `pretrained` names an encoder to start from, or a whole Nes2Net model to train further. Without it, `encoder`
-    describes a random encoder. A Nes2Net model brings what its weights were trained with, here and in `data`: see
-    `trainer/starting.py`.
+    describes an encoder with random weights. A Nes2Net model sets the keys here and in `data` that its weights depend
+    on: see `trainer/starting.py`.
     """
 
     pretrained: str | None = None
     revision: str | None = None
-    encoder: dict[str, Any] = field(default_factory=dict)  # the encoder's configuration, or changes of it
+    encoder: dict[str, Any] = field(default_factory=dict)  # the encoder's configuration, or changes to it
     config: dict[str, Any] = field(default_factory=dict)  # fields of Nes2NetConfig
-    head: Literal["utterance", "frames"] | None = None  # frames of 20 ms, by the corpus's segment labels
+    head: Literal["utterance", "frames"] | None = None  # frames: 20 ms each, from the corpus's segment labels
     lora: LoraRecipe | None = None  # needs the package peft; saved models have the adapters merged in
     freeze: Literal["nothing", "feature_encoder", "encoder"] = "nothing"  # feature_encoder: its convolutions
-    gradient_checkpointing: bool = False  # less memory, a third more time
-    compile: bool = False  # torch.compile: minutes at the start, faster steps
-    synchronize_batch_norm: bool = False  # statistics over all processes instead of each one's share of the batch
+    gradient_checkpointing: bool = False  # saves memory, takes a third more time
+    compile: bool = False  # torch.compile: some minutes at the start, then faster steps
+    synchronize_batch_norm: bool = False  # statistics over all processes, not over each one's share of the batch
 
 
 @dataclass
 class SplitRecipe:
-    """The part of a corpus to read, as `load_corpus` takes it; corpus and root default to those of `data`."""
+    """The part of a corpus to read: arguments of `load_corpus`. corpus and root default to those of `data`."""
 
     corpus: str | None = None
     root: str | None = None
@@ -83,41 +84,41 @@ class SplitRecipe:
 
 @dataclass
 class DataRecipe:
-    """The corpus (a benchmark, your own data, a dataset, or shards of one), and how waveforms are prepared."""
+    """The corpus (a benchmark, your own data, a dataset, or shards of these), and how to prepare its waveforms."""
 
     corpus: str = "own-data"
     root: str = "data.csv"
     train: SplitRecipe = field(default_factory=SplitRecipe)
     dev: SplitRecipe = field(default_factory=SplitRecipe)
-    allow_missing: bool = False  # leave out utterances without audio
+    allow_missing: bool = False  # skip utterances without audio
     max_broken: Number = 10  # how many unreadable training utterances each process may skip
-    # These may be null: they are then what the model in model.pretrained was trained with, else SETTINGS.
-    window_length: int | None = None  # samples; also the extractor's, so that detection windows as training did
+    # Null means the value that the model in model.pretrained was trained with, or else the default in SETTINGS.
+    window_length: int | None = None  # samples; saved in the feature extractor, so that detection uses the same window
     crop_length: int | None = None  # samples of a training window, if shorter than window_length
-    # Of longer training utterances; whole ones make batches of like length, padded.
+    # How to cut longer training utterances. Whole utterances form padded batches of similar length.
     crop: Literal["random", "first", "whole"] = "random"
-    # What dev and, later, the model judge: the first window, or whole utterances.
+    # What dev, and later detection, uses of an utterance: the first window, or all of it.
     evaluate: Literal["window", "whole"] | None = None
-    normalize: bool | None = None  # each window to zero mean and unit variance
+    normalize: bool | None = None  # scale each window to zero mean and unit variance
     normalize_eps: float | None = None  # added to the variance
     min_samples: int | None = None  # shortest utterance
-    # The share of the rows of train and dev that becomes dev, unless a column of the data says which: holding_out.py.
+    # The share of the rows that becomes dev, unless a column of the data decides: see holding_out.py.
     hold_out: Share | None = None
-    features: str | None = None  # a folder that keeps the output of a frozen encoder for each utterance
+    features: str | None = None  # folder to keep a frozen encoder's output for each utterance
     augmentation: list[dict[str, Any]] = field(default_factory=list)  # see augmentation/chain.py
     workers: Number = 0
 
 
 @dataclass
 class LossRecipe:
-    """Cross entropy weighted by model.config.class_weights, or the binary focal loss, for a head with one logit."""
+    """Cross entropy weighted by model.config.class_weights, or binary focal loss for a head with one logit."""
 
     name: Literal["cross_entropy", "focal"] = "cross_entropy"
-    gamma: NotNegative = 2.0  # focal: how much less well-classified utterances count
-    alpha: Positive = 0.25  # focal: factor of the whole
+    gamma: NotNegative = 2.0  # focal: larger values reduce the weight of well-classified utterances
+    alpha: Positive = 0.25  # focal: factor of the whole loss
     targets: list[float] = field(default_factory=lambda: [0.05, 0.95])  # focal: smoothed, of spoof and bona fide
-    resolutions: list[int] = field(default_factory=lambda: [20])  # of a head of frames: ms; the loss is their mean
-    whole_utterance: bool = False  # of a head of frames: the utterance as one more resolution, the coarsest
+    resolutions: list[int] = field(default_factory=lambda: [20])  # frame head: in ms; the loss is the mean over them
+    whole_utterance: bool = False  # frame head: the utterance as an additional resolution, the coarsest
 
 
 @dataclass
@@ -128,8 +129,8 @@ class OptimiserRecipe:
     learning_rate: Positive = 1e-4
     weight_decay: NotNegative = 1e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    encoder_learning_rate: Positive | None = None  # of the encoder, if it differs
-    layer_decay: Positive = 1.0  # factor of the rate from each encoder layer to the one below
+    encoder_learning_rate: Positive | None = None  # if different from learning_rate
+    layer_decay: Positive = 1.0  # factor from the rate of each encoder layer to that of the layer below
     max_gradient_norm: Positive | None = None
 
 
@@ -137,7 +138,7 @@ class OptimiserRecipe:
 class ScheduleRecipe:
     """How the learning rate changes, after a linear warm-up."""
 
-    # cosine moves with each step, once down; cosine_epochs with each epoch, down and up again.
+    # cosine: falls once, with each step. cosine_epochs: falls and rises again, with each epoch.
     name: Literal["constant", "cosine", "cosine_epochs"] = "constant"
     warmup_steps: Number = 0
     final_learning_rate: NotNegative = 0.0  # at the bottom of the cosine
@@ -146,21 +147,21 @@ class ScheduleRecipe:
 
 @dataclass
 class ValidationRecipe:
-    """When dev is judged, and which epoch is the best one."""
+    """When to evaluate dev, and how to select the best epoch."""
 
-    select: Literal["dev_eer", "dev_loss", "dev_loss_augmented"] = "dev_eer"  # the epoch with the lowest is the best
-    augmented: bool = False  # judge dev through the training augmentation too
-    # cosine_minima, of cosine_epochs: the first epoch, and those about all minima but the first one.
+    select: Literal["dev_eer", "dev_loss", "dev_loss_augmented"] = "dev_eer"  # the epoch with the lowest value is best
+    augmented: bool = False  # also evaluate dev with the training augmentation
+    # cosine_minima (with cosine_epochs): the first epoch, and the epochs around all minima except the first.
     epochs: Literal["all", "cosine_minima"] = "all"
-    patience: Count | None = None  # validations without improvement, after which training stops
-    batch_size: Count | None = None  # utterances of a pass on each process; twice that of training if null
+    patience: Count | None = None  # stop training after this many validations without improvement
+    batch_size: Count | None = None  # utterances per pass on each process; null means twice that of training
 
 
 @dataclass
 class CheckpointRecipe:
-    """What is kept: `checkpoints/` to resume from, `epochs/` to use or average."""
+    """What to keep: `checkpoints/` to resume from, and models in `epochs/` to use or average."""
 
-    every_steps: Count | None = None  # within an epoch; the end of each epoch has one anyway
+    every_steps: Count | None = None  # within an epoch; each epoch also ends with one
     every_minutes: Positive | None = 30.0
     keep_last: Count = 2
     keep_best: Count = 5
@@ -173,9 +174,9 @@ class Recipe:
     output: str = "runs/nes2net"
     seed: int = 12345
     epochs: Count = 1
-    batch_size: Count = 12  # utterances of an optimiser step, over all processes and passes
-    passes: Count = 1  # of each process in a step (gradient accumulation): more passes need less memory
-    keep_last_batch: bool = False  # train on an epoch's ragged last batch
+    batch_size: Count = 12  # utterances per optimiser step, over all processes and passes
+    passes: Count = 1  # passes per step on each process (gradient accumulation): more passes need less memory
+    keep_last_batch: bool = False  # also train on an epoch's incomplete last batch
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])  # of accelerate: wandb, mlflow, trackio, …
     model: ModelRecipe = field(default_factory=ModelRecipe)
@@ -187,11 +188,11 @@ class Recipe:
     checkpoints: CheckpointRecipe = field(default_factory=CheckpointRecipe)
 
     def as_yaml(self) -> str:
-        """The resolved recipe, to be read by `load_recipe` again."""
+        """Returns the resolved recipe as YAML that `load_recipe` can read."""
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
 
 
-# Defaults of the keys that a recipe may leave open, and that a Nes2Net model answers if it has one.
+# Defaults of the keys that a recipe may leave open. A pretrained Nes2Net model overrides them.
 SETTINGS: dict[str, Any] = {
     "model.head": "utterance",
     "data.window_length": 64_600,
@@ -205,10 +206,10 @@ SETTINGS: dict[str, Any] = {
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     Reads a recipe and applies overrides such as `"optimiser.learning_rate=1e-4"` (values are YAML). If
-    `model.pretrained` is set, `SETTINGS` that the recipe does not name stay open until `starting.settle`.
+    `model.pretrained` is set, keys in `SETTINGS` that the recipe does not set stay open until `starting.settle`.
 
     Raises:
-        RecipeError: the file is missing or no YAML mapping, a key is unknown, or a value has a wrong type.
+        RecipeError: the file is missing or not a YAML mapping, a key is unknown, or a value has the wrong type.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -217,7 +218,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not a YAML file ({' '.join(str(error).split())}).") from error
     if not isinstance(content, dict):
-        raise RecipeError(f"{path}: a recipe is a YAML mapping of keys to values.")
+        raise RecipeError(f"{path}: not a recipe: it must be a YAML mapping of keys to values.")
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
@@ -237,21 +238,21 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def load_kept(path: Path) -> Recipe:
-    """The recipe that a run keeps: no key is open. Those of 0.1.0 lack the keys that could not be set then."""
+    """Loads a run's own recipe, with no key open. Recipes of 0.1.0 lack some keys, which get their defaults."""
     recipe = load_recipe(path)
     settle_with(recipe, SETTINGS)
     return recipe
 
 
 def settle_with(recipe: Recipe, settings: Mapping[str, Any]) -> None:
-    """Gives each open key its value in `settings`."""
+    """Sets each open key to its value in `settings`."""
     for key, value in settings.items():
         section, _, name = key.partition(".")
         if value_of(recipe, key) is None:
             setattr(getattr(recipe, section), name, value)
 
 
-# Keys that may change when a run is resumed: they change no weight.
+# Keys that may change when a run is resumed, because they do not affect the weights.
 _FREE = (
     "data.workers",
     "data.features",
@@ -266,18 +267,18 @@ _FREE = (
 
 def check_same(path: Path, recipe: Recipe) -> None:
     """
-    Whether a run can continue with this recipe.
+    Check that a run can continue with this recipe.
 
     Raises:
-        RecipeError: it began with the one in `path`; the message names the first key that differs.
+        OutputError: the recipe in `path`, with which the run began, differs; the message names the first key.
     """
-    before, now = _flat(dataclasses.asdict(load_kept(path))), _flat(dataclasses.asdict(recipe))
-    for key in {**before, **now}:
-        if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in _FREE):
-            raise RecipeError(
-                f"{key}: the run in {path.parent} began with {before.get(key)!r}, this recipe says {now.get(key)!r}: "
-                "resume with the same recipe, or name another output."
-            )
+    check_same_work(path.parent, _fixed(load_kept(path)), _fixed(recipe))
+
+
+def _fixed(recipe: Recipe) -> dict[str, Any]:
+    """The keys that may not change during a run, and their values."""
+    flat = _flat(dataclasses.asdict(recipe))
+    return {key: flat[key] for key in flat if not any(key == free or key.startswith(f"{free}.") for free in _FREE)}
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -288,18 +289,18 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _fill(kind: type[T], content: dict[str, Any], prefix: str) -> T:
-    """A dataclass from a mapping, section by section."""
+    """Builds a dataclass from a mapping, section by section."""
     types = get_type_hints(kind, include_extras=True)
     values = {}
     for key, value in content.items():
         if key not in types:
             near = difflib.get_close_matches(str(key), types, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"it may be {', '.join(types)}."
-            raise RecipeError(f"{prefix}{key}: no such key in a recipe; {hint}")
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"choose one of {', '.join(types)}."
+            raise RecipeError(f"{prefix}{key}: recipes have no such key; {hint}")
         section = _section(types[key])
         if section is not None and not (value is None and section is not types[key]):
             if not isinstance(value, dict):
-                raise RecipeError(f"{prefix}{key}: a section of keys is needed, got {value!r}.")
+                raise RecipeError(f"{prefix}{key}: must be a section of keys, got {value!r}.")
             values[key] = _fill(section, value, f"{prefix}{key}.")
         else:
             values[key] = _typed(types[key], value, f"{prefix}{key}")
@@ -307,12 +308,12 @@ def _fill(kind: type[T], content: dict[str, Any], prefix: str) -> T:
 
 
 def _section(kind: Any) -> Any:
-    """The dataclass that a key's type is, or may be."""
+    """Returns the dataclass in a key's type, or None."""
     return next((one for one in (kind, *get_args(kind)) if dataclasses.is_dataclass(one)), None)
 
 
 def _typed(kind: Any, value: Any, key: str) -> Any:
-    """The value as `kind`; YAML reads 1e-4 as text, `no` as false, and 1 as an integer where a float is meant."""
+    """Returns the value as `kind`. YAML reads 1e-4 as text, `no` as false, and 1 as an integer even for a float."""
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     for one in kinds:
         one, *bounds = get_args(one) if get_origin(one) is Annotated else (one,)
@@ -338,13 +339,13 @@ def _typed(kind: Any, value: Any, key: str) -> Any:
 
 
 def _named(kind: Any) -> str:
-    """A type as a message names it."""
+    """Returns a type's name for messages."""
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     return "null" if kind is type(None) else getattr(kind, "__name__", str(kind))
 
 
 def value_of(recipe: Recipe, key: str) -> Any:
-    """The value under a dotted key, e.g. `"optimiser.learning_rate"`."""
+    """Returns the value of a dotted key, e.g. `"optimiser.learning_rate"`."""
     place: Any = recipe
     for name in key.split("."):
         place = getattr(place, name)
@@ -352,12 +353,12 @@ def value_of(recipe: Recipe, key: str) -> Any:
 
 
 def check(recipe: Recipe) -> None:
-    """Raises RecipeError naming the first key that contradicts another; open ones pass."""
+    """Raises RecipeError for the first key that contradicts another. Open keys are not checked."""
     data = recipe.data
     longest = data.window_length or data.crop_length
     if data.crop_length is not None and longest and not 400 <= data.crop_length <= longest:
         raise RecipeError(
-            f"data.crop_length: must lie between 400 and window_length {data.window_length} samples, "
+            f"data.crop_length: must be from 400 to data.window_length, {data.window_length} samples, "
             f"got {data.crop_length}."
         )
     try:
@@ -365,7 +366,9 @@ def check(recipe: Recipe) -> None:
     except AugmentationError as error:
         raise RecipeError(f"data.augmentation: {error}") from error
     if not recipe.model.pretrained and not recipe.model.encoder.get("model_type"):
-        raise RecipeError("model.encoder.model_type: name it (e.g. wav2vec2), or an encoder in model.pretrained.")
+        raise RecipeError(
+            "model.encoder.model_type: missing: set it, e.g. to wav2vec2, or name an encoder in model.pretrained."
+        )
     for key, pair in (("loss.targets", recipe.loss.targets), ("optimiser.betas", recipe.optimiser.betas)):
         if len(pair) != 2 or not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in pair):
             raise RecipeError(f"{key}: must be two numbers between 0 and 1, got {pair}.")
@@ -374,27 +377,25 @@ def check(recipe: Recipe) -> None:
     if recipe.data.features is not None:
         _check_features(recipe)
     if recipe.model.lora is not None and recipe.model.freeze == "encoder":
-        raise RecipeError("model.freeze: encoder leaves model.lora nothing to learn: remove one of them.")
+        raise RecipeError("model.freeze: encoder also freezes the adapters of model.lora: remove one of the two.")
     if (
         recipe.model.head is not None
         and recipe.loss.name == "focal"
         and (recipe.model.config.get("classifier_outputs", 2) != 1)
     ):
-        raise RecipeError("loss.name: focal is the loss of one logit: set model.config.classifier_outputs to 1.")
+        raise RecipeError("loss.name: focal needs a head with one logit: set model.config.classifier_outputs=1.")
     if recipe.schedule.name == "cosine_epochs" and recipe.schedule.period is None:
-        raise RecipeError("schedule.period: cosine_epochs needs it, in epochs.")
+        raise RecipeError("schedule.period: schedule.name=cosine_epochs needs a period: set it, in epochs.")
     if recipe.validation.epochs == "cosine_minima" and recipe.schedule.name != "cosine_epochs":
-        raise RecipeError("validation.epochs: cosine_minima are those of schedule.name cosine_epochs.")
+        raise RecipeError("validation.epochs: cosine_minima needs schedule.name=cosine_epochs: set it, or use all.")
     if recipe.validation.select == "dev_loss_augmented" and not recipe.validation.augmented:
-        raise RecipeError("validation.select: dev_loss_augmented needs validation.augmented.")
+        raise RecipeError("validation.select: dev_loss_augmented needs validation.augmented=true: set it.")
 
 
 def _check_features(recipe: Recipe) -> None:
-    """Kept features need an encoder, and waveforms, that are the same in every epoch."""
+    """Raises RecipeError if the encoder or the waveforms change between epochs."""
     if recipe.model.freeze != "encoder":
-        raise RecipeError(
-            "data.features: an encoder that learns has other features after each step: set model.freeze=encoder."
-        )
+        raise RecipeError("data.features: the features change while the encoder learns: set model.freeze=encoder.")
     if recipe.data.augmentation or recipe.data.crop == "random":
         raise RecipeError(
             "data.features: augmentation and random crops change the waveforms in every epoch: set "
@@ -407,7 +408,7 @@ def _check_frames(recipe: Recipe) -> None:
     if wrong or not recipe.loss.resolutions:
         raise RecipeError(f"loss.resolutions: must be multiples of 20 ms, got {recipe.loss.resolutions}.")
     if recipe.loss.name == "focal":
-        raise RecipeError("loss.name: a head of frames is trained by cross_entropy.")
+        raise RecipeError("loss.name: focal does not work with model.head=frames: use cross_entropy.")
     moving = [step["name"] for step in recipe.data.augmentation if step["name"] == "speed"]
     if moving:
-        raise RecipeError("data.augmentation: speed moves frames away from their labels: remove it.")
+        raise RecipeError("data.augmentation: speed shifts frames away from their labels: remove it.")

@@ -1,6 +1,7 @@
 """
-What a run starts from. A Nes2Net model that is trained further keeps what its weights were trained with, and a recipe
-that says otherwise is refused: with other preprocessing, or in another architecture, the weights mean nothing.
+Settles a recipe with the model that it starts from. A Nes2Net model that is trained further keeps the preprocessing
+and architecture that its weights were trained with, because the weights only work with these. A recipe that
+contradicts them is refused.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ from ..hub import bounded_requests, why
 from ..scores import judges_frames
 from .recipe import SETTINGS, Recipe, RecipeError, check, check_same, load_kept, settle_with, value_of
 
-# Fields of `model.config` that the weights were trained with; a run writes them into its recipe.
+# Fields of `model.config` that the weights depend on. A run writes them into its recipe.
 TRAINED_WITH = (
     "layer_aggregation", "backend_variant", "outer_scale", "inner_scale", "kernel_size", "dilation", "se_reduction",
     "hidden_act", "pooling", "pooling_bottleneck", "classifier_outputs", "score", "id2label",
 )  # fmt: skip
-# Fields that say how to train, which any recipe may change. Encoders differ in theirs: `model.encoder` has a pattern.
+# Training settings, which any recipe may change. Encoders have different ones, so `model.encoder` has a pattern.
 TRAINING_CONFIG = ("class_weights",)
 _TRAINING_ENCODER = re.compile(r".*dropout|layerdrop|apply_spec_augment|mask_.*")
 
 
 def is_nes2net(name: str, revision: str | None) -> bool:
-    """Whether `model.pretrained` is a whole Nes2Net model, not an encoder."""
+    """Returns whether `model.pretrained` is a whole Nes2Net model rather than an encoder."""
     config, _ = Nes2NetConfig.get_config_dict(name, revision=revision or "main")
     return config.get("model_type") == Nes2NetConfig.model_type
 
 
 def settle(recipe: Recipe) -> Recipe:
     """
-    The recipe with every open key filled in: as the Nes2Net model in `model.pretrained` was trained, else by default.
+    Returns the recipe with every open key filled in, from the Nes2Net model in `model.pretrained` or else by default.
 
     Raises:
-        RecipeError: the model cannot be read, or the recipe contradicts it; the message names the key and both values.
+        RecipeError: the model cannot be read, or the recipe contradicts it. The message names the key and both values.
     """
     recipe, start = copy.deepcopy(recipe), recipe.model
     if start.pretrained:
@@ -61,10 +62,10 @@ def settle(recipe: Recipe) -> Recipe:
 
 def as_begun(kept: Path, recipe: Recipe) -> Recipe:
     """
-    The recipe with its open keys as the run with the recipe `kept` began, even if the model has moved since.
+    Returns the recipe with its open keys filled in from the recipe `kept` by the run, even if the model has moved.
 
     Raises:
-        RecipeError: the run began with another recipe; the message names the first key that differs.
+        OutputError: the run began with another recipe; the message names the first key that differs.
     """
     begun, recipe = load_kept(kept), copy.deepcopy(recipe)
     settle_with(recipe, {key: value_of(begun, key) for key in SETTINGS})
@@ -76,11 +77,11 @@ def as_begun(kept: Path, recipe: Recipe) -> Recipe:
 
 
 def _follow(recipe: Recipe, name: str, revision: str) -> None:
-    """Fills in the open keys of the recipe from the model."""
+    """Fills in the recipe's open keys from the model."""
     config = Nes2NetConfig.from_pretrained(name, revision=revision)
     if os.path.isdir(name) and not Path(name, FEATURE_EXTRACTOR_NAME).is_file():
         raise RecipeError(
-            f"model.pretrained: {name} holds no {FEATURE_EXTRACTOR_NAME}, which says how to prepare waveforms: "
+            f"model.pretrained: {name} has no {FEATURE_EXTRACTOR_NAME}, which says how to prepare waveforms: "
             "copy it there."
         )
     extractor = Nes2NetFeatureExtractor.from_pretrained(name, revision=revision)
@@ -109,19 +110,19 @@ def _follow(recipe: Recipe, name: str, revision: str) -> None:
 
 
 def _compare(key: str, said: Any, brought: Any, name: str) -> None:
-    """Raises RecipeError if a recipe contradicts its model."""
+    """Raises RecipeError if the recipe contradicts its model."""
     if said is not None and _plain(said) != _plain(brought):
         raise RecipeError(
-            f"{key}: this recipe says {_yaml(said)}, but {name} was trained with {_yaml(brought)}: leave it out, or "
-            f"add {key}=null to the command, to train as the model was trained."
+            f"{key}: this recipe says {_yaml(said)}, but {name} was trained with {_yaml(brought)}: remove the key, or "
+            f"add {key}=null to the command, to use the model's value."
         )
 
 
 def _plain(value: Any) -> Any:
-    """As in JSON: tuples are lists, keys are text."""
+    """Returns the value as JSON has it: tuples become lists, and keys become strings."""
     return json.loads(json.dumps(value, default=str))
 
 
 def _yaml(value: Any) -> str:
-    """A value as a recipe writes it."""
+    """Returns the value as a recipe writes it."""
     return json.dumps(value, default=str)

@@ -23,7 +23,7 @@ from datasets import Dataset, Features
 
 from ...cards import render
 from ...errors import CorpusError, PushError, option
-from ...files import atomic_file, explained, sha256_of
+from ...files import atomic_file, check_same_work, explained, sha256_of
 from ...hub import push_folder, why
 from ..corpus import Row
 from ..labels import LABEL_NAMES
@@ -109,16 +109,16 @@ def shard_corpus(
         The shards.
 
     Raises:
-        CorpusError: as `load_corpus`; or `out` holds shards of something else, or a file is not what it was.
-        OutputError, DiskError: the folder cannot be written, or the disk is full.
+        CorpusError: as `load_corpus`; or a file has changed.
+        OutputError, DiskError: the folder cannot be written or holds shards of something else, or the disk is full.
     """
     if form not in FORMS:
         raise CorpusError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
     data = out / "data"
     data.mkdir(parents=True, exist_ok=True)
     records = _read_records(out)
-    if any(record.form != form for record in records.values()):
-        raise CorpusError(f"{out} holds shards of another form than {form}: name another folder, or remove it.")
+    for record in records.values():
+        check_same_work(out, {"form": record.form}, {"form": form})
     parts = list(_splits(name, split, root, options))
     if form == ARENA:
         if len(parts) > 1:
@@ -134,10 +134,8 @@ def shard_corpus(
             check_utterance_ids(dataset["utterance_id"])
         plan, fingerprint = _plan(dataset, flac, shard_bytes)
         record = records.setdefault(part, SplitRecord(fingerprint, form=form))
-        if record.fingerprint != fingerprint:
-            raise CorpusError(
-                f"{out} holds shards of {part} from other files or options: name another folder, or remove it."
-            )
+        fixed = f"files and options of {part} (SHA-256)"
+        check_same_work(out, {fixed: record.fingerprint}, {fixed: fingerprint})
         record.labels = {LABEL_NAMES[key]: count for key, count in sorted(Counter(dataset["label"]).items())}
         for index, rows in enumerate(plan):
             path = data / shard_name(part, index, len(plan))
