@@ -1,12 +1,12 @@
 """
-The command `nes2net`: one file per command, each a function whose parameters are the options.
+The command line, `nes2net`: one file per command. A command is a function whose parameters are its options.
 
-Nothing here imports torch or transformers before a command runs, so that help and wrong usage are answered at once.
+No module here imports torch or transformers before a command runs, so help and usage errors appear at once.
 """
 
 
 def main() -> None:
-    """The console entry."""
+    """Runs the command line; the console entry point."""
     from .app import main as run
 
     run()

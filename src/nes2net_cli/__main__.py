@@ -1,4 +1,4 @@
-"""`python -m nes2net_cli` is `nes2net`."""
+"""Runs `nes2net` as `python -m nes2net_cli`."""
 
 from . import main
 

@@ -1,6 +1,6 @@
 """
-Registers the commands and ends the process. A new command is a file with one function, and a line in `_COMMANDS`: the
-parameters are the options, the docstring is the help, and the result is the exit code.
+Registers the commands and ends the process. To add a command, write a function in its own file and list it in
+`_COMMANDS`. Its parameters are the options, its docstring is the help, and it returns the exit code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .release import release
 from .robustness import robustness
 from .serve import serve
 
-# In the order of the help.
+# In the order in which the help lists them.
 _COMMANDS: tuple[Callable[..., int], ...] = (
     detect, info, convert, export, release, augment, robustness, evaluate, demo, serve, calibrate, fuse,
 )  # fmt: skip
@@ -45,7 +45,7 @@ def nes2net(version: Version = False) -> None:
 
 
 def _command(function: Callable[..., int]) -> Callable[..., None]:
-    """The function as typer takes it. Messages of the package spell its parameters as options."""
+    """Wraps a command for typer. While it runs, error messages spell its parameters as options."""
 
     @functools.wraps(function)
     def run(**options: Any) -> None:
@@ -67,10 +67,10 @@ app.add_typer(corpus_app, name="corpus")
 
 
 def main() -> None:
-    """Runs the command line. An error that no command expects is one sentence, too."""
+    """Runs the command line. An error that no command expects also becomes one sentence."""
     try:
         app(prog_name="nes2net")
-    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:

@@ -13,18 +13,21 @@ from .console import ending, need, say
 
 def augment(
     source: Annotated[str, typer.Argument(metavar="IN", help="Recording, or - for standard input.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .wav or .flac, 16 kHz mono.")],
-    recipe: Annotated[Path, typer.Option(help="Training recipe with the augmentation, data.augmentation.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same audio.")] = 0,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .wav or .flac (16 kHz mono).")],
+    recipe: Annotated[Path, typer.Option(help="Training recipe whose data.augmentation is applied.")],
+    seed: Annotated[int, typer.Option(help="Random seed: the same seed gives the same audio.")] = 0,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw the spectrograms before and after.")
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Also draw the spectrograms before and after.")
     ] = None,
 ) -> int:
     """
-    Write a recording as training hears it: through the augmentation of a recipe.
+    Apply a recipe's augmentation to a recording, to hear what training hears.
 
-    Exit codes: 0 written; 1 IN cannot be read, or the disk is full; 2 an option, the recipe or an output is wrong;
-    130 interrupted.
+    Exit codes:
+      0    the file was written
+      1    IN cannot be read, or the disk is full
+      2    an option, the recipe or an output is wrong
+      130  interrupted
     """
     with ExitStack() as stack, ending(extra="train") as end:
         import io
@@ -48,7 +51,7 @@ def augment(
         chain = build_chain(load_recipe(recipe).data.augmentation)
         before = read_audio(source)
         after = chain(before, np.random.default_rng(seed))
-        sound = io.BytesIO()  # libsndfile does not say why it cannot write a file
+        sound = io.BytesIO()  # in memory: libsndfile does not say why it cannot write a file
         soundfile.write(sound, np.clip(after, -1.0, 1.0), SAMPLING_RATE, format=out.suffix[1:].upper())
         with atomic_file(out, "wb") as file:
             file.write(sound.getbuffer())
@@ -59,5 +62,5 @@ def augment(
         peak = float(np.abs(after).max())
         say(f"{out}: {after.size / SAMPLING_RATE:.2f} s, from {before.size / SAMPLING_RATE:.2f} s")
         if peak > 1:
-            say(f"note: it peaks at {peak:.2f} and was clipped in the file; training does not clip it")
+            say(f"note: the audio peaks at {peak:.2f} and was clipped in the file; training does not clip it")
     return end.code

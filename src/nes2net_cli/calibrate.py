@@ -15,26 +15,32 @@ from .options import Corpus, Revision, Root, Split, Where, wanted
 
 def calibrate(
     model: Annotated[
-        str, typer.Argument(help="Folder, whose config.json stores the calibration; or, with --out, a Hub id.")
+        str, typer.Argument(help="Model folder; its config.json stores the calibration. With --out, also a Hub id.")
     ],
     corpus: Corpus,
     root: Root,
     split: Split = None,
     where: Where = None,
-    prior: Annotated[float, typer.Option(help="Prior probability of spoofing that the fit is weighted to.")] = 0.5,
+    prior: Annotated[float, typer.Option(help="Prior probability of spoofing that weights the fit.")] = 0.5,
     scores: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.parquet", help="File that keeps the scores.", show_default="in this folder"),
+        typer.Option(metavar="FILE.parquet", help="File for the scores.", show_default="a file in this folder"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write a calibrated copy of the model to this folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a calibrated copy to this folder; the model stays as it is.")
+    ] = None,
     revision: Revision = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Utterances scored together.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Utterances per batch.")] = 16,
 ) -> int:
     """
-    Turn scores into log-likelihood ratios, so that nes2net detect can print a probability. Use dev data, not eval.
+    Turn a model's scores into log-likelihood ratios, so that nes2net detect can give probabilities. Use dev data, not
+    eval data.
 
-    Exit codes: 0 calibrated; 1 the scores cannot be calibrated, or the disk is full; 2 an option, the model, the
-    corpus or an output is wrong; 130 interrupted.
+    Exit codes:
+      0    the model was calibrated
+      1    the scores cannot be calibrated, or the disk is full
+      2    an option, the model, the corpus or an output is wrong
+      130  interrupted
     """
     interrupted = "Interrupted: the scores so far are kept; run the same command to continue."
     with ExitStack() as stack, ending(interrupted, extra="eval") as end:
@@ -47,9 +53,9 @@ def calibrate(
         as_utf8(sys.stdout)
         folder = out or Path(model)
         if out is not None and out.exists():
-            raise UsageError(f"--out {out} exists: name a new folder.")
+            raise UsageError(f"--out {out} exists: choose a new folder.")
         if out is None and not (folder / "config.json").is_file():
-            raise UsageError(f"{model} is no folder on the disk: name one for the calibrated model by --out.")
+            raise UsageError(f"{model} is not a model folder: name a folder for the calibrated copy with --out.")
         stack.enter_context(claim(folder / "config.json") if out is None else claim(folder, "folder"))
         fitted = fit(
             model,
@@ -65,13 +71,13 @@ def calibrate(
         store_calibration(fitted, folder, None if out is None else model, revision)
         measured = fitted.provenance
         print(
-            f"llr = {fitted.scale:.6g} * score + {fitted.offset:.6g}, weighted to a prior probability of spoofing of "
+            f"llr = {fitted.scale:.6g} * score + {fitted.offset:.6g}, weighted for a prior probability of spoofing of "
             f"{fitted.prior:g}"
         )
         print(
-            f"Cllr of trials that the fit has not seen (halves by {measured['halves_by']}, each calibrated on the "
-            f"other): {measured['cllr_before']:.4f} bits before, {measured['cllr_after']:.4f} after; the lowest "
-            f"possible is {measured['min_cllr']:.4f}"
+            f"Cllr on held-out trials (two halves by {measured['halves_by']}, each calibrated on the other): "
+            f"{measured['cllr_before']:.4f} bits before, {measured['cllr_after']:.4f} after; the lowest possible is "
+            f"{measured['min_cllr']:.4f}"
         )
-        print(f"stored in {folder / 'config.json'}; its threshold is {fitted.score(0.0):.6g}, where the ratio is 0")
+        print(f"stored in {folder / 'config.json'}; the threshold is {fitted.score(0.0):.6g}, where the llr is 0")
     return end.code

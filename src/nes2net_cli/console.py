@@ -1,4 +1,4 @@
-"""What the commands and the scripts of `training/` share: messages, progress, and how a command ends."""
+"""Messages, progress bars and error handling, shared by the commands and the scripts of `training/`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def say(sentence: str) -> None:
-    """Prints to standard error, so that standard output holds results only."""
+    """Prints to standard error, so that standard output contains only results."""
     print(sentence, file=sys.stderr)
 
 
 def be_quiet() -> None:
-    """Turns off the log messages and progress bars of transformers and huggingface_hub, which would mix with ours."""
+    """Turns off the logs and progress bars of transformers and huggingface_hub, which would mix with ours."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
@@ -30,22 +30,24 @@ def be_quiet() -> None:
 
 
 def as_utf8(stream: Any, errors: str = "backslashreplace") -> None:
-    """Makes a stream write UTF-8, with "\\n" at line ends, whatever the system's encoding is."""
+    """Makes a stream write UTF-8 and "\\n" line endings on every system."""
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(encoding="utf-8", errors=errors, newline="")
 
 
 def need(module: str, extra: str, option: str) -> None:
     """
+    Checks that a module is installed.
+
     Raises:
-        UsageError: the option needs a module that is not installed; the message names the extra that brings it.
+        UsageError: it is not; the message names the extra that installs it.
     """
     try:
         importlib.import_module(module)
     except ImportError:
         from nes2net_hf.errors import UsageError
 
-        raise UsageError(f"{option} needs {module}: pip install 'nes2net_hf[{extra}]'.") from None
+        raise UsageError(f"{option} needs {module} (not installed): pip install 'nes2net_hf[{extra}]'.") from None
 
 
 @dataclass
@@ -60,17 +62,17 @@ def ending(
     interrupted: str | Callable[[], str] = "Interrupted.", *, extra: str | None = None, error_word: str = "Error"
 ) -> Iterator[Ending]:
     """
-    Turns every error that a command expects into a sentence on standard error and an exit code:
+    Turns every error that a command expects into one sentence on standard error and an exit code:
 
-        the error's own code  an error of ours (`Nes2NetError`)
+        the error's own code  one of our errors (`Nes2NetError`)
         1                     any other error of the operating system, or a closed pipe
         2                     a package of an extra is not installed
         130                   Ctrl+C
 
     Args:
-        interrupted: the sentence after Ctrl+C.
-        extra: the extra that brings the packages of the command.
-        error_word: the first word of an error's sentence.
+        interrupted: the sentence printed after Ctrl+C.
+        extra: the extra that installs the command's packages.
+        error_word: the first word of every error message.
     """
     from nes2net_hf.errors import Nes2NetError
     from nes2net_hf.files import DISK_ERRORS, write_reason
@@ -78,7 +80,7 @@ def ending(
     end = Ending()
     try:
         yield end
-        sys.stdout.flush()  # finds a full disk here, before we say that all is well
+        sys.stdout.flush()  # a full disk must show before we report success
     except Nes2NetError as error:
         say(f"{error_word}: {error}")
         end.code = error.exit_code
@@ -87,13 +89,13 @@ def ending(
             raise
         say(f"{error_word}: {error.name} is not installed: pip install 'nes2net_hf[{extra}]'.")
         end.code = 2
-    except BrokenPipeError:  # the reader has closed the pipe, as `head` does: nothing is wrong
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does: not an error
         end.code = 1
     except OSError as error:
         reason = (error.strerror or str(error) or type(error).__name__).rstrip(".")
         if error.filename:
             reason = f"{error.filename}: {reason}"
-        elif error.errno in DISK_ERRORS:  # every other output is explained where it is written
+        elif error.errno in DISK_ERRORS:  # files explain their errors where they are written
             reason = f"standard output cannot be written: {write_reason(error.errno)}"
         say(f"{error_word}: {reason}.")
         end.code = 1
@@ -102,13 +104,13 @@ def ending(
         end.code = 130
     try:
         sys.stdout.flush()
-    except OSError:  # drop what the buffer still holds: Python would try to write it at its end, and complain
+    except OSError:  # drop the buffer, or Python would try to write it on exit and complain
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def progress_bar(*columns: ProgressColumn, redirect_stdout: bool = True) -> Progress:
-    """A bar on standard error that disappears at its end; disabled where standard error is no terminal."""
+    """Returns a bar on standard error that disappears at its end. Without a terminal it shows nothing."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -124,7 +126,7 @@ def progress_bar(*columns: ProgressColumn, redirect_stdout: bool = True) -> Prog
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int], None]]:
-    """A counter on standard error."""
+    """Shows a counter on standard error."""
     from rich.progress import TextColumn, TimeElapsedColumn
 
     with progress_bar(TextColumn("{task.completed:,.0f} " + what), TimeElapsedColumn()) as bar:

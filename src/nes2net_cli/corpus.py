@@ -18,13 +18,19 @@ def check(
     split: Split = None,
     columns: Columns = None,
     label_map: Labels = None,
-    full: Annotated[bool, typer.Option("--full", help="Decode every file, not only its header.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Decode every file, instead of reading only its header.")
+    ] = False,
     config: Config = None,
 ) -> int:
     """
-    Report what of a benchmark, your own data or a dataset is there, missing, unreadable or not as published.
+    Check that a corpus is complete: report what is there, missing, unreadable or not as published.
 
-    Exit codes: 0 the corpus is whole; 1 it is not; 2 an option or the corpus is wrong; 130 interrupted.
+    Exit codes:
+      0    the corpus is complete
+      1    something is missing, unreadable or not as published
+      2    an option or the corpus is wrong
+      130  interrupted
     """
     with ending(extra="train") as end:
         from datasets.utils.logging import disable_progress_bar
@@ -45,34 +51,35 @@ def check(
 def shard(
     name: CorpusArgument,
     root: Root,
-    out: Annotated[Path, typer.Option(help="Folder to write; finished shards in it are kept.")],
+    out: Annotated[Path, typer.Option(help="Folder for the shards; finished ones in it are kept.")],
     split: Split = None,
     columns: Columns = None,
     label_map: Labels = None,
-    flac: Annotated[bool, typer.Option("--flac", help="Recode WAV and AIFF to FLAC, with equal samples.")] = False,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Omit utterances that have no audio.")
-    ] = False,
-    shard_size: Annotated[int, typer.Option(min=1, help="Approximate audio in a shard, in megabytes.")] = 500,
+    flac: Annotated[bool, typer.Option("--flac", help="Recode WAV and AIFF to FLAC, without loss.")] = False,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Skip utterances without audio.")] = False,
+    shard_size: Annotated[int, typer.Option(min=1, help="Approximate size of a shard's audio, in megabytes.")] = 500,
     push: Annotated[
         str | None,
-        typer.Option("--push", metavar="ORG/NAME", help="Upload to this dataset repository, private if new."),
+        typer.Option("--push", metavar="ORG/NAME", help="Upload to this dataset repository; a new one is private."),
     ] = None,
     form: Annotated[
         Literal["nes2net", "arena"],
-        typer.Option("--form", help="Our columns, or those of the Speech Anti-Spoofing Arena."),
+        typer.Option("--form", help="Columns of nes2net_hf, or of the Speech Anti-Spoofing Arena."),
     ] = "nes2net",
     config: Config = None,
 ) -> int:
     """
-    Write a corpus as Parquet shards that stream from a disk, the Hub or S3.
+    Write a corpus as Parquet shards, which stream from a disk, the Hub or S3.
 
-    The same command continues after a stop.
+    To continue after a stop, run the same command again.
 
-    Exit codes: 0 written; 1 the disk is full, or the Hub refuses; 2 an option, the corpus or the folder is wrong;
-    130 interrupted.
+    Exit codes:
+      0    the shards were written
+      1    the disk is full, or the Hub refused the upload
+      2    an option, the corpus or the folder is wrong
+      130  interrupted
     """
-    with ending("Interrupted: finished shards are kept; run the same command to make the rest.", extra="train") as end:
+    with ending("Interrupted: finished shards are kept; run the same command to continue.", extra="train") as end:
         from datasets.utils.logging import disable_progress_bar
 
         from nes2net_hf.corpora.shards.write import push_shards, shard_corpus

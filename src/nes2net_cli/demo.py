@@ -15,20 +15,22 @@ def demo(
         list[str] | None,
         typer.Option(
             "--model",
-            help="Hub id or folder; repeat it to offer a choice of models.",
+            help="Hub id or folder of a model; repeat it to offer a choice.",
             show_default="bundled demonstration model",
         ),
     ] = None,
     host: Host = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     max_size: Annotated[int, typer.Option(min=1, help="Maximum size of a file, in megabytes.")] = 200,
     max_duration: MaxDuration = 3600,
     allow_hosts: AllowHosts = None,
 ) -> int:
     """
-    Serve a page for the browser: drop or record speech, then read, see and hear the verdict. Ctrl+C ends it.
+    Serve a web page that judges recordings: drop a file or record, then see and hear the verdict. Ctrl+C stops it.
 
-    Exit codes: 0 ended; 2 an option or a model is wrong.
+    Exit codes:
+      0    stopped
+      2    an option or a model is wrong
     """
     with ending(extra="demo") as end:
         from nes2net_hf.errors import UsageError
@@ -36,7 +38,7 @@ def demo(
         from nes2net_hf.pretrained.load import check_place
 
         be_quiet()
-        for model in models or []:  # each is loaded when it has the first recording to judge
+        for model in models or []:  # each is loaded when it judges its first recording
             check_place(model)
         try:
             serve(models or [None], host, port, max_size, max_duration, allow_hosts or [])

@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 def detect(
     paths: Annotated[
-        list[str] | None, typer.Argument(help="Audio files, folders, or - for audio on standard input.")
+        list[str] | None, typer.Argument(help="Audio or video files, folders, or - for standard input.")
     ] = None,
     list_file: Annotated[
-        Path | None, typer.Option("--list", metavar="FILE", help="Text file that names one recording per line.")
+        Path | None, typer.Option("--list", metavar="FILE", help="Text file with one recording per line.")
     ] = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Judge the two bundled samples.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Judge the two bundled recordings.")] = False,
     model: Model = None,
     revision: Revision = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Lowest score of bona fide speech.", show_default="the model's own, or 0"),
+        typer.Option(help="Lowest score that counts as bona fide.", show_default="the model's own, or 0"),
     ] = None,
     prior: Annotated[
         float | None,
@@ -41,26 +41,29 @@ def detect(
     ] = None,
     costs: Annotated[
         tuple[float, float] | None,
-        typer.Option(metavar="MISS FALSE-ALARM", help="With a calibrated model: decide at the lowest cost."),
+        typer.Option(
+            metavar="MISS FALSE-ALARM", help="With a calibrated model: set the threshold by the cost of each error."
+        ),
     ] = None,
     channels: Annotated[
         Literal["auto", "mix", "each"],
-        typer.Option(help="Judge the mix of the channels, or each; auto: each if they have little in common."),
+        typer.Option(help="Judge the mix of the channels, or each one. auto: each, if they have little in common."),
     ] = "auto",
     track: Annotated[
         str | None,
         typer.Option(
             metavar="N|all",
-            help="Audio track of films and screen recordings, from 0; or all.",
-            show_default="the default one",
+            help="Audio track of a video to judge, counted from 0; or all.",
+            show_default="the video's default track",
         ),
     ] = None,
     hop: Annotated[
-        float | None, typer.Option(help="Seconds from window to window.", show_default="one window: no overlap")
+        float | None,
+        typer.Option(help="Seconds from one window to the next.", show_default="the window length: no overlap"),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows judged together.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows per batch.")] = 8,
     device: Annotated[
-        str | None, typer.Option(help="cuda, cuda:1, mps, cpu.", show_default="the fastest there")
+        str | None, typer.Option(help="cuda, cuda:1, mps or cpu.", show_default="the fastest available")
     ] = None,
     dtype: Annotated[Precision, typer.Option(help="Precision of the model.")] = "float32",
     output_format: Annotated[
@@ -69,25 +72,30 @@ def detect(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="FILE", help="Write the results here; .jsonl or .csv sets the format."),
+        typer.Option(
+            "--output", metavar="FILE", help="Write the results to this file; .jsonl or .csv sets the format."
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Skip files that --output holds; judge those with errors again.")
+        bool, typer.Option("--resume", help="Skip files that are in --output; retry those with errors.")
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw score and waveform of the one file.")
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw score and waveform of a single file.")
     ] = None,
     backend: Annotated[
         Literal["torch", "onnx"],
-        typer.Option(help="Runs the model; onnx takes a folder that nes2net export wrote."),
+        typer.Option(help="What runs the model; onnx needs a folder that nes2net export wrote."),
     ] = "torch",
     version: Version = False,
 ) -> int:
     """
-    Judge recordings: bona fide speech, or spoofed. A higher score means bona fide.
+    Judge whether the speech in recordings is bona fide or spoofed. A higher score means bona fide.
 
-    Exit codes: 0 every recording was judged; 1 a recording could not be judged, or a disk or the memory is full; 2 an
-    option, the model or the output is wrong; 130 interrupted.
+    Exit codes:
+      0    every recording was judged
+      1    a recording could not be judged, or the disk or memory is full
+      2    an option, the model or the output is wrong
+      130  interrupted
     """
     judged, undecided, failed = set[str](), set[str](), set[str]()  # files
     drawn: list[Result] = []
@@ -104,7 +112,7 @@ def detect(
 
         be_quiet()
         if not (paths or list_file or demo):
-            raise UsageError("nothing to judge: give audio files, folders, - for standard input, --list or --demo.")
+            raise UsageError("nothing to judge: name files or folders, or pass - (standard input), --list or --demo.")
         if plot is not None:
             check_suffix(plot, ".png")
         form = _form(output_format, output, resume)
@@ -140,7 +148,7 @@ def detect(
                     undecided.add(result.file)
                 writer.write(result)
                 progress.finish(result.file)
-                drawn += [result] if plot else []  # else the windows of every file would stay in memory
+                drawn += [result] if plot else []  # otherwise the windows of every file would stay in memory
         if plot is not None and any(result.error is None for result in drawn):
             from nes2net_hf.detection.plot import plot_scores
 
@@ -153,25 +161,25 @@ def detect(
 
 def _form(asked: str | None, output: Path | None, resume: bool) -> str:
     """
-    The format of the results.
+    Returns the format of the results.
 
     Raises:
-        UsageError: --output, --format and --resume do not fit each other, or --output exists.
+        UsageError: --output, --format and --resume contradict each other, or --output exists.
     """
     from nes2net_hf.errors import UsageError
     from nes2net_hf.files import check_suffix
 
     if output is None:
         if resume:
-            raise UsageError("--resume needs the --output to continue.")
+            raise UsageError("--resume needs --output: name the file to continue.")
         return asked or ("table" if sys.stdout.isatty() else "jsonl")
     if asked == "table":
-        raise UsageError("--format table is for the terminal: write --output as jsonl or csv.")
+        raise UsageError("--format table is for the terminal: choose jsonl or csv for --output.")
     if output.exists() and output.stat().st_size and not resume:
-        raise UsageError(f"--output {output} exists: continue it with --resume, or name another file.")
+        raise UsageError(f"--output {output} exists: add --resume to continue it, or name another file.")
     if asked is not None:
         return asked
-    check_suffix(output, ".jsonl", ".ndjson", ".csv", instead=", or choose the form by --format")
+    check_suffix(output, ".jsonl", ".ndjson", ".csv", instead=", or choose the format with --format")
     return "csv" if output.suffix.lower() == ".csv" else "jsonl"
 
 
@@ -186,12 +194,12 @@ def _sources(paths: list[str], list_file: Path | None, demo: bool) -> list[str]:
         except OSError as error:
             raise UsageError(f"--list {list_file} cannot be read: {error.strerror}.") from None
         if b"\0" in content:
-            raise UsageError(f"--list {list_file} is not a text file in UTF-8.")
-        # A name may hold any bytes and any character except the end of a line.
+            raise UsageError(f"--list {list_file} is not a text file: save it as UTF-8 text.")
+        # A file name may contain any byte and any character but a line end.
         lines = content.decode("utf-8-sig", "surrogateescape").split("\n")
         named = [line.strip() for line in lines if line.strip()]
         if not named:
-            raise UsageError(f"--list {list_file} names no recording.")
+            raise UsageError(f"--list {list_file} is empty: write one recording per line.")
         sources += named
     if demo:
         sources += [str(samples.BONAFIDE), str(samples.SPOOF)]
@@ -203,11 +211,11 @@ def _check_plot(recordings: list[Any], track: str | None, resume: bool) -> None:
     from nes2net_hf.errors import UsageError
 
     if len(recordings) != 1 or recordings[0] == "-":
-        raise UsageError(f"--plot draws exactly one audio file, got {len(recordings)} recordings or standard input.")
+        raise UsageError(f"--plot draws exactly one file, got {len(recordings)} recordings or standard input.")
     if track == ALL_TRACKS:
         raise UsageError("--plot draws one audio track: choose it with --track N.")
     if resume:
-        raise UsageError("--plot needs to judge the file again: omit --resume.")
+        raise UsageError("--plot judges the file again: omit --resume.")
     need("matplotlib", "plot", "--plot")
 
 
@@ -225,11 +233,11 @@ def _writer(output: Path | None, form: str, progress: _Progress, stack: ExitStac
 
 
 class _Progress:
-    """The bar on standard error: files done, and how much audio went through the model."""
+    """The bar on standard error: files done, and how much audio was judged."""
 
     def __init__(self, bar: Progress, files: int) -> None:
         self._bar, self._seconds, self._seen = bar, 0.0, set[str]()
-        # One file may last an hour, and its end is not known: the bar then only shows that work continues.
+        # The length of a single file is not known in advance: the bar only shows that work continues.
         self._task = bar.add_task("judging", total=files if files > 1 else None, audio="0:00.0")
 
     def judged(self, seconds: float) -> None:
@@ -239,12 +247,12 @@ class _Progress:
         self._bar.update(self._task, audio=clock(self._seconds))
 
     def finish(self, file: str) -> None:
-        if file not in self._seen:  # a file may give one result per channel
+        if file not in self._seen:  # a file may have several results, one per channel
             self._seen.add(file)
             self._bar.advance(self._task)
 
     def console(self) -> Console:
-        """Where a table is printed: above the bar if both share the terminal."""
+        """Returns the console for a table: above the bar, if both are on the terminal."""
         from rich.console import Console
 
         return self._bar.console if sys.stdout.isatty() and sys.stderr.isatty() else Console()

@@ -24,20 +24,26 @@ def evaluate(
         list[Path] | None,
         typer.Argument(
             metavar="SCORES...",
-            help="`utterance_id score` text, CSV, Parquet, or output of detect; several files are compared.",
+            help="Score files: lines `utterance_id score`, CSV, Parquet, or output of detect. Several are compared.",
         ),
     ] = None,
     keys: Annotated[
         Path | None,
-        typer.Option(help="Protocol of a --benchmark, lines `utterance_id label`, or a table with a header."),
+        typer.Option(
+            help="Labels: protocol of the --benchmark, lines `utterance_id label`, or a table with a header."
+        ),
     ] = None,
     benchmark: Annotated[
         str | None, typer.Option(help="Benchmark that --keys belongs to: asvspoof2021-la, asvspoof5, …")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Partition of the keys, if the file name does not tell.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Partition of the keys, if their file name does not show it.")
+    ] = None,
     condition: Annotated[
         str | None,
-        typer.Option(help="Condition of the organisers, or all.", show_default="the one they report, e.g. eval"),
+        typer.Option(
+            help="Condition, as the organisers name it; or all.", show_default="the one they report, e.g. eval"
+        ),
     ] = None,
     asv_scores: Annotated[
         Path | None, typer.Option(help="The organisers' ASV scores, for the t-DCF (2019 and 2021).")
@@ -46,35 +52,42 @@ def evaluate(
         tuple[float, float, float] | None,
         typer.Option(
             metavar="MISS FALSE-ALARM PRIOR",
-            help="Costs of the DCF, and prior probability of spoofing.",
+            help="For the DCF: costs, and prior probability of spoofing.",
             show_default="1 10 0.05",
         ),
     ] = None,
-    threshold: Annotated[float | None, typer.Option(help="Report accuracy, F1 and errors at this score, too.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Also report accuracy, F1 and error rates at this score.")
+    ] = None,
     resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.")] = 1000,
     as_json: Json = False,
     report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder to write report.md, report.html and plots to.")
+        Path | None, typer.Option(metavar="DIR", help="Folder for report.md, report.html and plots.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Hub id or folder; scores --corpus first, into SCORES.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id or folder of a model; it first scores --corpus into SCORES.")
+    ] = None,
     revision: Revision = None,
     corpus: Annotated[
-        str | None, typer.Option(help="Corpus on the disk, instead of --keys: asvspoof2019-la, …, own-data, dataset.")
+        str | None, typer.Option(help="Corpus on disk, instead of --keys: asvspoof2019-la, …, own-data, dataset.")
     ] = None,
     root: Annotated[
-        str | None, typer.Option(help="Folder of the --corpus, its manifest, Hub id, or folder of shards.")
+        str | None, typer.Option(help="Where --corpus is: a folder, manifest, Hub dataset id, or folder of shards.")
     ] = None,
     where: Where = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Utterances that --model scores together.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Utterances per batch of --model.")] = 16,
     all_windows: Annotated[
-        bool, typer.Option("--all-windows", help="Let --model judge whole recordings, as detect does.")
+        bool, typer.Option("--all-windows", help="With --model: judge whole recordings, as detect does.")
     ] = False,
 ) -> int:
     """
-    Compute the figures that a benchmark reports, for score files or a model, with intervals, breakdowns and plots.
+    Compute a benchmark's metrics from score files or a model, with intervals, breakdowns and plots.
 
-    Exit codes: 0 evaluated; 1 scores or keys cannot be evaluated, or the disk is full; 2 an option, the model, the
-    corpus or an output is wrong; 130 interrupted.
+    Exit codes:
+      0    the metrics were computed
+      1    scores or keys cannot be evaluated, or the disk is full
+      2    an option, the model, the corpus or an output is wrong
+      130  interrupted
     """
     kept = ": the scores so far are kept; run the same command to continue." if model else "."
     with ExitStack() as stack, ending("Interrupted" + kept, extra="eval") as end:
@@ -92,11 +105,11 @@ def evaluate(
         _check_keys(paths, keys, benchmark, corpus, root)
         for option, value in (("--condition", condition), ("--split", split)):
             if value is not None and name is None:
-                raise UsageError(f"{option} needs a --benchmark or a --corpus.")
+                raise UsageError(f"{option} needs --benchmark or --corpus.")
         if all_windows and model is None:
-            raise UsageError("--all-windows needs a --model.")
+            raise UsageError("--all-windows needs --model.")
         if rows and corpus is None:
-            raise UsageError("--where chooses rows of a --corpus.")
+            raise UsageError("--where needs --corpus, whose rows it selects.")
         if threshold is not None and not math.isfinite(threshold):
             raise UsageError(f"--threshold must be a finite number, got {threshold}.")
         if resamples < 100:
@@ -158,16 +171,16 @@ def evaluate(
 def _check_model(scores: list[Path], corpus: str | None, root: str | None) -> None:
     """
     Raises:
-        UsageError: there is nothing for --model to score, or no new file for the scores.
+        UsageError: --model has nothing to score, or no new file for the scores.
     """
     from nes2net_hf.errors import UsageError
 
     if corpus is None or root is None:
-        raise UsageError("--model needs the --corpus and its --root to score.")
+        raise UsageError("--model needs --corpus and --root, to know what to score.")
     if len(scores) != 1:
-        raise UsageError("--model needs one SCORES, the file to write the scores to (.parquet keeps durations).")
+        raise UsageError("--model needs one SCORES file to write to (.parquet also keeps durations).")
     if scores[0].exists():
-        raise UsageError(f"{scores[0]} exists: leave --model out to evaluate it, or name another file for the scores.")
+        raise UsageError(f"{scores[0]} exists: omit --model to evaluate it, or name another file for the scores.")
 
 
 def _check_keys(
@@ -175,18 +188,18 @@ def _check_keys(
 ) -> None:
     """
     Raises:
-        UsageError: there are no scores, or --keys, --benchmark, --corpus and --root do not fit each other.
+        UsageError: there are no scores, or --keys, --benchmark, --corpus and --root contradict each other.
     """
     from nes2net_hf.errors import UsageError
 
     if corpus is not None and root is None:
-        raise UsageError("--corpus needs its --root.")
+        raise UsageError("--corpus needs --root: name the place of the corpus.")
     if not scores:
-        raise UsageError("nothing to evaluate: name the file of scores.")
+        raise UsageError("nothing to evaluate: name a file of scores.")
     if corpus is not None and (keys is not None or benchmark is not None):
-        raise UsageError("--corpus has its own keys: leave --keys and --benchmark out.")
+        raise UsageError("--corpus has its own keys: omit --keys and --benchmark.")
     if benchmark is not None and keys is None:
-        raise UsageError("--benchmark says how to read --keys, its protocol file: name that, too.")
+        raise UsageError("--benchmark needs --keys: name its protocol file.")
 
 
 def _write(folder: Path, evaluated: Evaluated, sources: list[Path]) -> None:

@@ -16,19 +16,23 @@ def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
     int8: Annotated[
-        bool, typer.Option("--int8", help="Store linear layers in 8 bits: a smaller graph, whose scores differ.")
+        bool,
+        typer.Option("--int8", help="Store linear layers in 8 bits: the graph is smaller, and its scores differ."),
     ] = False,
     revision: Revision = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if an earlier export wrote it.")] = False,
 ) -> int:
     """
-    Write a model as one ONNX graph for nes2net detect --backend onnx. Its scores are compared with PyTorch's first.
+    Export a model to ONNX, for nes2net detect --backend onnx. The scores are checked against PyTorch's.
 
-    Exit codes: 0 exported; 1 the model cannot be exported, or the disk is full; 2 an option, the model or OUT is
-    wrong; 130 interrupted.
+    Exit codes:
+      0    the model was exported
+      1    the model cannot be exported, or the disk is full
+      2    an option, the model or OUT is wrong
+      130  interrupted
     """
     with ending("Interrupted: nothing was written.", extra="onnx") as end:
-        import onnx  # noqa: F401 - what is missing is said before a model is loaded
+        import onnx  # noqa: F401 - report a missing package before loading a model
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
 

@@ -14,23 +14,27 @@ from .console import as_utf8, ending
 def fuse(
     scores: Annotated[list[Path], typer.Argument(metavar="SCORES...", help="One score file per system.")],
     keys: Annotated[
-        Path | None, typer.Option(help="Fit on these trials: a protocol, or lines `utterance_id label`.")
+        Path | None, typer.Option(help="Labels of the trials to fit on: a protocol, or lines `utterance_id label`.")
     ] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark that --keys belongs to: asvspoof2019-la, …")] = None,
-    split: Annotated[str | None, typer.Option(help="Partition of --keys, if its file name does not tell.")] = None,
-    prior: Annotated[float, typer.Option(help="Prior probability of spoofing that the fit is weighted to.")] = 0.5,
+    split: Annotated[str | None, typer.Option(help="Partition of --keys, if its file name does not show it.")] = None,
+    prior: Annotated[float, typer.Option(help="Prior probability of spoofing that weights the fit.")] = 0.5,
     apply: Annotated[
-        Path | None, typer.Option(metavar="WEIGHTS.json", help="Fuse by these fitted weights, in their order.")
+        Path | None,
+        typer.Option(metavar="WEIGHTS.json", help="Use these weights, fitted before. Name SCORES in the same order."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File to write: the weights, or with --apply the fused scores.")
+        Path | None, typer.Option(help="File to write: the weights (.json), or with --apply the fused scores (.txt).")
     ] = None,
 ) -> int:
     """
     Fuse the scores of several systems by linear logistic regression.
 
-    Exit codes: 0 fused; 1 the scores cannot be fused, or the disk is full; 2 an option or the output is wrong; 130
-    interrupted.
+    Exit codes:
+      0    the weights or fused scores were written
+      1    the scores cannot be fused, or the disk is full
+      2    an option or the output is wrong
+      130  interrupted
     """
     with ending(extra="eval") as end:
         from nes2net_hf.errors import UsageError
@@ -39,11 +43,13 @@ def fuse(
 
         as_utf8(sys.stdout)
         if len(scores) < 2:
-            raise UsageError("a fusion needs the scores of two systems or more.")
+            raise UsageError("fusion needs two score files or more, one per system.")
         if (keys is None) == (apply is None):
-            raise UsageError("give --keys to fit the weights on, or --apply with fitted weights.")
+            raise UsageError("pass --keys to fit weights, or --apply to use fitted ones.")
         if out is None:
-            raise UsageError("name the file to write by --out: the weights (JSON), or with --apply the scores (text).")
+            raise UsageError(
+                "--out is missing: name a file for the weights (.json), or with --apply for the scores (.txt)."
+            )
         check_suffix(out, ".json" if apply is None else ".txt")
         with claim(out):
             if keys is not None:

@@ -18,16 +18,19 @@ _LABEL, _WIDTH = 12, 120  # columns
 
 def info(
     model: Annotated[
-        str | None, typer.Argument(help="Hub id or folder.", show_default="bundled demonstration model")
+        str | None, typer.Argument(help="Hub id or folder of the model.", show_default="bundled demonstration model")
     ] = None,
     revision: Revision = None,
     as_json: Json = False,
 ) -> int:
     """
-    Describe a model: parts, parameters, cost, threshold, calibration, recipe, figures, licence, checksums.
+    Describe a model: architecture, size, threshold, calibration, recipe, metrics, licence, checksums.
 
-    Exit codes: 0 described; 1 standard output cannot be written; 2 the model cannot be loaded, or a file beside it
-    cannot be read; 130 interrupted.
+    Exit codes:
+      0    the model was described
+      1    standard output cannot be written
+      2    the model cannot be loaded, or a file of its folder cannot be read
+      130  interrupted
     """
     with ending() as end:
         from nes2net_hf.errors import InfoError
@@ -55,7 +58,7 @@ def _lines(info: dict[str, Any]) -> Iterator[str]:
         ("threshold", [_threshold(info)]),
         ("calibrated", _calibration(info["calibration"])),
         ("averaged", [f"from {', '.join(info['averaged_from'])}"] if info["averaged_from"] else []),
-        ("recipe", [_recipe(info["recipe"])] if info["recipe"] else ["none beside it, nor one folder up"]),
+        ("recipe", [_recipe(info["recipe"])] if info["recipe"] else ["none in its folder or the one above"]),
         ("measured", _measured(info)),
         ("licence", [_license(info)]),
     ):
@@ -80,7 +83,7 @@ def _architecture(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
     what, encoder, extractor = info["architecture"], info["encoder"], info["feature_extractor"]
     rate, window = extractor["sampling_rate"], extractor["window_length"]
     variant = variant_title(what["backend_variant"])
-    form = "as an ONNX graph" if info["weights"] == "onnx" else "with weights of PyTorch"
+    form = "as an ONNX graph" if info["weights"] == "onnx" else "with PyTorch weights"
     yield "what", f"{variant}, judges {info['judges']}, {form}"
     yield (
         "encoder",
@@ -98,9 +101,9 @@ def _architecture(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
         pooling = f"no pooling, frames of {1000 * info['frame_samples'] / rate:g} ms"
     yield "head", f"{pooling}, {what['classifier_outputs']} logit(s), score {what['score']}, higher = bona fide"
     length = f"{window:,} samples ({window / rate:.2f} s)"
-    heard = f"first {length}, shorter ones repeated"
+    heard = f"the first {length}, shorter recordings repeated"
     if extractor["length_policy"] == "whole":
-        heard = f"whole utterances; nes2net detect takes windows of {length}"
+        heard = f"whole utterances; nes2net detect uses windows of {length}"
     normalised = f"zero mean, unit variance (eps {extractor['normalize_eps']:g})"
     yield "input", f"{rate:,} Hz, {heard}, {normalised if extractor['do_normalize'] else 'not normalised'}"
 
@@ -118,16 +121,19 @@ def _costs(info: dict[str, Any]) -> Iterator[str]:
 
 def _threshold(info: dict[str, Any]) -> str:
     if info["threshold"] is None:
-        return "none of its own: nes2net detect decides where the log-odds are 0"
-    return f"bona fide from a score of {info['threshold']:.6g} on"
+        return "none of its own: nes2net detect decides at log-odds of 0"
+    return f"bona fide at a score of {info['threshold']:.6g} or higher"
 
 
 def _calibration(calibration: dict[str, Any] | None) -> Iterator[str]:
     if calibration is None:
-        yield "no: its scores are no log-likelihood ratios"
+        yield "no: its scores are not log-likelihood ratios"
         return
     scale, offset, prior = (calibration[key] for key in ("scale", "offset", "prior"))
-    yield f"llr = {scale:.6g} * score {'-' if offset < 0 else '+'} {abs(offset):.6g}, at a prior of spoof of {prior:g}"
+    yield (
+        f"llr = {scale:.6g} * score {'-' if offset < 0 else '+'} {abs(offset):.6g}, at a prior probability of "
+        f"spoofing of {prior:g}"
+    )
     if calibration.get("provenance"):
         yield "fitted on " + _listed(calibration["provenance"])
 
@@ -161,21 +167,21 @@ def _recipe(recipe: dict[str, Any]) -> str:
 
 
 def _value(content: Any, key: str) -> Any:
-    """The value under a dotted key, or None."""
+    """Returns the value under a dotted key, or None."""
     for name in key.split("."):
         content = content.get(name) if isinstance(content, dict) else None
     return content
 
 
 def _measured(info: dict[str, Any]) -> list[str]:
-    """One line per figures file in the folder; without any, the results in the card's metadata."""
+    """Returns a line for each figures file in the folder, or else the results in the card's metadata."""
     lines = [
-        f"{one['name']}: EER {_rate(one)}, min DCF {_number(one['min_dcf'])}, Cllr {_number(one['cllr'])} bits, of "
+        f"{one['name']}: EER {_rate(one)}, min DCF {_number(one['min_dcf'])}, Cllr {_number(one['cllr'])} bits, on "
         f"{one['n_bonafide']:,} bona fide and {one['n_spoof']:,} spoofed"
         for one in info["evaluations"]
     ]
     if not lines and info["card"] is not None:
-        lines = [f"{one['dataset']}: {one['metric']} {one['value']}, says the card" for one in info["card"]["results"]]
+        lines = [f"{one['dataset']}: {one['metric']} {one['value']}, from its card" for one in info["card"]["results"]]
     robustness = info["robustness"]
     if robustness is not None and robustness["worst"] is not None:
         place = _listed({key: robustness[key] for key in ("split", "where") if robustness[key]})
@@ -185,11 +191,11 @@ def _measured(info: dict[str, Any]) -> list[str]:
             f"robustness, {corpus}: {f'EER {_rate(clean)} unchanged, ' if clean else ''}at worst {_rate(worst)} "
             f"({worst['group']}, {worst['condition']}), of {robustness['conditions']} conditions"
         )
-    return lines or ["nothing, as far as its folder says"]
+    return lines or ["nothing that its folder records"]
 
 
 def _rate(row: dict[str, Any]) -> str:
-    """An EER, with its interval if that could be estimated."""
+    """Returns an EER, with its interval if there is one."""
     if row["eer"] is None:
         return "unknown"
     rate = f"{100 * row['eer']:.2f} %"
@@ -204,7 +210,7 @@ def _number(value: float | None) -> str:
 
 def _license(info: dict[str, Any]) -> str:
     if info["card"] is None:
-        beside = "among the files that loading brought" if info["commit"] else "beside it"
-        return f"not known: no card (README.md) is {beside}"
+        beside = "among the downloaded files" if info["commit"] else "in its folder"
+        return f"not known: there is no card (README.md) {beside}"
     license = info["card"]["license"]
-    return _plain(license) if license else "not known: its card names none"
+    return _plain(license) if license else "not known: its card does not name one"

@@ -16,7 +16,7 @@ _OWN_DATA = "own-data"
 
 
 def release(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run, or of a model.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run or a model.")],
     repo_id: Annotated[str, typer.Option(metavar="ORG/NAME", help="Repository on the Hub.")],
     license: Annotated[str, typer.Option(metavar="SPDX", help="Licence of the weights: Apache-2.0, GPL-3.0-only, …")],
     benchmark: Annotated[
@@ -27,11 +27,13 @@ def release(
         ),
     ] = None,
     license_file: Annotated[
-        Path | None, typer.Option(help="Text of the licence, if the package does not have it.")
+        Path | None, typer.Option(help="Text of the licence, if the package does not include it.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Keep the folder here.", show_default="NAME if --dry-run, else not"),
+        typer.Option(
+            metavar="FOLDER", help="Keep the folder here.", show_default="NAME with --dry-run, else not kept"
+        ),
     ] = None,
     dtype: Annotated[Precision, typer.Option(help="Precision of the weights.")] = "float32",
     evaluations: Annotated[
@@ -39,27 +41,32 @@ def release(
         typer.Option(
             "--evaluation",
             metavar="[NAME=]FIGURES.json",
-            help="File of nes2net evaluate --report, measured on the benchmark, or on NAME.",
+            help="From nes2net evaluate --report, measured on the benchmark or on NAME.",
         ),
     ] = None,
     robustness: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Folder of nes2net robustness, measured with these weights.")
+        Path | None, typer.Option(metavar="FOLDER", help="Folder that nes2net robustness wrote for these weights.")
     ] = None,
-    space: Annotated[bool, typer.Option("--space", help="Also write a Space with the page of nes2net demo.")] = False,
+    space: Annotated[
+        bool, typer.Option("--space", help="Also publish a Space with the page of nes2net demo.")
+    ] = False,
     datasets: Annotated[
         list[str] | None, typer.Option("--dataset", metavar="ID", help="Hub id of training data, for the card.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write and try the folder, send nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write and test the folder, but send nothing.")] = False,
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace FOLDER if it exists.")] = False,
 ) -> int:
     """
-    Publish a run on the Hub: write weights, code, recipe, figures and a card, try them, then send them. Private.
+    Publish a model on the Hub, privately: gather weights, code, recipe, metrics and a card, test them, and send them.
 
-    Exit codes: 0 released; 1 the model cannot be released, or the disk is full; 2 an option, the model or the folder
-    is wrong; 130 interrupted.
+    Exit codes:
+      0    the model was released
+      1    the model cannot be released, or the disk is full
+      2    an option, the model or the folder is wrong
+      130  interrupted
     """
-    interrupted = "Interrupted: run the same command to continue; large files that were sent are not sent again."
+    interrupted = "Interrupted: run the same command to continue. Large files already sent are not sent again."
     with ending(interrupted) as end:
         from nes2net_hf.errors import UsageError
         from nes2net_hf.release.contents import checksums
@@ -69,9 +76,9 @@ def release(
         as_utf8(sys.stdout)
         _check_repository(repo_id)
         if not run.is_dir():
-            raise UsageError(f"{run} is no folder: name a run's, or a model's.")
+            raise UsageError(f"{run} is not a folder: name the folder of a run or a model.")
         if space:
-            need("gradio", "demo", "--space")  # the Space takes its version
+            need("gradio", "demo", "--space")  # the Space requires the installed version
         if force and out is not None:
             _check_replaceable(out, run)
         contents = Release(
@@ -117,33 +124,33 @@ def _check_repository(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError:
-        raise UsageError(f"--repo-id {repo_id!r} is not possible on the Hub: it has the form ORG/NAME.") from None
+        raise UsageError(f"--repo-id {repo_id!r} is not valid on the Hub: use the form ORG/NAME.") from None
     if repo_id.count("/") != 1:
-        raise UsageError(f"--repo-id {repo_id!r}: it has the form ORG/NAME.")
+        raise UsageError(f"--repo-id {repo_id!r} must have the form ORG/NAME.")
 
 
 def _check_replaceable(out: Path, source: Path) -> None:
     """
     Raises:
-        UsageError: the folder holds what is to be released, or something that no release wrote.
+        UsageError: the folder contains the source of the release, or was not written by a release.
     """
     from nes2net_hf.errors import UsageError
 
     if not out.is_dir():
         return
     if source.resolve().is_relative_to(out.resolve()):
-        raise UsageError(f"--out {out} holds what is to be released: name another folder.")
+        raise UsageError(f"--out {out} contains the model to release: name another folder.")
     if any(out.iterdir()) and not (out / "README.md").is_file():
-        raise UsageError(f"--out {out} is no folder that a release wrote: remove it, or name another.")
+        raise UsageError(f"--out {out} was not written by nes2net release: remove it, or name another folder.")
 
 
 def _named(value: str, benchmark: str) -> tuple[str, Path]:
-    """What was measured, and where: `NAME=FIGURES.json`, or `FIGURES.json` of the benchmark."""
+    """Splits `NAME=FIGURES.json` into name and path. `FIGURES.json` alone gets the name of the benchmark."""
     from nes2net_hf.errors import UsageError
 
     name, separator, path = value.partition("=")
     if not separator:
         return benchmark, Path(value)
     if not name or not path or not name.replace("-", "").replace("_", "").isalnum():
-        raise UsageError(f"--evaluation {value!r}: it has the form FIGURES.json or NAME=FIGURES.json.")
+        raise UsageError(f"--evaluation {value!r} must have the form FIGURES.json or NAME=FIGURES.json.")
     return name, Path(path)

@@ -34,12 +34,15 @@ def robustness(
     ] = None,
 ) -> int:
     """
-    Measure the EER of a model on a corpus: unchanged, and through codecs, noise, rooms and cuts.
+    Measure a model's EER on a corpus: as it is, and with codecs, noise, rooms and cuts.
 
-    The same command continues after a stop.
+    To continue after a stop, run the same command again.
 
-    Exit codes: 0 measured; 1 some files could not be read, or the disk is full; 2 an option, the model, the corpus or
-    the folder is wrong; 130 interrupted.
+    Exit codes:
+      0    the EER was measured
+      1    some files could not be read, or the disk is full
+      2    an option, the model, the corpus or the folder is wrong
+      130  interrupted
     """
     interrupted = "Interrupted: the scores so far are kept; run the same command to continue."
     with ExitStack() as stack, ending(interrupted, extra="train") as end:
@@ -67,15 +70,15 @@ def robustness(
         print(f"{run.out}: {', '.join(written)}")
         if not has_plot:
             say(
-                "note: the plot was not drawn, because matplotlib is not installed: pip install 'nes2net_hf[plot]' "
-                "and run the same command again; nothing is scored twice."
+                "note: the plot was not drawn, because matplotlib is not installed: pip install 'nes2net_hf[plot]', "
+                "then run the same command again; nothing is scored twice."
             )
     return end.code
 
 
 @contextmanager
 def _progress(utterances: int) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
-    """Names the condition and counts utterances: a bar on a terminal, else one line per condition."""
+    """Shows the condition and counts utterances: a bar on a terminal, else one line per condition."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
@@ -91,7 +94,7 @@ def _progress(utterances: int) -> Iterator[tuple[Callable[[str], None], Callable
 
 
 def _write(run: RobustnessRun, rows: list[Measured]) -> bool:
-    """Writes the results into the run's folder, and says whether a plot is among them."""
+    """Writes the results into the run's folder. Returns whether there is a plot."""
     from nes2net_hf.files import atomic_files
     from nes2net_hf.robustness.report import title, to_json, to_markdown
 
