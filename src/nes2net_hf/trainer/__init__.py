@@ -1,4 +1,4 @@
-"""Training: a recipe (YAML) says what to train, and the loop does it. Needs the extra `train`."""
+"""Training from a YAML recipe. Needs the extra `train`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ __all__ = ["BrokenDataError", "Recipe", "RecipeError", "TrainingFailed", "Traini
 
 
 def __getattr__(name: str) -> Any:
-    # `nes2net augment` only reads a recipe, and does not wait for accelerate.
+    # `nes2net augment` only reads a recipe and should not wait for accelerate to load.
     if name == "BrokenDataError":
         from .batches import BrokenDataError
 

@@ -1,4 +1,4 @@
-"""Averages of a run's models: their weights, batch-norm statistics included, are the mean of several models'."""
+"""Averages the weights of several models of a run, including their batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -26,37 +26,40 @@ WEIGHTS = "model.safetensors"
 
 def kept_epochs(run: Path, count: int, best: bool) -> list[Path]:
     """
-    Folders of a run's `count` best or last kept epochs, in the order of training.
+    Returns the folders of a run's `count` best or last kept epochs, in the order of training.
 
     Raises:
-        RecipeError: the folder is no run, or the run has kept fewer.
+        RecipeError: the folder is not a run, or the run kept fewer epochs.
     """
     try:
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     except OSError as error:
-        raise RecipeError(f"{run} is no run: {error.filename} cannot be read ({error.strerror}).") from None
+        raise RecipeError(f"{run} is not a run: {error.filename} cannot be read ({error.strerror}).") from None
     select = load_kept(run / "recipe.yaml").validation.select
     folders = {run / "epochs" / f"epoch-{line['epoch']:04}": line for line in lines}
     kept = [folder for folder in folders if folder.is_dir()]
     if len(kept) < count:
-        raise RecipeError(f"{run} has kept {len(kept)} epochs, fewer than {count}: see checkpoints.keep_best.")
+        raise RecipeError(
+            f"{run} kept {len(kept)} epochs, fewer than {count}: average fewer, or train with a larger "
+            "checkpoints.keep_best."
+        )
     return sorted(sorted(kept, key=lambda folder: folders[folder][select])[:count] if best else kept[-count:])
 
 
 def average_models(folders: Sequence[Path], out: Path, official: bool = False) -> None:
     """
-    Writes a folder with the mean of the models in `folders`. Of all models, only the mean is whole in memory.
+    Writes a folder with the mean of the models in `folders`. Only the mean is held in memory in full.
 
     Args:
-        folders: as `from_pretrained` takes them, of one architecture, in the order of training.
-        out: the folder to write; everything but the weights comes from the last model. Its configuration names its
-            parts (`averaged_from`), and has no threshold and no calibration, because its scores are new.
-        official: compute what the official averaging computes of c1 … cN: (2·c2 + c3 + … + cN) / N. It loads each file
-            into the tensors that it sums in, so that the first is lost and the second counts twice. The published
-            averages were made so.
+        folders: model folders of one architecture, in the order of training.
+        out: the folder to write. Everything except the weights is copied from the last model. The configuration lists
+            the averaged models (`averaged_from`). It has no threshold or calibration, because the scores change.
+        official: reproduce the published averages. The official script computes (2·c2 + c3 + … + cN) / N for
+            checkpoints c1 … cN: it loads each file into the tensors that hold the sum, so c1 is lost and c2 counts
+            twice.
 
     Raises:
-        RecipeError: there are fewer than two models, one lacks weights, or their tensors differ.
+        RecipeError: there are fewer than two models, one has no weights, or their tensors differ.
     """
     if len(folders) < 2:
         raise RecipeError(f"an average needs at least two models, got {len(folders)}.")
@@ -65,7 +68,7 @@ def average_models(folders: Sequence[Path], out: Path, official: bool = False) -
         shares[:2] = 0.0, 2.0
     for folder in folders:
         if not (folder / WEIGHTS).is_file():
-            raise RecipeError(f"{folder} holds no {WEIGHTS}: name folders of models, e.g. a run's epochs/epoch-0007.")
+            raise RecipeError(f"{folder} has no {WEIGHTS}: name model folders, e.g. a run's epochs/epoch-0007.")
 
     def write(place: Path) -> None:
         shutil.copytree(folders[-1], place, dirs_exist_ok=True, ignore=shutil.ignore_patterns(WEIGHTS, "README.md"))
@@ -82,13 +85,15 @@ def _means(folders: Sequence[Path], shares: Sequence[float]) -> dict[str, Tensor
         names = set(files[0].keys())
         for folder, file in zip(folders, files):
             if set(file.keys()) != names:
-                raise RecipeError(f"{folder} has other tensors than {folders[0]}: average models of one architecture.")
-        for name in files[0].keys():  # noqa: SIM118 - no dict
+                raise RecipeError(
+                    f"{folder} and {folders[0]} have different tensors: average models of the same architecture."
+                )
+        for name in files[0].keys():  # noqa: SIM118 - not a dict
             tensors = [file.get_tensor(name) for file in files]
             if len({tensor.shape for tensor in tensors}) > 1:
-                raise RecipeError(f"{name} has not the same shape in all models: average models of one architecture.")
+                raise RecipeError(f"{name} differs in shape between models: average models of the same architecture.")
             if not tensors[-1].is_floating_point():
-                means[name] = tensors[-1]  # a count of batches has no mean
+                means[name] = tensors[-1]  # batch counts are not averaged
                 continue
             total = sum(share * tensor.double() for share, tensor in zip(shares, tensors))
             assert isinstance(total, Tensor)
@@ -99,8 +104,8 @@ def _means(folders: Sequence[Path], shares: Sequence[float]) -> dict[str, Tensor
 @torch.no_grad()
 def recalibrate_batch_norm(folder: Path, recipe: Recipe, batches: int) -> None:
     """
-    Measures the batch-norm statistics of a model again, over the first `batches` training batches of the recipe, all
-    with equal weight, and writes them into its folder. An average needs it: its statistics are not the mean of theirs.
+    Recomputes a model's batch-norm statistics over the recipe's first `batches` training batches, equally weighted,
+    and saves the model. An averaged model needs this: the mean of the statistics does not match the mean weights.
 
     Raises:
         RecipeError: the recipe's data cannot be opened.

@@ -1,8 +1,8 @@
 """
-Which utterances each batch holds: an order drawn from seed and epoch, the same in any number of processes and workers.
+Batches of utterances, in an order that depends only on seed and epoch, not on the number of processes or workers.
 
-The stream is our own, so that a run resumes bit for bit: the next batch follows from seed, epoch and batch number
-alone, and resuming reads nothing that the run has already seen.
+We use our own stream so that a run resumes bit for bit. The next batch depends only on seed, epoch and batch number,
+so a resumed run does not read again what it has already seen.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from ..errors import BrokenDataError
 
 logger = logging.getLogger(__name__)
 
-_POOL = 50  # batches whose utterances are sorted by length among each other
-_LANES = 16  # places of a corpus, at least, that neighbouring utterances come from where it is read by groups
+_POOL = 50  # batches that are sorted by length together
+_LANES = 16  # at least this many places of the corpus are mixed when it is read in groups
 
 
 class Broken(str):
-    """Takes the place of an utterance that cannot be read: the reason, in a sentence that names it."""
+    """Stands in for an utterance that cannot be read. The text names the utterance and the reason."""
 
 
 def epoch_order(
     group_sizes: np.ndarray, batch_size: int, seed: int, epoch: int, lengths: np.ndarray | None = None
 ) -> np.ndarray:
     """
-    The numbers of all rows, (N,) in the order of an epoch; each `batch_size` of them are a batch.
+    Returns all row numbers (N,) in the order of an epoch. Every `batch_size` of them form a batch.
 
-    Groups of neighbouring rows are permuted, and so are the rows in each. The sequence is then cut into lanes, and
-    batches take utterances from all lanes in turn: a batch mixes as many places of the corpus as there are lanes, and
-    a reader holds only one group for each of its lanes. If every row is its own group, all orders are equally likely.
+    Groups of neighbouring rows are shuffled, and so are the rows in each group. The sequence is then cut into lanes,
+    and batches take utterances from all lanes in turn. A batch thus mixes as many places of the corpus as there are
+    lanes, and a reader holds one group per lane. If every row is its own group, all orders are equally likely.
 
     Args:
-        group_sizes: rows in each group, in the corpus's order.
-        lengths: of the rows, in any unit, to make batches of similar length: the utterances of 50 batches in a row are
-            sorted, and the batches that they then make come in random order.
+        group_sizes: number of rows in each group, in corpus order.
+        lengths: length of each row, in any unit. If given, batches have similar lengths: the utterances of 50
+            consecutive batches are sorted by length, and the resulting batches are shuffled.
     """
     rng = np.random.default_rng([seed, epoch])
     rows = int(group_sizes.sum())
@@ -59,33 +59,33 @@ def epoch_order(
 
 
 def lane_count(batch_size: int) -> int:
-    """A multiple of the batch size, so that each process has its own lanes."""
+    """Returns a multiple of the batch size, so that each process has its own lanes."""
     return batch_size * -(-_LANES // batch_size)
 
 
 class BatchStream:
     """
-    The batches of one process, epoch after epoch; iterating gives the rest of the current epoch.
+    The batches of one process, epoch after epoch. Iterating yields the rest of the current epoch.
 
-    All processes together see each utterance once in an epoch. A last batch with fewer than `batch_size` is dropped.
-    With `keep_last`, it is shared out too, if each pass of each process gets a part of it.
+    Together, all processes see each utterance once per epoch. An incomplete last batch is dropped. With `keep_last`,
+    it is used as long as every pass of every process gets a part of it.
 
     Args:
-        dataset: `(epoch, row)` → an item, or a `Broken` if it cannot be read.
-        group_sizes: as of `epoch_order`.
-        batch_size: utterances of a batch, over all processes.
-        collate: items → a batch.
-        process, processes: the number of this one, and how many there are; they divide the batch size.
-        passes: how many each process makes over its share of a batch.
-        seed: of the order.
-        keep_last: whether to keep a ragged last batch.
-        workers: processes that read; with 0, this one reads.
-        lengths: as of `epoch_order`.
+        dataset: maps `(epoch, row)` to an item, or to a `Broken` if the utterance cannot be read.
+        group_sizes: see `epoch_order`.
+        batch_size: utterances per batch, over all processes.
+        collate: turns items into a batch.
+        process, processes: index of this process, and the number of processes. It must divide the batch size.
+        passes: passes that each process makes over its share of a batch.
+        seed: seed of the order.
+        keep_last: whether to keep an incomplete last batch.
+        workers: processes that read. With 0, this process reads.
+        lengths: see `epoch_order`.
         max_broken: how many unreadable utterances a run may skip.
-        pin_memory: whether batches lie in page-locked memory, which is faster to copy to a GPU.
+        pin_memory: whether to put batches in page-locked memory, which copies to a GPU faster.
 
     Raises:
-        BrokenDataError: while iterating, when more than `max_broken` utterances could not be read, or none of a batch.
+        BrokenDataError: while iterating, if more than `max_broken` utterances, or all of one batch, cannot be read.
     """
 
     def __init__(
@@ -107,9 +107,9 @@ class BatchStream:
     ) -> None:
         if batch_size % (processes * passes):
             raise ValueError(
-                f"{batch_size} utterances cannot be shared evenly by {processes} processes in {passes} passes each."
+                f"{batch_size} utterances cannot be split evenly over {processes} processes with {passes} passes each."
             )
-        self.broken: dict[str, None] = {}  # in the order they were met, each once
+        self.broken: dict[str, None] = {}  # an ordered set
         self.max_broken = max_broken
         kept = passes if keep_last else None
         self._sampler = _Sampler(group_sizes, batch_size, seed, process, processes, kept, lengths)
@@ -120,32 +120,32 @@ class BatchStream:
             collate_fn=_Collate(collate),
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
-            generator=torch.Generator(),  # else each iterator draws its seed from the generator of dropout
+            generator=torch.Generator(),  # otherwise each iterator draws its seed from the generator that dropout uses
             worker_init_fn=_outlive_signals,
         )
 
     @property
     def epoch(self) -> int:
-        """The current one, from 0."""
+        """The current epoch, counted from 0."""
         return self._sampler.epoch
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Returns the number of batches in an epoch."""
         return self._sampler.batches
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch, broken in self._loader:
-            self._sampler.batch += 1  # first: a state saved while this batch is used is the one after it
+            self._sampler.batch += 1  # before the yield: a state saved while this batch is in use is the one after it
             self._count(broken, nothing_left=batch is None)
             yield batch
         self._sampler.epoch, self._sampler.batch = self._sampler.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The place after the last batch that was handed out, and which utterances were broken so far."""
+        """Returns the position after the last batch yielded, and the utterances found broken so far."""
         return {"epoch": self._sampler.epoch, "batch": self._sampler.batch, "broken": list(self.broken)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from there: the next batch is the one that would have come next."""
+        """Continues from a saved state, with the batch that would have been next."""
         self._sampler.epoch, self._sampler.batch = state["epoch"], state["batch"]
         self.broken = dict.fromkeys(state["broken"])
 
@@ -157,7 +157,7 @@ class BatchStream:
         if len(self.broken) > self.max_broken or nothing_left:
             raise BrokenDataError(
                 f"{len(self.broken)} utterances could not be read"
-                + (", among them all of a batch" if nothing_left else f", more than data.max_broken {self.max_broken}")
+                + (", including a whole batch" if nothing_left else f", more than data.max_broken={self.max_broken}")
                 + ": "
                 + " ".join(list(self.broken)[-3:])
             )
@@ -165,10 +165,10 @@ class BatchStream:
 
 class _Sampler:
     """
-    Keys of the items of one process's batches, from its place (`epoch`, `batch`) on.
+    Yields the item keys of one process's batches, from its position (`epoch`, `batch`) onwards.
 
-    It holds no reference to the stream. In a reference cycle, the garbage collector may take a loader's queues before
-    the loader tells its workers to stop, and it then waits five seconds for each.
+    It holds no reference to the stream. In a reference cycle, the garbage collector may free a loader's queues before
+    the loader stops its workers, and the loader then waits five seconds for each worker.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class _Sampler:
         epoch, first, size = self.epoch, self.batch, self._batch_size
         order = epoch_order(self._group_sizes, size, self._seed, epoch, self._lengths)
         for start in range(first * size, self.batches * size, size):
-            # Slices, not every n-th row: a process keeps to its own lanes. A ragged batch is shared out evenly.
+            # Slices, not every n-th row, keep a process to its own lanes. An incomplete batch is split evenly.
             share = np.array_split(order[start : start + size], self._processes)[self._process]
             yield [(epoch, row) for row in share.tolist()]
 
@@ -207,10 +207,10 @@ def in_order(
     epoch: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """
-    Exactly these batches of rows.
+    Yields exactly these batches of rows.
 
     Raises:
-        BrokenDataError: an utterance cannot be read; figures over the others would describe another set.
+        BrokenDataError: an utterance cannot be read. Results without it would describe a different set.
     """
     keys = [[(epoch, row) for row in batch] for batch in batches]
     loader: DataLoader = DataLoader(
@@ -229,8 +229,8 @@ def in_order(
 
 def share_out(rows: np.ndarray, batch_size: int, process: int, processes: int) -> list[list[int]]:
     """
-    Rows in batches of one process: every n-th row. Each process gets the same number of batches if there are enough
-    rows, because a model that is sharded over processes must run equally often on all.
+    Returns one process's share of the rows (every n-th row) in batches. If there are enough rows, all processes get
+    the same number of batches, because a sharded model must run equally often on every process.
     """
     share = rows[process::processes]
     count = -(-len(rows[::processes]) // batch_size)
@@ -240,15 +240,16 @@ def share_out(rows: np.ndarray, batch_size: int, process: int, processes: int) -
 def _outlive_signals(worker: int) -> None:
     """
     Lets a worker survive the signals that a cluster (SIGTERM) or a terminal (SIGINT) sends to every process of a job.
-    A worker that ends at once ends the training process too, before it can save. After SIGTERM it runs for a minute.
+    If a worker exited at once, the training process would stop before it could save. After SIGTERM, a worker continues
+    for one minute.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):  # not on Windows, which sends no such signals
+    if hasattr(signal, "alarm"):  # Windows has no alarm and sends no such signals
         signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(60))
 
 
 class _Collate:
-    """Items → a batch of the readable ones (None if there is none), and why the others are not readable."""
+    """Returns a batch of the readable items (None if there are none), and the reasons for the unreadable ones."""
 
     def __init__(self, collate: Callable[[list[Any]], dict[str, Any]]) -> None:
         self.collate = collate

@@ -1,4 +1,4 @@
-"""What a run keeps: states to resume from, and models. Each is written elsewhere and renamed, so none is half."""
+"""Checkpoints and models of a run. Each is written under a temporary name and then renamed, so none is incomplete."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ STATE = "trainer.json"
 
 def write_folder(folder: Path, write: Callable[[Path], Any]) -> None:
     """
-    `write` fills a new folder beside `folder`; then the new one replaces it.
+    Calls `write` on a new folder, which then replaces `folder`.
 
     Raises:
-        OutputError, DiskError: the disk is full or not writable; what was there before stays.
+        OutputError, DiskError: the disk is full or not writable. The old folder is kept.
     """
     with explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def write_folder(folder: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _replace(folder: Path, fresh: Path) -> None:
-    """`fresh` becomes `folder`, whose former content is removed after that."""
+    """Moves `fresh` to `folder`, then removes the old content of `folder`."""
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -41,13 +41,13 @@ def _replace(folder: Path, fresh: Path) -> None:
 
 def save_state(accelerator: Accelerator, folder: Path, state: dict[str, Any]) -> None:
     """
-    Saves everything that the run depends on at this step, on all processes: weights, optimiser, schedule, scaler and
-    random states (by accelerate), and `state` as JSON.
+    Saves all that the run needs to continue from this step: weights, optimiser, schedule, scaler and random states
+    (through accelerate), and `state` as JSON. All processes call it.
 
     Raises:
-        OutputError, DiskError: as `write_folder`.
+        OutputError, DiskError: see `write_folder`.
     """
-    fresh = folder.with_name(folder.name + ".part")  # a name that all processes know
+    fresh = folder.with_name(folder.name + ".part")  # not a random name: all processes must use the same
     with explained(fresh):
         try:
             if accelerator.is_main_process:
@@ -66,7 +66,7 @@ def save_state(accelerator: Accelerator, folder: Path, state: dict[str, Any]) ->
 
 
 def saved_states(output: Path) -> list[Path]:
-    """Whole checkpoints of a run, the oldest first."""
+    """Returns a run's complete checkpoints, oldest first."""
     return sorted(path for path in (output / "checkpoints").glob("step-*[0-9]") if (path / STATE).is_file())
 
 
@@ -77,13 +77,13 @@ def load_state(accelerator: Accelerator, folder: Path) -> dict[str, Any]:
 
 
 def forget(folders: list[Path], keep: int) -> None:
-    """Removes all but the last `keep`."""
+    """Removes all folders except the last `keep`."""
     for folder in folders[: max(0, len(folders) - keep)]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """A copy that shares the files' content if the file system can, so that weights take their space once."""
+    """Copies a folder with hard links where the file system allows, so that weights take up space only once."""
 
     def link(path: str, copy: str) -> None:
         try:

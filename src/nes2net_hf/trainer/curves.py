@@ -1,4 +1,4 @@
-"""Losses and EERs of a run as a plot. Needs the extra `plot`."""
+"""Plots the losses and EERs of a run. Needs the extra `plot`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..files import atomic_file
 
 
 def plot_curves(metrics: Path, path: Path) -> None:
-    """Plots losses and EERs of a run by epoch, from its `metrics.jsonl`, as PNG."""
+    """Plots a run's losses and EERs per epoch, read from its `metrics.jsonl`, as a PNG."""
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     figure = new_figure(8, 5, dpi=120)
     losses, rates = figure.subplots(2, 1, sharex=True)

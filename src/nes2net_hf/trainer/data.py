@@ -1,4 +1,4 @@
-"""Utterances of a corpus as training windows with a label: read, augmented, cropped or repeated."""
+"""Turns a corpus's utterances into labelled training windows: reads, augments, and crops or repeats them."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from .losses import IGNORED
 from .recipe import SETTINGS, DataRecipe, RecipeError, SplitRecipe
 
 COLUMNS = ("utterance_id", "audio", "label")
-FRAME, REACH = 320, 400  # samples from one frame to the next, and samples that a frame sees
+FRAME, REACH = 320, 400  # hop and receptive field of an encoder frame, in samples
 
 
 def open_split(
     recipe: DataRecipe, name: str, batch_size: int | None = None, of_frames: bool = False
 ) -> TableRows | ShardedRows:
     """
-    The rows of the recipe's `data.train` or `data.dev`.
+    Opens the rows of the recipe's `data.train` or `data.dev`.
 
     Args:
-        batch_size: of this process, if it draws rows in the order of `epoch_order`; None if it reads them in sequence.
-        of_frames: whether to read the segment labels.
+        batch_size: batch size of this process if it reads rows in the order of `epoch_order`; None if in sequence.
+        of_frames: whether to read segment labels.
 
     Raises:
-        RecipeError: the corpus cannot be opened, or lacks a class.
+        RecipeError: the corpus cannot be opened, or has no utterances of one class.
     """
     split = getattr(recipe, name)
     corpus, root = _place(recipe, split)
     if corpus == OWN_DATA and split.split is not None and Path(root).is_file():
         raise RecipeError(
-            f"data.{name}.split: this recipe says {split.split}, and your own data has no splits: add "
-            f"data.{name}.split=null to the command; to choose rows, data.{name}.where={{COLUMN: VALUE}}."
+            f"data.{name}.split: this recipe says {split.split}, but your own data has no splits: add "
+            f"data.{name}.split=null to the command; to choose rows, use data.{name}.where={{COLUMN: VALUE}}."
         )
     columns_read = (*COLUMNS, "segment_labels") if of_frames else COLUMNS
     options: dict[str, Any] = {
@@ -75,7 +75,8 @@ def open_split(
                 corpus,
                 split.split,
                 columns_read=columns_read,
-                groups_in_memory=2 if batch_size is None else lane_count(batch_size) + 2,  # lanes begin within groups
+                # Two extra groups, because lanes may start in the middle of a group.
+                groups_in_memory=2 if batch_size is None else lane_count(batch_size) + 2,
                 **options,
             )
     except CorpusError as error:
@@ -84,25 +85,28 @@ def open_split(
     if absent:
         chosen = f" with {', '.join(f'{key}={value}' for key, value in split.where.items())}" if split.where else ""
         if holds_out(recipe):
-            chosen += f" for {name} (column {column} says which are)"  # what is drawn has both classes
-        raise RecipeError(f"data.{name}: {root} has no {' and no '.join(absent)} utterances{chosen}.")
+            # Only a column can cause this: a drawn part always has both classes.
+            chosen += f" for {name} (as column {column} assigns them)"
+        raise RecipeError(
+            f"data.{name}: {root} has no {' or '.join(absent)} utterances{chosen}: training needs both classes."
+        )
     return rows
 
 
 def _place(recipe: DataRecipe, split: SplitRecipe) -> tuple[str, str]:
-    """Corpus and root of a split."""
+    """Returns the corpus and root of a split."""
     return split.corpus or recipe.corpus, split.root or recipe.root
 
 
 def _partition_column(corpus: str, root: Path, split: SplitRecipe) -> str:
-    """What the user's table calls our column `partition`."""
+    """Returns the name that the user's table has for our column `partition`."""
     if corpus == OWN_DATA and root.is_file():
         return manifest_columns(root, split.columns).get("partition", "partition")
     return our_columns(split.columns).get("partition", "partition")
 
 
 def same_rows(recipe: DataRecipe) -> bool:
-    """Whether train and dev are read from the same rows."""
+    """Returns whether train and dev use the same rows."""
     train, dev = (
         dataclasses.replace(split, corpus=corpus, root=os.path.realpath(root) if os.path.exists(root) else root)
         for split in (recipe.train, recipe.dev)
@@ -112,11 +116,11 @@ def same_rows(recipe: DataRecipe) -> bool:
 
 
 def count_shared(recipe: DataRecipe, train: TableRows | ShardedRows, dev: TableRows | ShardedRows) -> int:
-    """How many recordings of dev are in train too: the same files, or the same utterances of one data set."""
+    """Counts the dev recordings that are also in train: the same files, or the same utterance ids of one dataset."""
     of_train, of_dev = train.files(), dev.files()
     if of_train is None or of_dev is None:
         if (_place(recipe, recipe.train), recipe.train.split) != (_place(recipe, recipe.dev), recipe.dev.split):
-            return 0  # ids of two data sets may be the same by chance
+            return 0  # two datasets may use the same ids by chance
         of_train, of_dev = train.utterances(), dev.utterances()
     known = set(of_train)
     return sum(name in known for name in of_dev)
@@ -125,38 +129,37 @@ def count_shared(recipe: DataRecipe, train: TableRows | ShardedRows, dev: TableR
 def refuse_shared(recipe: DataRecipe, shared: int, total: int) -> None:
     """
     Raises:
-        RecipeError: dev shares recordings with train, and the recipe does not say that both are the same rows.
+        RecipeError: dev shares recordings with train, unless the recipe uses the same rows for both on purpose.
     """
     if not shared or (same_rows(recipe) and recipe.hold_out is None):
         return
-    remedy = "choose other rows by data.dev.where, or name other recordings by data.dev.root"
+    remedy = "choose other rows with data.dev.where, or other recordings with data.dev.root"
     if holds_out(recipe):
         remedy = "list each file once, or in one part only"
     elif recipe.hold_out is not None:
-        remedy += " (data.hold_out divides rows only where data.train and data.dev choose the same ones)"
+        remedy += " (data.hold_out divides rows only if data.train and data.dev choose the same rows)"
     raise RecipeError(
-        f"data.dev: {shared} of its {total} recordings are in train too, so no figure would say how well the model "
-        f"judges others: {remedy}."
+        f"data.dev: {shared} of its {total} recordings are also in train, so dev would not show how well the model "
+        f"judges new recordings: {remedy}."
     )
 
 
 def holds_out(recipe: DataRecipe) -> bool:
-    """Whether a part of the common rows is dev."""
+    """Returns whether dev is held out from rows that train and dev share."""
     return recipe.hold_out is not None and same_rows(recipe)
 
 
 class WindowDataset(Dataset):
     """
-    Item (e, i): waveform (S,) float32 of any length and label (0 spoof, 1 bona fide) of utterance i in epoch e; or a
-    `Broken` if it cannot be read. `collate` makes a batch of items.
+    Item (e, i) is utterance i in epoch e: its waveform (S,) float32 of any length and its label (0 spoof, 1 bona
+    fide), or a `Broken` if it cannot be read. `collate` makes a batch of items.
 
-    Crops and augmentation depend on seed, epoch and utterance only: they are the same in any number of workers and
-    processes.
+    Crops and augmentation depend only on seed, epoch and utterance, not on the number of workers or processes.
 
     Args:
-        kind: `train` augments and crops as the recipe says; `dev` takes the first window, or the whole utterance, as
-            `data.evaluate` says; `dev_augmented` augments it first.
-        of_frames: whether an item has a label for each frame, (T,), from the corpus's segment labels.
+        kind: `train` augments and crops as the recipe says. `dev` takes the first window or the whole utterance, as
+            `data.evaluate` says. `dev_augmented` also augments.
+        of_frames: whether an item has a label for each frame, (T,), taken from the corpus's segment labels.
     """
 
     def __init__(
@@ -196,35 +199,35 @@ class WindowDataset(Dataset):
             waveform = read_utterance(row)
             waveform, start = self._vary(waveform, np.random.default_rng([*self.seed, epoch, index]))
             label = self._frame_labels(row, start, waveform.size) if self.of_frames else row["label"]
-        except (AudioError, CorpusError) as error:  # or a noise file is unreadable: the error names it
+        except (AudioError, CorpusError) as error:  # also raised, with its name, for an unreadable noise file
             return Broken(error)
         return waveform, label
 
     def collate(self, items: list[tuple[np.ndarray, Any]]) -> dict[str, torch.Tensor]:
-        """B items → `input_values` (B, S), `attention_mask` where lengths differ, and `labels` (B,) or (B, T)."""
+        """Returns `input_values` (B, S), `labels` (B,) or (B, T) and, if lengths differ, `attention_mask`."""
         waveforms, labels = map(list, zip(*items, strict=True))
         features = self.extractor(waveforms, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
         if self.of_frames:
             longest = max(label.size for label in labels)
             labels = [np.pad(label, (0, longest - label.size), constant_values=IGNORED) for label in labels]
-        # Copied into torch's own memory: CPU kernels sum in an order that depends on where the memory lies, and with
-        # numpy's a run would not end with the same bits twice.
+        # Copied into torch's own memory: CPU kernels choose the order of their sums by memory alignment, and with
+        # numpy's memory two identical runs would differ in some bits.
         batch = {"input_values": features["input_values"].clone(), "labels": torch.tensor(np.array(labels))}
         if not features["attention_mask"].all():
             batch["attention_mask"] = features["attention_mask"]
         return batch
 
     def lengths(self) -> np.ndarray | None:
-        """The file size of each row, (N,); None if utterances are not whole, or the corpus does not know it."""
+        """Returns the file size of each row, (N,); None if windows are read or the corpus has no file sizes."""
         return self.rows.sizes() if self.whole else None
 
     def by_length(self) -> np.ndarray:
-        """All row numbers (N,): in their order, or sorted by `lengths`."""
+        """Returns all row numbers (N,), sorted by `lengths` if they are known."""
         lengths = self.lengths()
         return np.arange(len(self.rows)) if lengths is None else np.argsort(lengths, kind="stable")
 
     def _vary(self, waveform: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        """(S,) → (S',), augmented over the whole utterance, then cropped; and the first sample of the crop."""
+        """Augments the whole utterance (S,), then crops it; returns (S',) and the first sample of the crop."""
         waveform, start = self.augment(waveform, rng), 0
         excess = waveform.size - self.window_length
         if self.crops and excess > 0:
@@ -233,12 +236,12 @@ class WindowDataset(Dataset):
         return waveform, start
 
     def _frame_labels(self, row: dict[str, Any], start: int, samples: int) -> np.ndarray:
-        """For each frame of the item's window, (T,), the label of the 20 ms that hold its middle."""
+        """Returns the label of each frame of the window, (T,): that of the 20 ms segment around the frame's middle."""
         segments = (row["segment_labels"] or {}).get(f"{FRAME * 1000 // SAMPLING_RATE}ms")
         if not segments:
             raise CorpusError(
-                f"utterance {row['utterance_id']} has no segment labels of 20 ms: unpack the corpus's labels too."
+                f"utterance {row['utterance_id']} has no 20 ms segment labels: unpack the corpus's labels too."
             )
         window = samples if self.whole else self.window_length
-        middles = np.arange(REACH // 2, window - REACH // 2 + 1, FRAME) % samples  # a short one is repeated
+        middles = np.arange(REACH // 2, window - REACH // 2 + 1, FRAME) % samples  # short utterances are repeated
         return np.array(segments, np.int64)[np.minimum((start + middles) // FRAME, len(segments) - 1)]

@@ -1,4 +1,4 @@
-"""Divides one table into train and dev: by a column, else a fixed share, by speaker if speakers are known."""
+"""Divides one table into train and dev: by a column, or else by a fixed share, split by speaker where known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTITIONS = {"train": ("train", "training"), "dev": ("dev", "development", "val
 
 @dataclass(frozen=True)
 class Division:
-    """Row numbers of both parts, and a sentence that says how they were chosen."""
+    """Row numbers of both parts, and a sentence on how they were chosen."""
 
     train: np.ndarray
     dev: np.ndarray
@@ -33,16 +33,16 @@ def divide(
     table: str = "the table",
 ) -> Division:
     """
-    Divides N rows. If `partitions` has values, they decide, and rows with other values (test) are in neither part.
-    Otherwise dev is about `share` of each class, drawn by the names of the speakers, so that none is in both parts, or
-    of the utterances. Every run makes the same choice, and rows that you add later move few others.
+    Divides N rows. If `partitions` has values, they decide; rows with other values, such as test, are in neither part.
+    Otherwise dev gets about `share` of each class. Rows are drawn by speaker, so that no speaker is in both parts, or
+    by utterance if speakers are unknown or too few. Every run makes the same choice, and adding rows later moves few
+    of the others.
 
     Args:
-        column, table: what the data calls its partitions, and its name, for errors.
+        column, table: the names of the partition column and of the table, for messages.
 
     Raises:
-        RecipeError: the column has gaps, or names no row of train or none of dev; or a class has too few rows for both
-            parts.
+        RecipeError: the column has gaps or no row for train or dev, or a class has too few rows for both parts.
     """
     if any(partitions):
         return _by_column(partitions, column, table)
@@ -55,16 +55,16 @@ def divide(
     if not _both_whole(dev, truth):
         counts = ", ".join(f"{int((truth == label).sum())} {name}" for label, name in ID2LABEL.items())
         raise RecipeError(
-            f"data.hold_out: {table} has {counts}: too few to hold some of each class out of training: add "
-            "recordings (20 of each class are a start), or name other ones for dev: data.dev.root=dev.csv."
+            f"data.hold_out: {table} has {counts}, too few to hold out some of each class: add recordings (20 of "
+            "each class is a good start), or name others for dev, e.g. data.dev.root=dev.csv."
         )
     said = f"dev: {dev.sum()} of {len(truth)} utterances, held out from training"
     if alike:
-        said += "; no speaker is in both"
+        said += "; no speaker is in both parts"
     elif all(speakers):
-        said += ". There are too few speakers to keep those of dev out of train: the dev EER flatters the model"
+        said += ". Train and dev share speakers because there are too few: the dev EER is too optimistic"
     else:
-        said += ". Speakers are not known and may be in both: the dev EER may flatter the model"
+        said += ". The speakers are unknown, and some may be in both parts: the dev EER may be too optimistic"
     return Division(np.flatnonzero(~dev), np.flatnonzero(dev), said)
 
 
@@ -72,29 +72,29 @@ def _by_column(partitions: Sequence[str | None], column: str, table: str) -> Div
     if not all(partitions):
         gap = partitions.index(None)
         raise RecipeError(
-            f"data.root: {table}: column {column} is empty in row {gap + 1}: fill it in all rows, or in none."
+            f"data.root: column {column} of {table} is empty in row {gap + 1}: fill it in every row, or in none."
         )
     names = np.array([str(one).lower() for one in partitions])
     rows = {part: np.flatnonzero(np.isin(names, spellings)) for part, spellings in PARTITIONS.items()}
     for part, found in rows.items():
         if not found.size:
             there = ", ".join(sorted(set(map(str, partitions))))
-            alias = "" if column == "partition" else f" (recipes say partition where your table says {column})"
+            alias = "" if column == "partition" else f" (a recipe always calls your column {column} partition)"
             raise RecipeError(
-                f"data.root: {table}: column {column} has {there}, and no {part}: write {part} there, or choose both "
-                f"parts: data.train.where={{partition: …}} data.dev.where={{partition: …}}{alias}."
+                f"data.root: column {column} of {table} has {there}, but no {part}: write {part} there, or choose "
+                f"both parts with data.train.where={{partition: …}} data.dev.where={{partition: …}}{alias}."
             )
     used = rows["train"].size + rows["dev"].size
-    left = f", {len(names) - used} in neither" if used < len(names) else ""
+    left = f"; {len(names) - used} are in neither part" if used < len(names) else ""
     return Division(
         rows["train"],
         rows["dev"],
-        f"dev: {rows['dev'].size} of {len(names)} utterances, as column {column} says{left}",
+        f"dev: {rows['dev'].size} of {len(names)} utterances, from column {column}{left}",
     )
 
 
 def _drawn(names: list[str], labels: np.ndarray, share: float) -> np.ndarray:
-    """Which rows are dev, (N,) bool: whole groups of one name, until each class has its share."""
+    """Returns which rows are dev, (N,) bool: all rows of a name together, until each class has its share."""
     groups: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         groups.setdefault(name, []).append(row)
@@ -104,7 +104,7 @@ def _drawn(names: list[str], labels: np.ndarray, share: float) -> np.ndarray:
         rows = groups[name]
         counts = {label: int((labels[rows] == label).sum()) for label in set(labels[rows].tolist())}
         held = {label: int((labels[dev] == label).sum()) for label in counts}
-        # A group may exceed the share by half, but must not take all of a class away from train.
+        # The limit of 1.5 times the share leaves some of each class for train.
         if any(held[label] < wanted[label] for label in counts) and all(
             held[label] + count <= max(1.5 * wanted[label], 1) for label, count in counts.items()
         ):

@@ -1,4 +1,4 @@
-"""Losses as sums with their weights, so that ragged batches, passes and processes add up exactly."""
+"""Losses as sums with weights, so that incomplete batches, passes and processes add up exactly."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch.nn import functional as F
 
 from .recipe import Recipe
 
-IGNORED = -100  # the label of frames that do not count, as in torch's cross entropy
+IGNORED = -100  # label of frames that do not count, as in torch's cross entropy
 
 
 class Loss(Protocol):
-    """The mean over any utterances is the sum of their losses over the sum of their weights."""
+    """The mean loss of a set of utterances is the sum of their losses divided by the sum of their weights."""
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B, 2) of spoof and bona fide in float32, and labels (B,) of 0 and 1 → the sum of the losses."""
+        """Returns the sum of the losses for float32 logits (B, 2) of spoof and bona fide, and labels (B,) 0 or 1."""
 
     def weight(self, labels: Tensor) -> Tensor:
-        """Labels (B,) → the sum of the utterances' weights."""
+        """Returns the sum of the weights of utterances with labels (B,)."""
 
 
 def build_loss(recipe: Recipe) -> Loss:
-    """The recipe's loss."""
+    """Returns the recipe's loss."""
     if recipe.model.head == "frames":
         factors = [resolution // 20 for resolution in recipe.loss.resolutions]
         return FrameLoss(recipe.model.config.get("class_weights") or (1.0, 1.0), factors, recipe.loss.whole_utterance)
@@ -36,10 +36,10 @@ def build_loss(recipe: Recipe) -> Loss:
 
 class WeightedCrossEntropy:
     """
-    Cross entropy with a weight for each class; its mean is that of `torch.nn.CrossEntropyLoss(weight)`.
+    Cross entropy with class weights. Its mean equals that of `torch.nn.CrossEntropyLoss(weight)`.
 
     Args:
-        class_weights: of spoof and bona fide.
+        class_weights: weights of spoof and bona fide.
     """
 
     def __init__(self, class_weights: tuple[float, float]) -> None:
@@ -54,14 +54,14 @@ class WeightedCrossEntropy:
 
 class FrameLoss:
     """
-    Weighted cross entropy of segments of several lengths, as the mean over the lengths. A segment is spoofed if any of
-    its frames is: its label is the lowest of theirs, and its logits are those of the least bona fide frame (Zhang et
-    al. 2022 train PartialSpoof's resolutions of 20 to 640 ms together).
+    Mean over several segment lengths of the weighted cross entropy of segments. A segment is spoofed if any of its
+    frames is: it takes the lowest label of its frames, and the logits of its least bona fide frame. Zhang et al. 2022
+    train PartialSpoof's resolutions of 20 to 640 ms together in this way.
 
     Args:
-        class_weights: of spoof and bona fide.
-        factors: frames of a segment, one for each resolution.
-        whole_utterance: whether the utterance is one more segment.
+        class_weights: weights of spoof and bona fide.
+        factors: frames per segment, for each resolution.
+        whole_utterance: whether the whole utterance is an additional segment.
     """
 
     def __init__(self, class_weights: tuple[float, float], factors: Sequence[int], whole_utterance: bool) -> None:
@@ -69,13 +69,13 @@ class FrameLoss:
         self.factors, self.whole_utterance = list(factors), whole_utterance
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B, T, 2) and labels (B, T); frames with label -100 do not count."""
+        """Takes logits (B, T, 2) and labels (B, T). Frames with label -100 do not count."""
         total = logits.new_zeros(())
         everything = float(self.weight(labels))
         factors = self.factors_for(labels)
         for factor in factors:
             segments, truth = pool_segments(logits, labels, factor)
-            # Each length has the same weight, although there are fewer long segments.
+            # Give each length the same weight, although there are fewer long segments.
             share = everything / max(float(self.entropy.weight(truth)), 1e-12)
             total = total + self.entropy(segments, truth) * share / len(factors)
         return total
@@ -84,14 +84,14 @@ class FrameLoss:
         return self.entropy.weight(labels[labels != IGNORED])
 
     def factors_for(self, labels: Tensor) -> list[int]:
-        """Frames of a segment for each resolution, the whole utterance's among them."""
+        """Returns the frames per segment for each resolution, including the whole utterance if it counts."""
         return [*self.factors, labels.shape[1]] if self.whole_utterance else self.factors
 
 
 def pool_segments(logits: Tensor, labels: Tensor, factor: int) -> tuple[Tensor, Tensor]:
     """
-    Frames (B, T, 2) and (B, T) → the N segments of `factor` frames that have a label: for each, the logits of its
-    least bona fide frame, (N, 2), and its lowest label, (N,).
+    Pools logits (B, T, 2) and labels (B, T) of frames into segments of `factor` frames. Returns, for the N segments
+    that have a label, the logits of the least bona fide frame, (N, 2), and the lowest label, (N,).
     """
     excess = -labels.shape[1] % factor
     labels = F.pad(labels, (0, excess), value=IGNORED).unflatten(1, (-1, factor))
@@ -107,12 +107,12 @@ def pool_segments(logits: Tensor, labels: Tensor, factor: int) -> tuple[Tensor, 
 
 class FocalLoss:
     """
-    Focal loss (Lin et al. 2017, equation 4) of the log-odds x against smoothed targets t, as the CtrSVDD systems use
-    it: bce = BCE(x, t), p_t = exp(-bce), loss = alpha · (1 - p_t)^gamma · bce.
+    Focal loss (Lin et al. 2017, equation 4) of the log-odds x with smoothed targets t, as the CtrSVDD systems use it:
+    bce = BCE(x, t), p_t = exp(-bce), loss = alpha · (1 - p_t)^gamma · bce.
 
     Args:
-        gamma, alpha: of the equation.
-        spoof, bonafide: the targets of the classes.
+        gamma, alpha: parameters of the equation.
+        spoof, bonafide: smoothed targets of the classes.
     """
 
     def __init__(self, gamma: float, alpha: float, spoof: float, bonafide: float) -> None:

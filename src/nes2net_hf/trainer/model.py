@@ -1,4 +1,4 @@
-"""A recipe's model, ready to be trained: from weights or random, and with low-rank adapters (LoRA, by peft)."""
+"""Builds a recipe's model for training, from given or random weights, with low-rank adapters (LoRA, from peft)."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ..modeling_nes2net import (
 from .recipe import LoraRecipe, ModelRecipe, Recipe, RecipeError
 from .starting import is_nes2net, settle
 
-# WavLM passes the weights of these layers to torch's attention and does not call them, nor adapters around them.
+# WavLM passes the weights of these layers to torch's attention and never calls the layers, so adapters do nothing.
 _BYPASSED_IN_WAVLM = {"q_proj", "k_proj", "v_proj", "out_proj"}
 
 
 def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAudioFrameClassification:
     """
-    The recipe's model: a new back-end on a pretrained encoder, a whole Nes2Net model, or random weights throughout.
+    Builds the recipe's model: a new back-end on a pretrained encoder, a whole Nes2Net model, or only random weights.
 
     Raises:
-        RecipeError: its configuration is impossible, or `model.pretrained` cannot be loaded.
+        RecipeError: the configuration is impossible, or `model.pretrained` cannot be loaded.
     """
     if recipe.model.head is None:  # as `load_recipe` returns it
         recipe = settle(recipe)
@@ -57,7 +57,7 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
     encoder = model.base_model.encoder
     mask = getattr(encoder, "masked_spec_embed", None)
     if mask is not None and not encoder.config.apply_spec_augment:
-        mask.requires_grad_(False)  # unused, and processes that average gradients would wait for its gradient
+        mask.requires_grad_(False)  # unused; otherwise distributed training would wait for its gradient
     if wanted.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     for module in model.modules():
@@ -67,12 +67,12 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
 
 
 def _to_train_further(kind: Any, name: str, wanted: ModelRecipe) -> Any:
-    """A released or converted model with all its weights, and the recipe's settings for training."""
+    """Loads a released or converted model with all its weights, and applies the recipe's training settings."""
     config = Nes2NetConfig.from_pretrained(name, revision=wanted.revision or "main")
     for holder, changes in ((config.encoder_config, wanted.encoder), (config, wanted.config)):
         for field, value in changes.items():
             setattr(holder, field, value)
-    # They describe the weights that training starts from.
+    # These fields describe the initial weights only.
     config.threshold, config.calibration, config.demonstration = None, None, False
     if hasattr(config, "averaged_from"):
         del config.averaged_from
@@ -89,19 +89,19 @@ def _to_train_further(kind: Any, name: str, wanted: ModelRecipe) -> Any:
     )
     if wrong:
         raise ValueError(
-            f"the weights of {name} do not fit its config.json ({wrong[0]}, {len(wrong)} in all): they belong to "
-            "different models."
+            f"the weights of {name} do not match its config.json ({wrong[0]}, {len(wrong)} in all): download or "
+            "convert the model again."
         )
     return model
 
 
 def add_adapters(model: nn.Module, recipe: LoraRecipe) -> None:
     """
-    Puts adapters into the encoder's linear layers whose names end with one of `targets`. Nothing else in the encoder
-    learns then.
+    Adds adapters to the encoder's linear layers whose names end with one of `targets`, and freezes the rest of the
+    encoder.
 
     Raises:
-        RecipeError: peft is not installed, or no layer has such a name.
+        RecipeError: peft is not installed, or no layer has one of the names.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -112,7 +112,7 @@ def add_adapters(model: nn.Module, recipe: LoraRecipe) -> None:
     if encoder.config.model_type == "wavlm" and bypassed:
         raise RecipeError(
             f"model.lora.targets: a WavLM encoder does not call {', '.join(sorted(bypassed))}: "
-            "take intermediate_dense and output_dense."
+            "use intermediate_dense and output_dense."
         )
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=list(recipe.targets)
@@ -126,7 +126,7 @@ def add_adapters(model: nn.Module, recipe: LoraRecipe) -> None:
 
 
 def without_adapters(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The model's `weights` without adapters: each adapter is added to the layer that it wraps."""
+    """Returns the model's `weights` with each adapter merged into the layer that it wraps."""
     plain = {name.replace(".base_layer.", "."): tensor for name, tensor in weights.items() if ".lora_" not in name}
     for name, module in model.named_modules():
         if hasattr(module, "get_delta_weight"):

@@ -1,8 +1,8 @@
 """
 Optimiser and learning-rate schedule of a recipe.
 
-The schedule is our own: the bottom of torch's `CosineAnnealingLR` is one rate for all parameters, although layers may
-learn at their own rates, and the state of its schedulers is not that which runs of 0.1.0 have saved.
+We use our own schedule. torch's `CosineAnnealingLR` has one lowest rate for all parameters, but here layers may have
+different rates. Its state also differs from the state that version 0.1.0 saved.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _LAYER = re.compile(r"\.encoder\.layers\.(\d+)\.")
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
     """
-    Parameters that learn, by learning rate: back-end and classifier at the recipe's, the encoder at its own, times
-    `layer_decay` for each layer below the top one (its convolutions count as below all layers).
+    Groups the trainable parameters by learning rate. Back-end and classifier have the recipe's rate. The encoder has
+    its own, multiplied by `layer_decay` for each layer below the top (its convolutions count as below all layers).
     """
     top = recipe.optimiser.learning_rate
     encoder_rate = recipe.optimiser.encoder_learning_rate or top
@@ -41,7 +41,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
 
 
 def build_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """Adam or AdamW over `parameter_groups`."""
+    """Builds Adam or AdamW over `parameter_groups`."""
     kind = {"adam": Adam, "adamw": AdamW}[recipe.optimiser.name]
     low, high = recipe.optimiser.betas
     return kind(
@@ -53,7 +53,7 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
 
 
 def learning_rate_factor(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
-    """Optimiser step (from 0) → the factor of the base learning rate in that step."""
+    """Returns a function from the optimiser step (from 0) to the factor of the base learning rate."""
     schedule = recipe.schedule
     floor = schedule.final_learning_rate / recipe.optimiser.learning_rate
     total = recipe.epochs * steps_per_epoch
@@ -67,7 +67,7 @@ def learning_rate_factor(recipe: Recipe, steps_per_epoch: int) -> Callable[[int]
         if schedule.name == "cosine":
             return cosine((step - schedule.warmup_steps) / max(1, total - schedule.warmup_steps))
         if schedule.name == "cosine_epochs":
-            # It does not restart at the bottom: a plain cosine of the epoch swings back up.
+            # No restart at the bottom: the cosine rises again.
             assert schedule.period is not None
             return cosine(step // steps_per_epoch / schedule.period)
         return 1.0
@@ -76,13 +76,13 @@ def learning_rate_factor(recipe: Recipe, steps_per_epoch: int) -> Callable[[int]
 
 
 def validated_epochs(recipe: Recipe) -> Iterable[int]:
-    """The epochs, from 1, after which dev is judged."""
+    """Returns the epochs, counted from 1, after which dev is evaluated."""
     if recipe.validation.epochs == "all":
         return range(1, recipe.epochs + 1)
     period = recipe.schedule.period
     assert period is not None
-    # The learning rate is lowest at odd multiples of the period. The published recipe judges dev from the second of
-    # them on, also one epoch before and after, and once after the first epoch.
+    # The learning rate is lowest at odd multiples of the period. The published recipe evaluates dev after the first
+    # epoch, and from the second minimum onwards at each minimum and one epoch before and after it.
     chosen = {1} | {
         epoch
         for epoch in range(2 * period + 2, recipe.epochs + 1)

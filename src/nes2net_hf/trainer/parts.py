@@ -1,4 +1,4 @@
-"""The parts of a run: its processes, its data, and its model with optimiser and schedule."""
+"""Sets up the parts of a run: processes, data, and the model with its optimiser and schedule."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .recipe import Recipe, RecipeError
 
 def start_processes(recipe: Recipe) -> Accelerator:
     """
-    Starts what the processes of a run work together with.
+    Starts the accelerator that connects the processes of a run.
 
     Raises:
-        RecipeError: the device does not support the recipe, a tracker is not installed, or the processes cannot share
-            a batch evenly.
+        RecipeError: the device does not support the recipe, a tracker is not installed, or a batch cannot be split
+            evenly over the processes.
     """
     try:
         accelerator = Accelerator(
@@ -36,23 +36,23 @@ def start_processes(recipe: Recipe) -> Accelerator:
         raise RecipeError(f"mixed_precision, trackers: {' '.join(str(error).split())[:200]}") from error
     if len(accelerator.log_with) < len(recipe.trackers):  # accelerate ignores trackers that it cannot import
         raise RecipeError(
-            f"trackers: not all of {', '.join(recipe.trackers)} are installed here: pip install them, or remove "
+            f"trackers: not all of {', '.join(recipe.trackers)} are installed here: install them with pip, or remove "
             "them (trackers=[])."
         )
     processes = accelerator.num_processes
     if recipe.batch_size % (processes * recipe.passes):
         raise RecipeError(
-            f"batch_size: {recipe.batch_size} utterances cannot be shared evenly by {processes} processes in "
+            f"batch_size: {recipe.batch_size} utterances cannot be split evenly over {processes} processes with "
             f"{recipe.passes} passes each: change one of them."
         )
     if accelerator.device.type == "cpu":
-        # accelerate launch gives each process one thread by default: share out the cores.
+        # accelerate launch gives each process one thread by default: divide the cores instead.
         torch.set_num_threads(max(1, _cores() // processes))
     return accelerator
 
 
 def _cores() -> int:
-    """How many cores this process may use: a cluster or taskset may have given it a part of the machine."""
+    """Returns how many cores this process may use: a cluster or taskset may limit it to a part of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -65,14 +65,14 @@ class Data:
     stream: BatchStream
     """Training batches of this process."""
     dev_sets: dict[str, Any]
-    """`dev`, and `dev_augmented` where dev is judged through the augmentation too."""
+    """`dev`, and `dev_augmented` if dev is also evaluated with augmentation."""
     dev_batch: int
-    """Utterances of a pass over dev, on this process."""
+    """Utterances per pass over dev, on this process."""
     shared: int
-    """Recordings of dev that are in train too."""
+    """Recordings of dev that are also in train."""
 
     def store_features(self, accelerator: Accelerator, model: Any) -> None:
-        """Makes the kept features that are missing, where the recipe keeps any."""
+        """Computes missing features, if the recipe keeps features."""
         for dataset in (self.train_set, *self.dev_sets.values()):
             if isinstance(dataset, FeatureSet):
                 dataset.store(accelerator, model, self.dev_batch)
@@ -80,13 +80,13 @@ class Data:
 
 def open_data(recipe: Recipe, accelerator: Accelerator, resuming: bool = False) -> Data:
     """
-    Train and dev, as the recipe says.
+    Opens train and dev as the recipe says.
 
     Args:
-        resuming: whether dev may share recordings with train, since the run began so.
+        resuming: whether the run is resumed. If so, dev may share recordings with train, as it did at the start.
 
     Raises:
-        RecipeError: a corpus cannot be opened, lacks a class or is smaller than a batch; or dev has recordings of
+        RecipeError: a corpus cannot be opened, lacks a class or is smaller than a batch; or dev shares recordings with
             train.
     """
     share = recipe.batch_size // accelerator.num_processes
@@ -118,23 +118,25 @@ def open_data(recipe: Recipe, accelerator: Accelerator, resuming: bool = False) 
         pin_memory=accelerator.device.type == "cuda",
     )
     if not len(stream):
-        raise RecipeError(f"batch_size: {recipe.batch_size} is more than the {len(train)} training utterances.")
+        raise RecipeError(
+            f"batch_size: {recipe.batch_size} is more than the {len(train)} training utterances: choose at most that."
+        )
     return Data(train_set, stream, dev_sets, recipe.validation.batch_size or 2 * share // recipe.passes, shared)
 
 
 def build_learner(recipe: Recipe, accelerator: Accelerator, steps_per_epoch: int) -> tuple[Any, Any, LambdaLR]:
     """
-    Model, optimiser and learning-rate schedule, known to `accelerator`, which saves and loads them.
+    Builds the model, optimiser and learning-rate schedule, and registers them with `accelerator` for saving.
 
     Raises:
-        RecipeError: as of `build_model`.
+        RecipeError: see `build_model`.
     """
     model = build_model(recipe)
     optimiser = build_optimiser(model, recipe)
     if recipe.model.compile:
-        model.compile()  # in place: wrapped, its weights would have other names
+        model.compile()  # in place: a wrapper would rename the weights
     model, optimiser = accelerator.prepare(model, optimiser)
-    # Not prepared: accelerate would step a prepared schedule once per process.
+    # Not passed to `prepare`: accelerate would step it once per process.
     schedule = LambdaLR(optimiser.optimizer, learning_rate_factor(recipe, steps_per_epoch))
     accelerator.register_for_checkpointing(schedule)
     return model, optimiser, schedule

@@ -1,4 +1,4 @@
-"""Judges the dev partition on all processes: loss and EER, with each utterance exactly once."""
+"""Evaluates the dev partition on all processes: loss and EER, with each utterance exactly once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .losses import IGNORED, Loss
 
 @dataclass(frozen=True)
 class Validation:
-    """Figures over dev, of utterances or of frames; `eer` is a fraction, `threshold` its score."""
+    """Results on dev, over utterances or frames. `eer` is a fraction, and `threshold` the score at the EER."""
 
     loss: float
     eer: float
@@ -29,18 +29,20 @@ def validate(
     accelerator: Accelerator, model: Any, dataset: Any, loss: Loss, batch_size: int, epoch: int = 0
 ) -> Validation:
     """
+    Evaluates the model on a dataset.
+
     Args:
-        model: as accelerate prepared it.
-        dataset: a `WindowDataset`, or a `FeatureSet`.
-        batch_size: utterances of a pass on this process.
-        epoch: the epoch that augmentation is drawn for, if the dataset augments.
+        model: a model prepared by accelerate.
+        dataset: a `WindowDataset` or a `FeatureSet`.
+        batch_size: utterances per pass on this process.
+        epoch: the epoch to draw augmentation for, if the dataset augments.
 
     Raises:
         BrokenDataError: an utterance cannot be read.
     """
     plain = accelerator.unwrap_model(model)
     plain.eval()
-    for buffer in plain.buffers():  # each process has its own batch-norm statistics after a training step
+    for buffer in plain.buffers():  # batch-norm statistics differ between processes after a training step
         broadcast(buffer)
     processes = accelerator.num_processes
     batches = share_out(dataset.by_length(), batch_size, accelerator.process_index, processes)
@@ -53,7 +55,7 @@ def validate(
             logits = plain(**batch).logits
         logits = logits.float()
         summed, weight = float(loss(plain.two_classes(logits), labels)), float(loss.weight(labels))
-        counted = labels != IGNORED  # frames beyond the end of shorter utterances do not count
+        counted = labels != IGNORED  # leave out frames past the end of shorter utterances
         scores = plain.score(logits)[counted].cpu().numpy()
         judged.append((labels[counted].cpu().numpy(), scores, summed, weight))
     everyone = gather_object(judged)
