@@ -398,7 +398,7 @@ def test_the_command_says_what_the_arena_cannot_take(voices: Path, tmp_path: Pat
     assert several.code == 2
     assert (
         several.err
-        == "Error: --split: the Arena's form has one split, and own-data has dev, eval: choose one of them.\n"
+        == "Error: --split: the Arena's form has one split, but own-data has dev, eval: choose one of them.\n"
     )
     spaced = voices.parent / "spaced.csv"
     spaced.write_text("path,label,utterance_id\naudio/v0.flac,real,utt 0\n")

@@ -272,12 +272,12 @@ def test_scores_of_unknown_trials_are_a_warning_that_counts_them(nes2net: Any, t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "name the file of scores"),
-        (("s.txt", "--benchmark", "asvspoof5"), "name that, too"),
-        (("s.txt", "--model", "m"), "--model needs the --corpus"),
+        ((), "name a file of scores"),
+        (("s.txt", "--benchmark", "asvspoof5"), "--benchmark needs --keys"),
+        (("s.txt", "--model", "m"), "--model needs --corpus"),
         (("s.txt", "--corpus", "own-data"), "--corpus needs --root"),
         (("s.txt", "--keys", "k", "--corpus", "own-data", "--root", "r"), "has its own keys"),
-        (("s.txt", "--where", "a=b"), "rows of a --corpus"),
+        (("s.txt", "--where", "a=b"), "--where needs --corpus"),
         (("s.txt", "--costs", "1", "0", "0.5"), "--costs: costs must be positive"),
         (("s.txt", "--resamples", "5"), "at least 100"),
     ],

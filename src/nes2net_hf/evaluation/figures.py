@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -131,47 +131,57 @@ class Evaluation:
 
 def match(file: ScoreFile, keys: Keys | None) -> Trials:
     """
-    The scores of a file in the order of the keys; without keys, its own labels are those of ASVspoof or words.
+    The scores of a file in the order of the keys. Without keys, the file's own labels count: ASVspoof's, or words.
 
     Raises:
-        EvaluationError: trials lack a score, a class is absent, or nothing says what the trials are.
+        EvaluationError: trials lack a score, a class is absent, or nothing says which trials are bona fide.
     """
     if keys is None:
         keys = _own_keys(file)
         rows = np.arange(len(keys))
     else:
-        if file.ids is None:
-            raise EvaluationError(
-                f"{file.path} has labels and no utterances: leave {option('keys')} out, or add utterance_id."
-            )
-        rows = find_trials(file.ids, keys.ids, file.path, file.are_files)
-        missing = keys.ids[rows < 0]
-        if missing.size:
-            raise EvaluationError(
-                f"{file.path}: {len(missing)} of {len(keys)} trials of {keys.source} have no score "
-                f"({_some(missing)}): score them, or choose the condition or split that was scored."
-            )
+        rows = _rows_of(file, keys)
     for label, name in ((1, "bona fide"), (0, "spoofed")):
         if not (keys.labels == label).any():
-            raise EvaluationError(f"{keys.source} has no {name} trials there: error rates need both classes.")
-    if "duration" in file.columns:
-        seconds = numbers(file.path, "duration", file.columns["duration"])[rows]
-        keys = Keys(
-            keys.source, keys.ids, keys.labels, {**keys.columns, "duration": _buckets(seconds)}, keys.conditions,
-            keys.segment_labels,
-        )  # fmt: skip
-    frames = file.columns.get("frame_scores")
-    own = ScoreFile(
+            raise EvaluationError(f"{keys.source} has no {name} trials: error rates need both classes.")
+    columns = {name: column[rows] for name, column in file.columns.items()}
+    if "duration" in columns:
+        seconds = numbers(file.path, "duration", columns["duration"])
+        keys = replace(keys, columns={**keys.columns, "duration": _buckets(seconds)})
+    frames = columns.get("frame_scores")
+    speakers = keys.columns.get("speaker_id")
+    matched = ScoreFile(
         file.path,
         file.scores[rows],
         None,
-        None if file.kinds is None else file.kinds[rows],
-        {name: column[rows] for name, column in file.columns.items() if name == "asv_score"},
+        kinds=None if file.kinds is None else file.kinds[rows],
+        columns={"asv_score": columns["asv_score"]} if "asv_score" in columns else {},
     )
-    kept = None if frames is None else [frames[row] for row in rows]
-    known = keys.columns.get("speaker_id")
-    by_speaker = known is not None and all(known) and len(set(known)) >= _FEWEST_SPEAKERS
-    return Trials(own.scores, keys, kept, own.kinds, asv_of_table(own), by_speaker, file.scored)
+    return Trials(
+        matched.scores,
+        keys,
+        frame_scores=None if frames is None else list(frames),
+        kinds=matched.kinds,
+        asv=asv_of_table(matched),
+        by_speaker=speakers is not None and all(speakers) and len(set(speakers)) >= _FEWEST_SPEAKERS,
+        scored=file.scored,
+    )
+
+
+def _rows_of(file: ScoreFile, keys: Keys) -> np.ndarray:
+    """(N,) for each trial of the keys, the row of its score in the file."""
+    if file.ids is None:
+        raise EvaluationError(
+            f"{file.path} has labels but no utterance ids: omit {option('keys')}, or add a column utterance_id."
+        )
+    rows = find_trials(file.ids, keys.ids, file.path, file.are_files)
+    missing = keys.ids[rows < 0]
+    if missing.size:
+        raise EvaluationError(
+            f"{file.path}: {len(missing)} of {len(keys)} trials of {keys.source} have no score "
+            f"({_some(missing)}): score them, or choose the condition or split that was scored."
+        )
+    return rows
 
 
 def strangers(file: ScoreFile, keys: Keys) -> list[str]:
@@ -214,33 +224,28 @@ def evaluate(
     All figures of one system.
 
     Args:
-        asv: scores of an ASV system, for the t-DCF in both forms; else those of the trials' own, if any. Scores of
-            targets and non-targets without an ASV system's are taken for spoofing-robust speaker verification.
-        fixed_asv: of an ASV system without scores, error rates at which the t-DCF of 2019 is computed, as for
-            ASVspoof 5.
-        threshold: from which decisions are counted, too.
-        resamples: of the bootstrap, by speaker where all speakers are known.
+        asv: scores of an ASV system, for both forms of the t-DCF; by default those in the score file, if any. Without
+            them, scores with target and non-target trials count as spoofing-robust speaker verification.
+        fixed_asv: error rates of an ASV system whose scores are not public (ASVspoof 5), for the t-DCF of 2019.
+        threshold: also count decisions at this score.
+        resamples: of the bootstrap; it resamples speakers if all are known.
     """
     bonafide, spoof = trials.by_class
     eer, dcf = equal_error_rate(bonafide, spoof), min_dcf(bonafide, spoof, costs)
     warnings = []
     if np.ptp(trials.scores) == 0:
-        warnings.append("all scores are equal: they tell nothing apart")
+        warnings.append("all scores are equal, so they do not separate bona fide from spoof")
     elif eer.eer > 0.5:
         warnings.append(f"EER {100 * eer.eer:.0f} %: are the scores reversed? higher must mean bona fide")
     asv = asv or trials.asv
-    rates, tdcf = None, {}
-    if asv is not None:
-        rates = asv.error_rates
+    rates = fixed_asv if asv is None else asv.error_rates
+    tdcf: dict[str, float] = {}
+    if rates is not None:
         try:
-            tdcf = {form: min_tdcf(bonafide, spoof, rates, form=form) for form in ("2021", "2019")}
-        except ValueError as error:  # an ASV system that lets no spoof pass, or is of no use
+            for form in ("2019",) if asv is None else ("2021", "2019"):
+                tdcf[form] = min_tdcf(bonafide, spoof, rates, form=form)
+        except ValueError as error:  # the ASV system rejects every spoof, or accepts and rejects at random
             warnings.append(str(error).rstrip("."))
-    elif fixed_asv is not None:
-        rates, tdcf = fixed_asv, {"2019": min_tdcf(bonafide, spoof, fixed_asv, form="2019")}
-    by_kind = None
-    if asv is None and trials.kinds is not None and {*KINDS} <= {*trials.kinds}:
-        by_kind = [trials.scores[trials.kinds == kind] for kind in KINDS]
     return Evaluation(
         name=name,
         n_bonafide=bonafide.size,
@@ -254,7 +259,7 @@ def evaluate(
         min_tdcf=tdcf,
         asv=rates,
         t_eer=tandem_eer((asv.target, asv.nontarget, asv.spoof), asv.cm_scores) if asv and asv.cm_scores else None,
-        min_adcf=None if by_kind is None else min_adcf(*by_kind),
+        min_adcf=_min_adcf(trials) if asv is None else None,
         decisions=None if threshold is None else decisions(bonafide, spoof, threshold),
         threshold=threshold,
         segments=_segments(trials),
@@ -262,6 +267,13 @@ def evaluate(
         warnings=warnings,
         scored=trials.scored,
     )
+
+
+def _min_adcf(trials: Trials) -> float | None:
+    """None unless there are target, non-target and spoofed trials."""
+    if trials.kinds is None or not {*KINDS} <= {*trials.kinds}:
+        return None
+    return min_adcf(*(trials.scores[trials.kinds == kind] for kind in KINDS))
 
 
 def compare(systems: Sequence[Trials], resamples: int = 1000) -> list[Difference]:

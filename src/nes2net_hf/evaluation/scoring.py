@@ -11,9 +11,8 @@ import shutil
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +30,6 @@ from ..corpora.utterances import read_utterance
 from ..errors import CorpusError, OutputError
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from ..files import atomic_file, begin, check_suffix, claim, explained
-from ..modeling_nes2net import Nes2NetForAudioFrameClassification
 from ..pretrained.fingerprint import fingerprint
 from ..pretrained.load import ModelError, load_model
 from ..scores import frames_within, judges_frames, of_file
@@ -95,16 +93,13 @@ def score_corpus(
             out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with claim(out) if accelerator.is_main_process else nullcontext():
         network, extractor = load_model(model, revision, accelerator.device, dtype)
-        weights = fingerprint(network, extractor)
-        of_frames = isinstance(network, Nes2NetForAudioFrameClassification)
-        if of_frames and all_windows:
-            raise ModelError(f"model {model} judges frames: its windows have no mean.")
-        if of_frames:
-            extractor.length_policy = "whole"  # every frame is wanted, not those of the first window
+        weights, config = fingerprint(network, extractor), cast(Nes2NetConfig, network.config)
+        if judges_frames(config):
+            if all_windows:
+                raise ModelError(f"model {model} judges frames: it scores whole utterances without all_windows.")
+            extractor.length_policy = "whole"  # every frame, not only those of the first window
         columns = ("utterance_id", "audio", "label")
         rows = open_rows(corpus, split, root=root, columns_read=columns, **options)
-        ids = _ids(rows, out) if accelerator.is_main_process else []
-        parts = _Parts(out.with_name(out.name + ".parts"), accelerator.process_index)
         what: dict[str, Any] = {
             "model": model,
             "revision": revision,
@@ -117,42 +112,49 @@ def score_corpus(
             "all_windows": all_windows,
             **{key: value for key, value in options.items() if value},
         }
+        parts = _Parts(out.with_name(out.name + ".parts"), accelerator.process_index)
         if accelerator.is_main_process:
+            ids = _ids(rows, out)
             begin(parts.folder / "what.json", what)
         accelerator.wait_for_everyone()
-        done = parts.read()
+        before = parts.read()
         accelerator.wait_for_everyone()  # before anyone adds to the parts
 
         started = time.monotonic()
-        utterances = _Utterances(rows, extractor, all_windows)
-        whole = extractor.length_policy == "whole"
-        batches = [batch for batch in _batches(rows, batch_size, whole) if not done.keys() >= set(batch)]
-        share = batches[accelerator.process_index :: accelerator.num_processes]
-        broken: list[str] = []
-        config: Any = network.config
-        line = partial(_line, config)
-        with explained(parts.folder), parts.open() as file, torch.inference_mode():
-            loaded = in_order(utterances, share, utterances.collate, workers)
-            for batch in tqdm(loaded, total=len(share), unit="batch"):
-                if batch["items"]:
-                    scores = _judge(network, batch, batch_size)
-                    file.write("".join(map(line, batch["items"], scores)))
-                    file.flush()
-                broken += batch["broken"]
+        batches = _batches(rows, batch_size, extractor.length_policy == "whole")
+        todo = [batch for batch in batches if not before.keys() >= set(batch)]
+        share = todo[accelerator.process_index :: accelerator.num_processes]
+        broken = _score(network, _Utterances(rows, extractor, all_windows), share, parts, batch_size, workers)
         accelerator.wait_for_everyone()
-        done_now = parts.read()
+        scores = parts.read()
         accelerator.wait_for_everyone()  # before the main process removes the parts
-        if len(done_now) < len(rows):
-            named = "; ".join(reason.rstrip(".") for reason in broken[:3]) or "as the other processes say"
+        if len(scores) < len(rows):
+            named = "; ".join(reason.rstrip(".") for reason in broken[:3]) or "the other processes name them"
             raise BrokenDataError(
-                f"{len(rows) - len(done_now)} of {len(rows)} utterances could not be read ({named}): fix them and run "
-                f"the same command again; the others are scored, in {parts.folder}."
+                f"{len(rows) - len(scores)} of {len(rows)} utterances could not be read ({named}): fix them and run "
+                f"the same command again; the other scores are kept in {parts.folder}."
             )
         if accelerator.is_main_process:
-            _write(out, ids, [done_now[row] for row in range(len(rows))], of_frames, what)
+            _write(out, ids, [scores[row] for row in range(len(rows))], judges_frames(config), what)
             parts.remove()
         accelerator.wait_for_everyone()
-        return Scored(len(rows), len(rows) - len(done), time.monotonic() - started)
+        return Scored(len(rows), len(rows) - len(before), time.monotonic() - started)
+
+
+def _score(
+    network: Any, utterances: _Utterances, share: list[list[int]], parts: _Parts, batch_size: int, workers: int
+) -> list[str]:
+    """Scores this process's share of the batches into its part; returns why utterances could not be read."""
+    broken: list[str] = []
+    with explained(parts.folder), parts.open() as file, torch.inference_mode():
+        loaded = in_order(utterances, share, utterances.collate, workers)
+        for batch in tqdm(loaded, total=len(share), unit="batch"):
+            if batch["items"]:
+                scores = _judge(network, batch, batch_size)
+                file.writelines(_line(network.config, *pair) for pair in zip(batch["items"], scores, strict=True))
+                file.flush()
+            broken += batch["broken"]
+    return broken
 
 
 def _ids(rows: TableRows | ShardedRows, out: Path) -> list[str]:

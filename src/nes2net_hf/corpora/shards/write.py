@@ -42,6 +42,7 @@ _FLAC_SUBTYPES = {"PCM_S8": "PCM_S8", "PCM_U8": "PCM_S8", "PCM_16": "PCM_16", "P
 class Form:
     """What a row becomes in a shard."""
 
+    name: str
     features: Features
     pack: Callable[[Row], Row]
     """Of a row of our columns with the bytes of its audio."""
@@ -50,7 +51,10 @@ class Form:
 
 
 NES2NET, ARENA = "nes2net", "arena"
-FORMS = {NES2NET: Form(FEATURES, lambda row: row, TEXT_COLUMNS), ARENA: Form(ARENA_FEATURES, to_arena, ())}
+FORMS = {
+    NES2NET: Form(NES2NET, FEATURES, lambda row: row, TEXT_COLUMNS),
+    ARENA: Form(ARENA, ARENA_FEATURES, to_arena, ()),
+}
 
 
 @dataclass
@@ -114,39 +118,13 @@ def shard_corpus(
     """
     if form not in FORMS:
         raise CorpusError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
-    data = out / "data"
-    data.mkdir(parents=True, exist_ok=True)
+    (out / "data").mkdir(parents=True, exist_ok=True)
     records = _read_records(out)
     for record in records.values():
         check_same_work(out, {"form": record.form}, {"form": form})
-    parts = list(_splits(name, split, root, options))
-    if form == ARENA:
-        if len(parts) > 1:
-            named = ", ".join(part for part, _ in parts)
-            raise CorpusError(
-                f"{option('split')}: the Arena's form has one split, and {name} has {named}: choose one of them."
-            )
-        parts = [(SPLIT, load) for _, load in parts]
     written: list[Path] = []
-    for part, load in parts:
-        dataset = load()
-        if form == ARENA:
-            check_utterance_ids(dataset["utterance_id"])
-        plan, fingerprint = _plan(dataset, flac, shard_bytes)
-        record = records.setdefault(part, SplitRecord(fingerprint, form=form))
-        fixed = f"files and options of {part} (SHA-256)"
-        check_same_work(out, {fixed: record.fingerprint}, {fixed: fingerprint})
-        record.labels = {LABEL_NAMES[key]: count for key, count in sorted(Counter(dataset["label"]).items())}
-        for index, rows in enumerate(plan):
-            path = data / shard_name(part, index, len(plan))
-            if not _is_whole(path, record.shards.get(path.name)):
-                record.shards[path.name] = _write_shard(
-                    path, (dataset[row] for row in rows), FORMS[form], flac, progress
-                )
-                _write_records(out, records)
-            else:
-                progress(len(rows))
-            written.append(path)
+    for part, load in _splits(name, split, root, options, form):
+        written += _write_split(out, part, load(), records, FORMS[form], flac, shard_bytes, progress)
     fields = _card_fields(name, records, form, split)
     texts = {"README.md": render("corpus.md", **fields)}
     if form == ARENA:
@@ -155,6 +133,34 @@ def shard_corpus(
     for file, text in texts.items():
         _replace(out / file, text.encode())
     return written
+
+
+def _write_split(
+    out: Path,
+    part: str,
+    dataset: Dataset,
+    records: dict[str, SplitRecord],
+    form: Form,
+    flac: bool,
+    shard_bytes: int,
+    progress: Callable[[int], None],
+) -> Iterator[Path]:
+    """Writes the shards of a split that are not finished, and records each; yields all of them."""
+    if form.name == ARENA:
+        check_utterance_ids(dataset["utterance_id"])
+    plan, fingerprint = _plan(dataset, flac, shard_bytes)
+    record = records.setdefault(part, SplitRecord(fingerprint, form=form.name))
+    fixed = f"files and options of {part} (SHA-256)"
+    check_same_work(out, {fixed: record.fingerprint}, {fixed: fingerprint})
+    record.labels = {LABEL_NAMES[key]: count for key, count in sorted(Counter(dataset["label"]).items())}
+    for index, rows in enumerate(plan):
+        path = out / "data" / shard_name(part, index, len(plan))
+        if _is_whole(path, record.shards.get(path.name)):
+            progress(len(rows))
+        else:
+            record.shards[path.name] = _write_shard(path, (dataset[row] for row in rows), form, flac, progress)
+            _write_records(out, records)
+        yield path
 
 
 def push_shards(out: Path, repo_id: str) -> str:
@@ -171,6 +177,21 @@ def push_shards(out: Path, repo_id: str) -> str:
 
 
 def _splits(
+    name: str, split: str | None, root: str, options: dict[str, Any], form: str
+) -> list[tuple[str, Callable[[], Dataset]]]:
+    """The name of each split and what loads it; of the Arena's form, its only one."""
+    parts = list(_splits_of_corpus(name, split, root, options))
+    if form != ARENA:
+        return parts
+    if len(parts) > 1:
+        named = ", ".join(part for part, _ in parts)
+        raise CorpusError(
+            f"{option('split')}: the Arena's form has one split, but {name} has {named}: choose one of them."
+        )
+    return [(SPLIT, load) for _, load in parts]
+
+
+def _splits_of_corpus(
     name: str, split: str | None, root: str, options: dict[str, Any]
 ) -> Iterator[tuple[str, Callable[[], Dataset]]]:
     """The name of each split and what loads it."""
