@@ -166,9 +166,9 @@ def test_the_shipped_recipe_of_frames_runs(partialspoof: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.augmentation=[{name: speed}]", "speed moves frames away from their labels"),
+        ("data.augmentation=[{name: speed}]", "speed shifts frames away from their labels"),
         ("loss.resolutions=[30]", r"must be multiples of 20 ms, got \[30\]"),
-        ("loss.name=focal", "a head of frames is trained by cross_entropy"),
+        ("loss.name=focal", "focal does not work with model.head=frames: use cross_entropy"),
     ],
 )
 def test_what_a_head_of_frames_cannot_do(override: str, message: str, partialspoof: Path, tmp_path: Path) -> None:
@@ -184,6 +184,6 @@ def test_utterances_without_segment_labels_are_named(partialspoof: Path, tmp_pat
     shutil.copytree(partialspoof, bare, ignore=shutil.ignore_patterns("segment_labels"))
     path = write(tmp_path / "recipe.yaml", recipe_of(bare, tmp_path / "run"))
     with pytest.raises(
-        BrokenDataError, match=r"utterance CON_T_\d+ has no segment labels of 20 ms: unpack the corpus.s labels too"
+        BrokenDataError, match=r"utterance CON_T_\d+ has no 20 ms segment labels: unpack the corpus.s labels too"
     ):
         train(load_recipe(path, ["data.max_broken=2"]))

@@ -54,8 +54,8 @@ def test_a_run_with_adapters_saves_ordinary_models_and_resumes(corpus: Path, tmp
     ("overrides", "message"),
     [
         (["model.lora={rank: 4, targets: [nowhere]}"], r"model\.lora\.targets: .*nowhere"),
-        (["model.lora={rnk: 4}"], r"model\.lora\.rnk: no such key in a recipe; did you mean model\.lora\.rank"),
-        (["model.lora={rank: 4}", "model.freeze=encoder"], "encoder leaves model.lora nothing to learn"),
+        (["model.lora={rnk: 4}"], r"model\.lora\.rnk: recipes have no such key; did you mean model\.lora\.rank"),
+        (["model.lora={rank: 4}", "model.freeze=encoder"], "encoder also freezes the adapters of model.lora"),
         (["model.lora={targets: [q_proj]}", "model.encoder.model_type=wavlm"],
          "a WavLM encoder does not call q_proj"),
     ],

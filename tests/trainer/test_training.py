@@ -51,7 +51,7 @@ def test_the_script_reports_errors_in_a_sentence(corpus: Path, tmp_path: Path) -
     command = [sys.executable, str(ROOT / "training" / "train.py"), "--config", str(path)]
     answer = subprocess.run([*command, "epoch=3"], capture_output=True, text=True, check=False)
     assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr.splitlines()[-1].startswith("error: epoch: no such key in a recipe; did you mean epochs?")
+    assert answer.stderr.splitlines()[-1].startswith("error: epoch: recipes have no such key; did you mean epochs?")
     assert "Traceback" not in answer.stderr
 
 
@@ -72,12 +72,12 @@ def test_windows_are_cropped_at_random_in_training_and_from_the_start_otherwise(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["optimizer.learning_rate=1"], "optimizer: no such key in a recipe; did you mean optimiser"),
+        (["optimizer.learning_rate=1"], "optimizer: recipes have no such key; did you mean optimiser"),
         (["optimiser.learning_rat=1"], r"did you mean optimiser\.learning_rate"),
         (["epochs=many"], "epochs: must be int, got 'many'"),
         (["epochs=0"], "epochs: must be at least 1"),
         (["data.crop=last"], r"data\.crop: must be one of random, first"),
-        (["data=here"], "data: a section of keys is needed"),
+        (["data=here"], "data: must be a section of keys"),
         (["epochs"], "has the form key=value"),
         (["epochs.x=1"], "'epochs' is a value, not a section"),
         (["model.encoder.model_type=", "model.pretrained=null"], "model.encoder.model_type"),

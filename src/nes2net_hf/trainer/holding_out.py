@@ -62,7 +62,7 @@ def divide(
     if alike:
         said += "; no speaker is in both parts"
     elif all(speakers):
-        said += ". Train and dev share speakers because there are too few: the dev EER is too optimistic"
+        said += ". There are too few speakers to separate the parts by speaker: the dev EER is too optimistic"
     else:
         said += ". The speakers are unknown, and some may be in both parts: the dev EER may be too optimistic"
     return Division(np.flatnonzero(~dev), np.flatnonzero(dev), said)

@@ -173,8 +173,8 @@ class Trainer:
         labels = self.data.dev_sets["dev"].labels
         if self.data.shared == len(labels):
             return (
-                f"training finished: {best}\nTrain and dev are the same recordings, so dev cannot show how well the "
-                "model judges new recordings, or which epoch is best."
+                f"training finished: {best}\nTrain and dev are the same recordings: dev shows neither how well the "
+                "model judges new recordings nor which epoch to choose."
             )
         lines = [json.loads(line) for line in (self.output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         select = self.recipe.validation.select
