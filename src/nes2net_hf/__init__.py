@@ -1,4 +1,4 @@
-"""Nes2Net deepfake speech detection on the Hugging Face stack. Importing it registers the Auto classes."""
+"""Nes2Net deepfake speech detection on the Hugging Face stack. Importing this package registers the Auto classes."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ AutoModelForAudioFrameClassification.register(Nes2NetConfig, Nes2NetForAudioFram
 
 
 def __getattr__(name: str) -> Any:
-    # Detection brings the audio readers along; who only loads a model need not wait for them.
+    # Imported on demand, because detection loads the audio readers, which models do not need.
     if name in ("Detector", "Result", "detect"):
         from . import detection
 

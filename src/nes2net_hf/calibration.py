@@ -1,6 +1,5 @@
 """
-Calibration: scores made log-likelihood ratios, which mean something, by logistic regression; and the fusion of several
-systems, which is the same in more dimensions.
+Calibrate scores to log-likelihood ratios by logistic regression, and fuse several systems in the same way.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from .errors import CalibrationError
 @dataclass(frozen=True)
 class Calibration:
     """
-    llr = scale · score + offset, the natural log-likelihood ratio of bona fide over spoof; what `config.calibration`
-    holds.
+    llr = scale · score + offset, the natural log-likelihood ratio of bona fide over spoof. Stored in
+    `config.calibration`.
 
     Args:
         scale: positive.
         offset: in natural log units.
-        prior: probability of spoof that the fit was weighted to.
-        provenance: what it was fitted on, and how well.
+        prior: prior probability of spoofing that the fit was weighted to.
+        provenance: the data of the fit, and its quality.
     """
 
     scale: float
@@ -35,20 +34,20 @@ class Calibration:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def llr(self, score: Any) -> Any:
-        """Of scores of any shape."""
+        """Returns the log-likelihood ratios for scores of any shape."""
         return self.scale * score + self.offset
 
     def score(self, llr: float) -> float:
-        """The way back: where a threshold of log-likelihood ratios lies among scores."""
+        """Returns the score for a log-likelihood ratio, e.g. for a threshold."""
         return (llr - self.offset) / self.scale
 
     def to_dict(self) -> dict[str, Any]:
-        """As `config.calibration` holds it."""
+        """Returns the dict for `config.calibration`."""
         return asdict(self)
 
 
 def spoof_probability(llr: float, prior: float) -> float:
-    """The probability that speech is spoofed, from its log-likelihood ratio and the probability before listening."""
+    """Returns the probability that speech is spoofed, given its log-likelihood ratio and the prior of spoofing."""
     log_odds = math.log(prior) - math.log1p(-prior) - llr
     return 1 / (1 + math.exp(-log_odds)) if log_odds > 0 else math.exp(log_odds) / (1 + math.exp(log_odds))
 
@@ -57,20 +56,22 @@ def fit_calibration(
     bonafide_scores: NDArray[np.float64], spoof_scores: NDArray[np.float64], prior: float = 0.5
 ) -> Calibration:
     """
-    Prior-weighted logistic regression of one system (Brümmer & du Preez 2006, section 9).
+    Returns the calibration of one system by prior-weighted logistic regression (Brümmer & du Preez 2006, section 9).
 
     Args:
         bonafide_scores: (N,) scores, higher = bona fide.
         spoof_scores: (M,) scores.
-        prior: probability of spoof at which the ratios are to be best, in (0, 1); the classes' own numbers make no
-            difference.
+        prior: prior probability of spoofing for which the ratios are optimised, in (0, 1); the sizes of the classes
+            have no influence.
 
     Raises:
-        CalibrationError: the classes do not overlap, so that nothing says how sure a score is, or scores are reversed.
+        CalibrationError: the classes do not overlap, or the scores are reversed.
     """
     weights, offset = fit_fusion(bonafide_scores[None], spoof_scores[None], prior)
     if weights[0] <= 0:
-        raise CalibrationError("bona fide speech scores no higher than spoofed speech: are the scores reversed?")
+        raise CalibrationError(
+            "bona fide speech does not score higher than spoofed speech: check whether the scores are reversed."
+        )
     return Calibration(float(weights[0]), offset, prior)
 
 
@@ -78,28 +79,28 @@ def fit_fusion(
     bonafide_scores: NDArray[np.float64], spoof_scores: NDArray[np.float64], prior: float = 0.5
 ) -> tuple[NDArray[np.float64], float]:
     """
-    Weights (S,) and offset of a linear fusion of S systems: llr = weights · scores + offset.
+    Returns weights (S,) and offset of a linear fusion of S systems: llr = weights · scores + offset.
 
     Args:
         bonafide_scores: (S, N) scores of the same N bona fide trials.
         spoof_scores: (S, M).
-        prior: as of `fit_calibration`.
+        prior: as in `fit_calibration`.
 
     Raises:
-        CalibrationError: the classes can be told apart without an error, so that no finite weights are the best.
+        CalibrationError: the classes can be separated without errors, so no finite weights are optimal.
     """
     from scipy.optimize import minimize
 
     if not 0 < prior < 1:
-        raise CalibrationError(f"prior must lie between 0 and 1, got {prior}.")
+        raise CalibrationError(f"prior must be between 0 and 1, got {prior}.")
     every = np.concatenate([bonafide_scores, spoof_scores], axis=1)
     middle, spread = every.mean(axis=1), every.std(axis=1)
     if not (spread > 0).all():
-        raise CalibrationError("a system gives every trial the same score.")
+        raise CalibrationError("a system gives every trial the same score, so it cannot be calibrated.")
     signs = np.repeat([1.0, -1.0], [bonafide_scores.shape[1], spoof_scores.shape[1]])
     share = np.where(signs > 0, (1 - prior) / bonafide_scores.shape[1], prior / spoof_scores.shape[1])
     inputs = np.vstack([(every - middle[:, None]) / spread[:, None], np.ones(every.shape[1])])
-    prior_log_odds = math.log1p(-prior) - math.log(prior)  # of bona fide
+    prior_log_odds = math.log1p(-prior) - math.log(prior)  # bona fide over spoof
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         margins = signs * (parameters @ inputs + prior_log_odds)
@@ -109,14 +110,14 @@ def fit_fusion(
     found = minimize(loss, np.zeros(len(inputs)), jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 1000})
     if loss(found.x)[0] < 1e-6 or not np.isfinite(found.x).all():
         raise CalibrationError(
-            "the classes do not overlap: trials that are told apart without an error cannot say how sure a score is; "
-            "take more or harder ones."
+            "the classes do not overlap: without errors on these trials, the certainty of a score cannot be "
+            "estimated; use more or harder trials."
         )
     weights = found.x[:-1] / spread
     return weights, float(found.x[-1] - weights @ middle)
 
 
 def halves(groups: Sequence[Any]) -> NDArray[np.bool_]:
-    """(N,) which trials are in the first half: whole groups (speakers), dealt out by turns in sorted order."""
+    """Returns which trials are in the first half, (N,). Sorted groups (speakers) alternate between the halves."""
     names, place = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     return (np.arange(names.size) % 2 == 0)[place]

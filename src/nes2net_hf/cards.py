@@ -1,4 +1,4 @@
-"""Model cards: one renderer for all, its templates and sources in `model_cards/`."""
+"""Render model cards from the templates and data in `model_cards/`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def sources() -> Path:
-    """The folder `model_cards/`: in a wheel it lies in the package, in a checkout beside `src`."""
+    """Returns the folder `model_cards/`: inside the package in a wheel, next to `src` in a checkout."""
     package = Path(__file__).parent
     inside = package / "model_cards"
     return inside if inside.is_dir() else package.parents[1] / "model_cards"
@@ -18,10 +18,10 @@ def sources() -> Path:
 
 def render(template: str, **fields: Any) -> str:
     """
-    A template of `model_cards/`, filled.
+    Returns a template of `model_cards/`, filled with `fields`.
 
     Raises:
-        jinja2.UndefinedError: the template names a field that is not given.
+        jinja2.UndefinedError: a field of the template is missing.
     """
     environment = Environment(
         loader=FileSystemLoader(sources(), encoding="utf-8"),
@@ -34,18 +34,18 @@ def render(template: str, **fields: Any) -> str:
 
 
 def variant_title(variant: str) -> str:
-    """`backend_variant` of a configuration, as the paper writes it."""
+    """Returns the paper's name for a configuration's `backend_variant`."""
     return {"nes2net": "Nes2Net", "nes2net_x": "Nes2Net-X"}[variant]
 
 
 def read_training_corpora() -> dict[str, dict[str, Any]]:
-    """Of corpora that models are trained on: `title`, `what` in a sentence, `licence` where known, `address`."""
+    """Returns the training corpora: each with `title`, `what` (a sentence), `licence` if known, and `address`."""
     return yaml.safe_load((sources() / "training_corpora.yaml").read_text(encoding="utf-8"))
 
 
 def read_benchmark(name: str) -> dict[str, Any]:
     """
-    A benchmark's `title`, what it `covers`, its `limits`, the published figures in `columns` and `conditions`, and a
-    `note` on them; of `demo` also the `warning` and the `limits` of a demonstration `model`.
+    Returns a benchmark's `title`, what it `covers`, its `limits`, the published figures in `columns` and `conditions`,
+    and a `note` on them; for `demo` also the `warning` and the `limits` of a demonstration `model`.
     """
     return yaml.safe_load((sources() / "benchmarks" / f"{name}.yaml").read_text(encoding="utf-8"))

@@ -1,11 +1,11 @@
 """
-Every error that this package raises on purpose. Its message is one sentence that names the file or field and says how
-to fix it; the command line prints it and exits with the error's `exit_code`:
+All errors that this package raises on purpose. Each message is one sentence that names the file or field and says how
+to fix it. The command line prints it and exits with the error's `exit_code`:
 
-    1  the work failed: data, a score file, a disk, a memory;
-    2  the request cannot be carried out: an option, a model, a corpus, a recipe or an output.
+    1  the work failed: data, a score file, a disk or memory;
+    2  the request is invalid: an option, a model, a corpus, a recipe or an output.
 
-Imports nothing of the package, so that every module can import it.
+This module imports nothing from the package, so that every module can import it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_OPTIONS = {"columns": "--column", "label_map": "--label"}  # arguments whose options have another name
+_OPTIONS = {"columns": "--column", "label_map": "--label"}  # arguments whose options have different names
 _offered: ContextVar[tuple[str, ...] | None] = ContextVar("offered", default=None)
 
 
 @contextmanager
 def offering(*arguments: str) -> Iterator[None]:
-    """Within it, or in a function that it decorates, a command runs that has options for these arguments."""
+    """Marks a block or decorated function as run by a command with options for these arguments; see `option`."""
     token = _offered.set(arguments)
     try:
         yield
@@ -30,8 +30,8 @@ def offering(*arguments: str) -> Iterator[None]:
 
 def option(argument: str, key: str | None = None, value: str = "…") -> str:
     """
-    How a message spells an argument, and an entry of it, to whoever gave it: as the option of the command that runs,
-    and in Python by its own name.
+    Returns an argument, or an entry of it, as messages spell it: as the option of the running command, or by its own
+    name in Python.
     """
     offered = _offered.get()
     if offered is not None and argument in offered:
@@ -46,19 +46,19 @@ class Nes2NetError(Exception):
 
 
 class UsageError(Nes2NetError, ValueError):
-    """A command or function was called wrongly."""
+    """A command or function was called incorrectly."""
 
     exit_code = 2
 
 
 class ModelError(Nes2NetError, ValueError):
-    """A model cannot be loaded, or a setting of a run is impossible."""
+    """A model cannot be loaded, or a setting of a run is invalid."""
 
     exit_code = 2
 
 
 class InfoError(Nes2NetError, ValueError):
-    """A file beside a model's weights cannot be read."""
+    """A file next to a model's weights cannot be read."""
 
     exit_code = 2
 
@@ -70,11 +70,11 @@ class OutputError(Nes2NetError, ValueError):
 
 
 class DiskError(Nes2NetError, OSError):
-    """A disk is full or failed while we wrote; the message names the file."""
+    """A disk was full or failed during writing; the message names the file."""
 
 
 class CorpusError(Nes2NetError, ValueError):
-    """A corpus cannot be read as asked."""
+    """A corpus cannot be read as requested."""
 
     exit_code = 2
 
@@ -92,7 +92,7 @@ class RecipeError(Nes2NetError, ValueError):
 
 
 class AugmentationError(Nes2NetError, ValueError):
-    """An augmentation is unknown or its settings are impossible; the message names the key."""
+    """An augmentation is unknown or its settings are invalid; the message names the key."""
 
     exit_code = 2
 
@@ -108,15 +108,15 @@ class AudioError(Nes2NetError, ValueError):
 
 
 class BrokenDataError(Nes2NetError, RuntimeError):
-    """More utterances cannot be read than a run may skip; the message names the last ones."""
+    """Too many utterances cannot be read; the message names the last ones."""
 
 
 class DetectionError(Nes2NetError, RuntimeError):
-    """The run cannot continue."""
+    """A detection run cannot continue."""
 
 
 class ConversionError(Nes2NetError, ValueError):
-    """A file cannot be converted; where keys are wrong, a list of them follows the sentence."""
+    """A file cannot be converted; if keys are wrong, the message lists them after the sentence."""
 
 
 class EvaluationError(Nes2NetError, ValueError):

@@ -1,4 +1,4 @@
-"""The look of all our figures: colours, an empty figure, a panel without a frame. Needs the extra `plot`."""
+"""Shared style of all figures: colours, an empty figure, a panel without a frame. Needs the extra `plot`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BONAFIDE, SPOOF, INK, FAINT = "#1b7f5c", "#c0392b", "#2b2f36", "#8a929c"
 
 
 def new_figure(width: float, height: float, dpi: int) -> Figure:
-    """An empty picture of so many inches, drawn without a display."""
+    """Returns an empty figure, `width` by `height` inches, that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -23,7 +23,7 @@ def new_figure(width: float, height: float, dpi: int) -> Figure:
 
 
 def strip(panel: Axes) -> None:
-    """The look of all our panels: no frame, thin ink."""
+    """Styles a panel: no frame, small and pale axes."""
     panel.spines[["top", "right"]].set_visible(False)
     panel.spines[["left", "bottom"]].set_color(FAINT)
     panel.tick_params(colors=INK, labelsize=8)

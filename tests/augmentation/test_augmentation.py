@@ -1,4 +1,4 @@
-"""Augmentation does what its definitions say, and the same generator gives the same audio."""
+"""Augmentations follow their definitions, and the same generator state gives the same audio."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def wave(speech: list[np.ndarray]) -> np.ndarray:
 
 
 def direct_convolutive(boost: RawBoost, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """LnL as the paper writes it: each power through its own filters, by direct convolution, then summed."""
+    """Returns LnL as in the paper: each power with its own filters, by direct convolution, then summed."""
     total = np.zeros(wave.size)
     for order in range(boost.powers):
         low, high = (0.0, 0.0) if order == 0 else (-boost.bias[1], -boost.bias[0])
@@ -110,7 +110,7 @@ def test_codecs_keep_the_speech_and_its_length_and_are_reproducible(name: str, w
     assert first.shape == wave.shape and first.dtype == np.float32 and np.array_equal(first, again)
     correlation = np.fft.irfft(np.fft.rfft(wave, 2 * wave.size).conj() * np.fft.rfft(first, 2 * wave.size))
     assert correlation.max() > 0.7 * np.linalg.norm(wave) * np.linalg.norm(first)
-    assert correlation.argmax() < 0.07 * RATE  # its own delay
+    assert correlation.argmax() < 0.07 * RATE  # the delay of the codec
     assert not np.array_equal(first, wave)
     if FORMATS[name].rate == 8_000:
         assert band_power(first, 4200, 8000) < 1e-3 * band_power(first, 0, 4000)
@@ -126,7 +126,7 @@ def test_bit_rates_are_drawn_and_a_telephone_line_leaves_the_narrow_band(speech:
 
 @pytest.fixture
 def folder(tmp_path: Path, speech: list[np.ndarray]) -> Path:
-    """A folder of noise with recordings of unequal lengths and rates in two levels."""
+    """Returns a nested folder of noise recordings with different lengths and rates."""
     rng = np.random.default_rng(0)
     (tmp_path / "free-sound").mkdir()
     soundfile.write(tmp_path / "short.wav", 0.1 * rng.standard_normal(3_000), RATE)
@@ -167,13 +167,13 @@ def test_noise_and_rooms_come_from_datasets_too(folder: Path, wave: np.ndarray, 
         assert np.array_equal(*mixed)
     with pytest.raises(ValueError, match=r"dataset .*nowhere could not be loaded"):
         Room(dataset=str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match="name root, a folder of recordings, or dataset"):
+    with pytest.raises(ValueError, match="set either root, a folder of recordings, or dataset"):
         Noise(str(folder), dataset="org/noise")
 
 
 def test_a_room_adds_its_echo_and_keeps_place_and_power(tmp_path: Path, wave: np.ndarray) -> None:
     response = np.zeros(8_000)
-    response[[200, 1_800]] = 0.5, 0.25  # the direct sound after 12.5 ms, an echo 100 ms behind it
+    response[[200, 1_800]] = 0.5, 0.25  # direct sound after 12.5 ms, echo 100 ms later
     soundfile.write(tmp_path / "room.wav", response, RATE, subtype="FLOAT")
     wet = Room(str(tmp_path))(wave, np.random.default_rng(0)).astype(np.float64)
     expected = wave.astype(np.float64).copy()
@@ -223,14 +223,14 @@ def test_a_chain_draws_each_step_with_its_probability(wave: np.ndarray) -> None:
     ("step", "message"),
     [
         ({"name": "reverb"}, "name must be one of codec, noise, rawboost, room, speed, got 'reverb'"),
-        ({"name": "noise", "root": "/no/such/folder"}, "noise: root /no/such/folder is no folder"),
+        ({"name": "noise", "root": "/no/such/folder"}, "noise: root /no/such/folder is not a folder"),
         ({"name": "noise"}, "noise: .*root"),
-        ({"name": "room", "recordings": []}, "recordings is no setting of it"),
-        ({"name": "codec", "codecs": ["flac"]}, "codecs must be of mp3, aac, opus"),
-        ({"name": "codec", "narrowband": 2}, "narrowband must lie between 0 and 1"),
+        ({"name": "room", "recordings": []}, "room has no setting recordings"),
+        ({"name": "codec", "codecs": ["flac"]}, "codecs must be among mp3, aac, opus"),
+        ({"name": "codec", "narrowband": 2}, "narrowband must be between 0 and 1"),
         ({}, "got None"),
-        ({"name": "speed", "probability": 2}, "probability must lie between 0 and 1"),
-        ({"name": "speed", "lo": 0.9}, "lo is no setting of it; did you mean low"),
+        ({"name": "speed", "probability": 2}, "probability must be between 0 and 1"),
+        ({"name": "speed", "lo": 0.9}, "speed has no setting lo; did you mean low"),
         ({"name": "speed", "low": 1.2}, "speed: low and high must be positive and in order"),
         ({"name": "rawboost", "number": 12}, "number must be 0 to 11, got 12"),
         ({"name": "rawboost", "snr": [40, 10]}, "snr must be a lower and an upper bound"),

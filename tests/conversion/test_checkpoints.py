@@ -1,4 +1,4 @@
-"""Checkpoint files as people have them, damaged ones and hostile ones: weights, or a sentence, in little memory."""
+"""Usual, damaged and hostile checkpoint files give either weights or a one-sentence error, in little memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FRONT = "Nested_Res2Net_TDNN.fc."
 
 @pytest.fixture(autouse=True)
 def little_memory() -> Iterator[None]:
-    """No file here, of a few kB mostly, may take much memory."""
+    """Fails a test that uses much memory: most files here have only a few kB."""
     if sys.platform != "linux":
         yield
         return
@@ -52,7 +52,7 @@ def little_memory() -> Iterator[None]:
 
 
 def system() -> dict[str, Tensor]:
-    """A few weights under names of an official system."""
+    """Returns a few weights with names of an official system."""
     generator = torch.Generator().manual_seed(1)
     return {
         "ssl_model.model.encoder.pos_conv.0.weight_g": torch.rand(1, 1, 3, generator=generator),
@@ -64,7 +64,7 @@ def system() -> dict[str, Tensor]:
 
 
 def refusal(path: Path) -> str:
-    """What is said of a file, which is one sentence that names it."""
+    """Returns the error for a file, without its path. It must be one sentence that starts with the path."""
     with pytest.raises(ConversionError) as caught:
         read_checkpoint(path)
     message = str(caught.value)
@@ -80,11 +80,11 @@ def equal(path: Path, expected: dict[str, Tensor]) -> None:
         assert tensors[key].dtype == tensor.dtype and torch.equal(tensors[key], tensor), key
 
 
-# --- what people have
+# --- usual files
 
 
 def lightning(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """As Lightning's ModelCheckpoint writes it, with a weighted loss beside the model."""
+    """Returns the content of Lightning's ModelCheckpoint, with a weighted loss outside the model."""
     state = {f"model.{key}": tensor for key, tensor in tensors.items()}
     return {
         "epoch": 3,
@@ -115,7 +115,7 @@ def renamed(old: str, new: str) -> Callable[[dict[str, Tensor]], dict[str, Tenso
 
 
 def original(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As torch's newer weight norm names them."""
+    """Renames keys as torch's newer weight norm does."""
     return renamed("weight_g", "parametrizations.weight.original0")(
         renamed("weight_v", "parametrizations.weight.original1")(tensors)
     )
@@ -219,7 +219,7 @@ def test_a_key_twice_under_different_prefixes_is_refused(tmp_path: Path) -> None
     for other in (f"module.{key}", f"_orig_mod.{key}", f"model.{key}", f"ema.model.{key}", f"module.module.{key}"):
         torch.save(tensors | {other: tensors[key]}, path)
         message = refusal(path)
-        assert message.startswith(f"holds {key} twice, as ") and other in message
+        assert message.startswith(f"has {key} twice, as ") and other in message
     torch.save(tensors | original(tensors), path)
     assert "weight_g twice" in refusal(path)
     torch.save(prefixed("student.")(tensors) | prefixed("teacher.")(tensors), path)
@@ -228,7 +228,7 @@ def test_a_key_twice_under_different_prefixes_is_refused(tmp_path: Path) -> None
     assert "twice" in refusal(tmp_path / "x.safetensors")
 
 
-# --- tensors that are no weights
+# --- tensors that cannot be weights
 
 
 def misfits() -> dict[str, tuple[Tensor, str]]:
@@ -255,7 +255,7 @@ def misfits() -> dict[str, tuple[Tensor, str]]:
                           torch.float8_e4m3fn)
         },
         **{
-            f"{value} in {dtype}": (torch.tensor([[1, value]], dtype=dtype), "a value that is not finite")
+            f"{value} in {dtype}": (torch.tensor([[1, value]], dtype=dtype), "has NaN or infinite values")
             for value in (float("nan"), float("inf"), -float("inf"))
             for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
         },
@@ -265,7 +265,7 @@ def misfits() -> dict[str, tuple[Tensor, str]]:
 
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # torch's, of what is in beta or on its way out
+    warnings.simplefilter("ignore")  # torch warns about beta and deprecated features
     MISFITS = misfits()
 
 
@@ -279,7 +279,7 @@ def test_what_is_no_plain_weight_is_refused_with_its_key(kind: str, is_zip: bool
     assert refusal(path).startswith(f"cannot be converted: its {FRONT}odd ") and message in refusal(path)
     path.unlink()
     torch.save({"model": system(), "beside": tensor}, path, _use_new_zipfile_serialization=is_zip)
-    equal(path, system())  # it is no weight there
+    equal(path, system())  # outside the state dict it is ignored
 
 
 @pytest.mark.parametrize("name", ["claims_4GB.pth", "meta.pth", "zip_named.safetensors"])
@@ -316,18 +316,18 @@ def test_what_is_no_state_dict_is_refused(content: Any, tmp_path: Path) -> None:
     assert "state dict" in message and "code" not in message
 
 
-# --- archives made by hand
+# --- handmade archives
 
 
 class Storage:
-    """A storage of which a pickle says that it lies in a record."""
+    """A storage that a pickle claims to be in a record."""
 
     def __init__(self, elements: Any, key: Any = "0", kind: Any = torch.FloatStorage) -> None:
         self.id = ("storage", kind, key, "cpu", elements)
 
 
 class Rebuilt:
-    """A call of a function by its arguments."""
+    """Pickles as a call of a function with arguments."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.reduced = (function, arguments)
@@ -357,7 +357,7 @@ def archive(path: Path, data: bytes, records: dict[str, bytes] | None = None, co
 
 
 def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Changes the pickle in an archive; its checksum is right."""
+    """Changes the pickle in an archive and keeps the checksum valid."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as file:
@@ -452,7 +452,7 @@ def test_a_compressed_archive_and_a_storage_of_the_old_form_take_no_memory(tmp_p
     assert path.stat().st_size < 1_000_000 and "compressed" in refusal(path)
     torch.save(system(), path, _use_new_zipfile_serialization=False)
     data = path.read_bytes()
-    claim = data.replace(b"K\x06N", b"J\x00\x00\x00\x70N")  # of elements
+    claim = data.replace(b"K\x06N", b"J\x00\x00\x00\x70N")  # the number of elements
     assert claim != data
     path.write_bytes(claim)
     assert "damaged" in refusal(path)
@@ -468,7 +468,7 @@ class Network(torch.nn.Module):
 
 
 def code(folder: Path) -> dict[str, Any]:
-    """Objects that would make a folder when loaded, or at least could."""
+    """Objects that would create a folder, or could do so, when loaded."""
     import builtins
     import runpy
 
@@ -507,27 +507,27 @@ def test_a_whole_model_object_is_called_so(tmp_path: Path) -> None:
         for is_zip in (True, False):
             torch.save(content, path, _use_new_zipfile_serialization=is_zip)
             message = refusal(path)
-            assert message.startswith("holds a whole model object (") and "torch.save(model.state_dict()" in message
+            assert message.startswith("has a whole model object (") and "torch.save(model.state_dict()" in message
     torch.jit.script(torch.nn.Linear(2, 2)).save(path)
     assert "TorchScript" in refusal(path)
 
 
-# --- files of other kinds, and damage
+# --- other kinds of files, and damage
 
 
 def test_a_file_of_another_kind_is_a_sentence(tmp_path: Path) -> None:
     torch.save(system(), tmp_path / "good.pth")
     good = (tmp_path / "good.pth").read_bytes()
     files = {
-        "page.pth": (b"<!DOCTYPE html><html>Google Drive - Virus scan warning</html>", "a text"),
+        "page.pth": (b"<!DOCTYPE html><html>Google Drive - Virus scan warning</html>", "a text file"),
         "page.safetensors": (b"<!DOCTYPE html><html>404</html>", "safetensors file"),
         "pointer.pth": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "git lfs pull"),
         "empty.pth": (b"", "zero bytes"),
         "byte.pth": (b"\x80", "damaged"),
         "start.pth": (b"PK\x03\x04", "damaged"),
         "noise.pth": (bytes(range(200)) * 40, "no PyTorch or safetensors checkpoint"),
-        "named.safetensors": (good, "a PyTorch file in spite of its name"),
-        "legacy.safetensors": (b"\x80\x02.", "a PyTorch file in spite of its name"),
+        "named.safetensors": (good, "a PyTorch file, not a safetensors file"),
+        "legacy.safetensors": (b"\x80\x02.", "a PyTorch file, not a safetensors file"),
         "header.safetensors": (struct.pack("<Q", 2**62) + b"{}", "safetensors"),
         "lengths.safetensors": (save(system())[:-4], "safetensors"),
         "longer.safetensors": (save(system()) + b"more", "safetensors"),
@@ -537,12 +537,12 @@ def test_a_file_of_another_kind_is_a_sentence(tmp_path: Path) -> None:
         assert message in refusal(tmp_path / name), name
     with tarfile.open(tmp_path / "old.pth", "w") as file:
         file.add(tmp_path / "good.pth", "good.pth")
-    assert "no PyTorch or safetensors checkpoint" in refusal(tmp_path / "old.pth")
+    assert "not a PyTorch or safetensors checkpoint" in refusal(tmp_path / "old.pth")
     with zipfile.ZipFile(tmp_path / "download.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.write(tmp_path / "good.pth", "Nes2Net/good.pth")
-    assert "holds Nes2Net/good.pth: unpack it first" in refusal(tmp_path / "download.zip")
+    assert "with Nes2Net/good.pth: unpack it first" in refusal(tmp_path / "download.zip")
     np.savez(tmp_path / "array.npz", a=np.ones(3))
-    assert "zip file of something else" in refusal(tmp_path / "array.npz")
+    assert "zip file without a checkpoint" in refusal(tmp_path / "array.npz")
     assert "is a folder" in refusal(tmp_path)
     assert "does not exist" in refusal(tmp_path / "no.pth")
     assert "does not exist" in refusal(Path("/dev/null"))
@@ -550,7 +550,7 @@ def test_a_file_of_another_kind_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_damage_is_told_wherever_it_is(tmp_path: Path) -> None:
-    """A byte changed or a file cut off: refused, or the same weights (where the byte is nobody's)."""
+    """A file with a changed byte or a missing end is refused, or gives the same weights if the byte is unused."""
     path, generator, told = tmp_path / "x.pth", np.random.default_rng(5), 0
     whole = GOLDEN.read_bytes()
     expected = read_checkpoint(GOLDEN).tensors
@@ -577,7 +577,7 @@ def test_damage_is_told_wherever_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["legacy", "safetensors", "pickle"])
 def test_no_damage_is_unforeseen(form: str, tmp_path: Path) -> None:
-    """In forms without checksums damage may pass, but raises nothing else than a sentence."""
+    """In formats without checksums damage may go unnoticed, but it only raises one-sentence errors."""
     generator = np.random.default_rng(6)
     path = tmp_path / ("x.safetensors" if form == "safetensors" else "x.pth")
     if form == "safetensors":
@@ -614,7 +614,7 @@ def hub() -> Iterator[LoopbackHub]:
 
 
 def at(hub: LoopbackHub, scratch: Path, *command: Any) -> subprocess.CompletedProcess[str]:
-    """A process for which the loopback Hub is the Hub."""
+    """Runs a process that uses the loopback Hub as the Hub."""
     environment = os.environ | {
         "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HOME": str(scratch / "hf"),
@@ -650,7 +650,7 @@ def test_a_damaged_download_is_named_with_the_command_that_clears_it(hub: Loopba
 
 
 def spoilt(path: Path) -> bytes:
-    """With a wrong time in the first header, which no checksum in the file covers."""
+    """Returns the file with a wrong time in the first header, which no checksum in the file covers."""
     data = bytearray(path.read_bytes())
     data[9] ^= 1
     return bytes(data)
@@ -667,7 +667,7 @@ def test_a_download_is_held_against_the_checksum_in_every_layout_of_the_cache(
     stored = {"shared": tmp_path / "shared" / ("0" * 64), "no links": cached}.get(layout, blob)
     for place in (stored, blob, cached):
         place.parent.mkdir(parents=True, exist_ok=True)
-    if layout == "shared":  # the name of whose content is no SHA-256
+    if layout == "shared":  # the name of the content is not a SHA-256
         blob.symlink_to(stored)
     if layout != "no links":
         cached.symlink_to(Path("../../../blobs") / blob.name)
@@ -692,14 +692,14 @@ def test_a_download_is_held_against_the_checksum_in_every_layout_of_the_cache(
 
 
 def encoder_config(folder: Path) -> Path:
-    """The file that `--encoder-config` is given for the golden checkpoint."""
+    """Writes the `--encoder-config` file of the golden checkpoint."""
     options = json.loads(GOLDEN.with_suffix(".json").read_text(encoding="utf-8"))
     (folder / "encoder.json").write_text(json.dumps(options["hf_config"]), encoding="utf-8")
     return folder / "encoder.json"
 
 
 def test_counts_of_averages_and_tied_weights_convert(tmp_path: Path) -> None:
-    """An average of checkpoints has fractional counts; one tensor under two keys is written twice."""
+    """Averaged checkpoints have fractional counts. A tensor with two keys is written twice."""
     from safetensors.torch import load_file
 
     tensors = dict(torch.load(GOLDEN, weights_only=True))
@@ -758,7 +758,7 @@ def test_an_impossible_encoder_configuration_is_a_sentence(fields: dict[str, Any
 
 
 def test_a_back_end_of_impossible_scales_is_not_built(tmp_path: Path) -> None:
-    """A megabyte of ones that would make a hundred thousand modules."""
+    """A megabyte of ones would create a hundred thousand modules."""
     block = "Nested_Res2Net_TDNN.Build_in_Res2Nets.0."
     shapes = {
         "conv1.weight": (500, 1), "se.se.1.weight": (500, 1), "convs.0.weight": (1, 1, 3), "weighted_sum.0": (1,)

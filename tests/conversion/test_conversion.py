@@ -1,4 +1,4 @@
-"""Official checkpoints become folders with the official scores, or a sentence that says why not."""
+"""Official checkpoints become folders with the official scores. If they cannot, one sentence says why."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMMAND = [sys.executable, "-m", "nes2net_cli", "convert"]
 
 @pytest.fixture(scope="module")
 def encoder_config(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The file that `--encoder-config` is given for a golden checkpoint."""
+    """Returns a function that writes the `--encoder-config` file of a golden checkpoint."""
     folder = tmp_path_factory.mktemp("encoders")
 
     def write(name: str) -> Path:
@@ -53,7 +53,7 @@ def encoder_config(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
 @pytest.fixture(scope="module")
 def converted(encoder_config: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folders of the three golden checkpoints."""
+    """Returns the folders of the three golden checkpoints."""
     folders = {}
     for name in GOLDEN:
         folders[name] = tmp_path_factory.mktemp("converted") / name
@@ -66,7 +66,7 @@ def state_dict(name: str = XLSR) -> dict[str, torch.Tensor]:
 
 
 def golden_inputs(name: str, wave: str) -> torch.Tensor:
-    """The waveform as the official front end passes it on: layer-normalised in s3prl, raw elsewhere."""
+    """Returns the waveform as the official front end passes it on: layer-normalised in s3prl, raw in the others."""
     waves = np.load(CHECKPOINTS / f"{name}.npz")[wave]
     extractor = Nes2NetFeatureExtractor(length_policy="whole", do_normalize=name == S3PRL)
     return extractor(list(waves), sampling_rate=16_000, return_tensors="pt")["input_values"]
@@ -131,7 +131,7 @@ def test_the_pipeline_and_detection_take_the_folder(converted: dict[str, Path], 
 
 def test_without_a_threshold_a_bona_fide_logit_is_labelled_by_its_log_odds(tmp_path: Path) -> None:
     model = tiny_model(score="bonafide_logit")
-    with torch.no_grad():  # both logits far above zero, that of spoof higher
+    with torch.no_grad():  # both logits far above zero, with spoof higher
         model.classifier.weight.zero_()
         model.classifier.bias.copy_(torch.tensor([9.0, 5.0]))
     model.save_pretrained(tmp_path)
@@ -182,7 +182,7 @@ def test_all_eight_full_size_systems_are_recognised_and_every_key_is_used(name: 
     assert (config.outer_scale, config.inner_scale, config.se_reduction, config.kernel_size) == (8, 8, 1, 3)
     assert len(made.tensors) + len(made.dropped) == len(tensors)
     assert len(made.dropped) == (7 if name.startswith("xlsr") else 0)
-    assert any("never trained" in line for line in lines)  # of these zeros
+    assert any("never trained" in line for line in lines)  # the weights are zeros
 
 
 def test_carried_encoder_configurations_are_those_of_the_model_file() -> None:
@@ -206,7 +206,7 @@ def test_selu_is_told_by_negative_running_means_and_can_be_overruled(encoder_con
     assert prepare(checkpoint, **given).config.hidden_act == "selu"
     lines: list[str] = []
     assert prepare(checkpoint, **given, activation="relu", report=lines.append).config.hidden_act == "relu"
-    assert any("speak for selu" in line for line in lines)
+    assert any("indicate selu" in line for line in lines)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -245,7 +245,7 @@ def test_bare_encoders_become_folders_to_train_from(
 ) -> None:
     prefix = "ssl_model.model."
     tensors = {key.removeprefix(prefix): tensor for key, tensor in state_dict(name).items() if key.startswith(prefix)}
-    # fairseq's own file: the weights beside its settings, as objects of argparse.
+    # fairseq's own file has the weights and its settings, as argparse objects.
     torch.save(
         {"args": Namespace(arch="wav2vec2", lr=[0.1]), "cfg": None, "model": tensors}, tmp_path / "xlsr2_300m.pt"
     )
@@ -275,7 +275,7 @@ class Malicious:
 
 
 def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Kind of trouble → file and what is said of it."""
+    """Returns each kind of problem → the file and a part of the expected message."""
     whole = (CHECKPOINTS / f"{XLSR}.pth").read_bytes()
     files: dict[str, tuple[Path, str]] = {}
 
@@ -294,14 +294,14 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     )
     add("truncated", "copy or download it again", content=whole[: len(whole) // 2])
     add("truncated-safetensors", "truncated safetensors", "t.safetensors", _safetensors()[:20_000])
-    with zipfile.ZipFile(add("zip", "zip file of something else"), "w") as file:
+    with zipfile.ZipFile(add("zip", "zip file without a checkpoint"), "w") as file:
         file.writestr("readme.txt", "hello")
-    add("text", "is no PyTorch or safetensors checkpoint", content=b"<html>404</html>")
+    add("text", "is a text file, not a PyTorch or safetensors checkpoint", content=b"<html>404</html>")
     add("empty", "zero bytes", content=b"")
     add("missing", "does not exist")
     torch.save([1, 2, 3], add("list", "not a state dict"))
-    torch.save({"epoch": 3, "lr": 0.1}, add("no-weights", "is no state dict: its entry 'epoch' is a int"))
-    torch.save({"fc.weight": torch.zeros(2, 2)}, add("other-model", r"other-model\.pth: no Nes2Net back-end"))
+    torch.save({"epoch": 3, "lr": 0.1}, add("no-weights", "is not a state dict: its entry 'epoch' is a int"))
+    torch.save({"fc.weight": torch.zeros(2, 2)}, add("other-model", r"other-model\.pth: it has no Nes2Net back-end"))
     (folder / "folder").mkdir()
     add("folder", "is a folder", "folder")
     return files
@@ -356,7 +356,7 @@ def test_a_wrong_or_missing_encoder_configuration_is_named(
         convert(source, None, encoder_config=encoder_config(UNILM))
     wavlm = tmp_path / "wavlm.json"
     wavlm.write_text(json.dumps({"model_type": "wavlm"}))
-    with pytest.raises(ConversionError, match="is of type 'wavlm'; this checkpoint needs 'wav2vec2'"):
+    with pytest.raises(ConversionError, match="is of type 'wavlm', but this checkpoint needs 'wav2vec2'"):
         convert(source, None, encoder_config=wavlm)
     for content, message in (("{", "not a JSON file"), ("[]", "fields of a configuration")):
         wavlm.write_text(content)
@@ -377,7 +377,7 @@ def test_a_target_is_replaced_only_by_force_and_only_where_it_is_a_model(
     assert not (out / "note.txt").exists()
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "me.jpg").write_text("")
-    with pytest.raises(OutputError, match="holds no model"):
+    with pytest.raises(OutputError, match="has no model"):
         convert(source, tmp_path / "photos", **options, force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
 
@@ -416,7 +416,7 @@ def test_a_file_on_the_hub_is_downloaded_when_named(
     monkeypatch.undo()
     with pytest.raises(ConversionError, match=r"could not be downloaded: (offline mode|the Hub cannot be reached)"):
         convert("org/nes2net:best.pth", None)
-    with pytest.raises(ConversionError, match="--revision is for a file on the Hub"):
+    with pytest.raises(ConversionError, match="--revision is only for a file on the Hub"):
         convert(CHECKPOINTS / f"{XLSR}.pth", None, revision="v1")
 
 

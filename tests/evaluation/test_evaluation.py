@@ -415,7 +415,7 @@ def test_prior_and_costs_need_a_calibration_and_no_threshold(nes2net: Any, train
     run = nes2net("detect", "--demo", "--model", trained, "--prior", 0.1, "--threshold", 0)
     assert run.code == 2 and "omit one of them" in run.err
     run = nes2net("detect", "--demo", "--model", trained, "--prior", 1.5)
-    assert run.code == 2 and "spoof_prior must lie between 0 and 1" in run.err
+    assert run.code == 2 and "spoof_prior must be between 0 and 1" in run.err
     config["calibration"]["scale"] = -1
     (trained / "config.json").write_text(json.dumps(config))
     run = nes2net("detect", "--demo", "--model", trained)

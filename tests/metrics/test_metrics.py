@@ -1,4 +1,4 @@
-"""Metrics as the organisers' packages compute them, against slow and obvious formulations, and their intervals."""
+"""Metrics and their intervals, compared with the organisers' packages and with slow, simple formulations."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def check_against(expected: dict, bonafide: np.ndarray, spoof: np.ndarray) -> No
     assert cllr(bonafide, spoof) == pytest.approx(expected["cllr_bits"], abs=1e-9)
 
 
-@pytest.mark.skipif("NES2NET_SHARED" not in os.environ, reason="NES2NET_SHARED names no folder with their scores")
+@pytest.mark.skipif(
+    "NES2NET_SHARED" not in os.environ, reason="NES2NET_SHARED is not set to a folder with their scores"
+)
 def test_figures_of_the_asvspoof5_example_scores_are_the_organisers() -> None:
     folder = Path(os.environ["NES2NET_SHARED"]) / "fixtures" / "metrics"
     name = "asvspoof5_dev_sasv_scores.csv"
@@ -88,12 +90,12 @@ def test_figures_of_the_asvspoof5_example_scores_are_the_organisers() -> None:
     assert 100 * point.eer == pytest.approx(expected["t_eer_accelerated"], abs=1e-6)
 
 
-# Few values, so that ties abound, and a few that are anything.
+# Mostly few values, for many ties, and some arbitrary ones.
 SCORES = st.lists(st.one_of(st.integers(-3, 3).map(float), st.floats(-50, 50)), min_size=1, max_size=25)
 
 
 def slow_points(bonafide: list[float], spoof: list[float]) -> list[tuple[float, float]]:
-    """Miss and false alarm rate after rejecting the first k trials, of equal scores bona fide first."""
+    """Returns miss and false alarm rates after rejecting the first k trials; bona fide first among equal scores."""
     ordered = sorted([(score, 0) for score in bonafide] + [(score, 1) for score in spoof])
     points = []
     for k in range(len(ordered) + 1):
@@ -144,7 +146,7 @@ def test_adcf_and_tdcf_equal_an_obvious_formulation(
     target: list[float], nontarget: list[float], spoof: list[float]
 ) -> None:
     everything = sorted({*target, *nontarget, *spoof})
-    # Between equal scores the official curves have further points; at all others these rates are the same.
+    # The official curves have more points between equal scores. At all other points the rates are the same.
     tied = set(target) & (set(nontarget) | set(spoof)) or set(nontarget) & set(spoof)
     costs = []
     for threshold in [*everything, everything[-1] + 1]:
@@ -165,7 +167,7 @@ def test_adcf_and_tdcf_equal_an_obvious_formulation(
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.floats(-5, 5), min_size=2, max_size=12), min_size=6, max_size=6))
-@example([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0, 1.0, 1.0], [0.0] * 3, *[[0.0, 0.0]] * 3])  # rates that are equal
+@example([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0, 1.0, 1.0], [0.0] * 3, *[[0.0, 0.0]] * 3])  # equal rates
 def test_tandem_eer_equals_a_search_over_all_pairs_of_thresholds(scores: list[list[float]]) -> None:
     asv, cm = scores[:3], scores[3:]
     asv_points = []
@@ -203,7 +205,7 @@ def test_det_curve_runs_from_nothing_rejected_to_everything_rejected() -> None:
     [
         ([], [1.0], "bonafide_scores is empty"),
         ([1.0], [], "spoof_scores is empty"),
-        ([1.0, float("nan")], [0.0], "bonafide_scores holds 1 NaN or infinite"),
+        ([1.0, float("nan")], [0.0], "bonafide_scores has 1 NaN or infinite"),
         ([1.0], [[0.0]], "must be a vector"),
     ],
 )
@@ -220,7 +222,7 @@ def test_resampled_figures_are_those_of_repeated_trials() -> None:
         scores = rng.integers(0, 8, bonafide + spoof) * 1.0 if ties else rng.normal(size=bonafide + spoof)
         cluster = rng.integers(0, 4, bonafide + spoof) if speakers else np.arange(bonafide + spoof)
         drawn = rng.integers(0, 5, cluster.max() + 1)
-        drawn[[cluster[0], cluster[bonafide]]] += 1  # no class may vanish
+        drawn[[cluster[0], cluster[bonafide]]] += 1  # keep both classes
         repeated = [
             np.repeat(part, drawn[its]) for part, its in (
                 (scores[:bonafide], cluster[:bonafide]), (scores[bonafide:], cluster[bonafide:])
@@ -242,14 +244,14 @@ def test_intervals_hold_the_true_eer_as_often_as_they_say(speakers: int | None) 
     for turn in range(2000):
         if speakers is None:
             bonafide, spoof, names = rng.normal(1, 1, 300), rng.normal(-1, 1, 600), {}
-        else:  # a quarter of the variance is the speakers'
+        else:  # a quarter of the variance is between speakers
             effects = rng.normal(0, 0.5, (2, speakers))
             bonafide = 1 + np.repeat(effects[0], 10) + rng.normal(0, 0.75**0.5, 10 * speakers)
             spoof = -1 + np.repeat(effects[1], 20) + rng.normal(0, 0.75**0.5, 20 * speakers)
             ids = np.arange(speakers).astype(str)
             names = {"bonafide_speakers": np.repeat(ids, 10), "spoof_speakers": np.repeat(ids, 20)}
         interval = bootstrap_eer(bonafide, spoof, seed=turn, **names)
-        held += interval.low <= 0.15865525 <= interval.high  # of two unit normals, two apart
+        held += interval.low <= 0.15865525 <= interval.high  # the true EER of two unit normals with distance two
     assert 0.93 <= held / 2000 <= 0.97, held / 2000
 
 
@@ -258,7 +260,7 @@ def test_paired_difference_tells_systems_apart_that_intervals_cannot() -> None:
     bonafide, spoof = rng.normal(1, 1, 500), rng.normal(-1, 1, 1000)
     better = bonafide + 0.25 + 0.1 * rng.normal(size=500), spoof + 0.1 * rng.normal(size=1000)
     first, second = bootstrap(bonafide, spoof), bootstrap(*better)
-    assert second.eer.high > first.eer.low  # apart they overlap
+    assert second.eer.high > first.eer.low  # the separate intervals overlap
     difference = compare_eer((bonafide, spoof), better)
     assert difference.low < difference.estimate < difference.high < 0 and difference.p_value < 0.01
     same = compare_eer((bonafide, spoof), (bonafide + 1e-9, spoof))
@@ -289,7 +291,7 @@ def test_segments_are_as_spoofed_as_their_worst_frame() -> None:
     assert swapped.eer > 0.5
     with pytest.raises(ValueError, match="multiple of 20"):
         segment_eer(scores, [[1], [0]], 30)
-    with pytest.raises(ValueError, match="2 utterances have scores and 1 have labels"):
+    with pytest.raises(ValueError, match="2 utterances have scores, but 1 have labels"):
         segment_eer(scores, [[1]], 20)
 
 
@@ -301,10 +303,10 @@ def test_range_eer_is_the_eer_weighted_by_durations() -> None:
     fine_labels = np.concatenate(labels)
     expected = equal_error_rate(fine_scores[fine_labels == 1], fine_scores[fine_labels == 0]).eer
     assert range_eer(scores, labels).eer == pytest.approx(expected, abs=0.02)
-    whole = [np.repeat(its[::2], 2) for its in labels]  # borders of frames: then it is an EER over frames
+    whole = [np.repeat(its[::2], 2) for its in labels]  # boundaries between frames: equal to an EER over frames
     same = segment_eer(scores, [its[::2] for its in whole], 20).eer
     assert range_eer(scores, whole).eer == pytest.approx(same, abs=0.01)
-    with pytest.raises(ValueError, match="one class only"):
+    with pytest.raises(ValueError, match="only one class"):
         range_eer([[1.0, 2.0]], [[1, 1, 1, 1]])
 
 
@@ -314,7 +316,7 @@ def test_costs_that_mean_nothing_are_errors() -> None:
             DetectionCosts(*wrong)
     with pytest.raises(ValueError, match="form must be"):
         min_tdcf([1.0], [0.0], ASVSPOOF5_ASV, form="2020")
-    with pytest.raises(ValueError, match="nothing to do"):
+    with pytest.raises(ValueError, match="a CM can help"):
         min_tdcf([1.0], [0.0], ASVSPOOF5_ASV._replace(spoof_false_alarm=0.0))
 
 
@@ -358,7 +360,7 @@ def test_interval_holds_the_estimate_and_shrinks_with_more_trials() -> None:
     assert few.unit == many.unit == "utterance"
     assert few.low < few.estimate < few.high and many.low < many.estimate < many.high
     assert many.high - many.low < 0.5 * (few.high - few.low)
-    assert many.low < 0.1587 < many.high  # the true EER of two unit normals two apart
+    assert many.low < 0.1587 < many.high  # the true EER of two unit normals with distance two
 
 
 def test_interval_by_speaker_is_wider_where_speakers_differ() -> None:
@@ -390,5 +392,5 @@ def test_bootstrap_is_the_same_for_the_same_seed() -> None:
 def test_mismatched_speakers_are_errors() -> None:
     with pytest.raises(ValueError, match="both classes or of neither"):
         bootstrap_eer([1.0], [0.0], bonafide_speakers=["a"])
-    with pytest.raises(ValueError, match="2 and 1 speakers were given for 1 bona fide and 1 spoofed"):
+    with pytest.raises(ValueError, match="2 and 1 speakers were passed for 1 bona fide and 1 spoofed"):
         bootstrap_eer([1.0], [0.0], bonafide_speakers=["a", "b"], spoof_speakers=["c"])

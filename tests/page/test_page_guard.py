@@ -216,7 +216,7 @@ def test_of_several_tracks_one_is_judged_and_the_others_are_told(film: Path, tmp
     [(path, result)] = judge([str(film)], lambda: choosing(detector, "default", "auto"), lambda *_: None)
     assert path == str(film) and result.track == 0 and result.label == "bonafide"
     [told] = [remark for remark in remarks(result) if "audio tracks" in remark]
-    assert told == "2 audio tracks: only track 0 was judged, choose another one or all."
+    assert told == "2 audio tracks: only track 0 was judged; choose another track or all."
     both = judge([str(film), str(SPOOF)], lambda: choosing(detector, "all", "auto"), lambda *_: None)
     assert [(result.file, result.track, result.label) for _, result in both] == [
         ("film.mkv", 0, "bonafide"),

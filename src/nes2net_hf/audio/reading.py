@@ -300,7 +300,7 @@ class _Meter:
         self.sounding = np.zeros(info.channels, bool)
 
     def see(self, block: np.ndarray, highest: float) -> np.ndarray:
-        """Measures a block (S, C) at the original rate, given its largest magnitude; returns it, mixed to (S, 1) if set."""
+        """Measures a block (S, C) at the original rate; returns it, mixed to (S, 1) if set. `highest`: its peak."""
         self.samples += len(block)
         self.highest = max(self.highest, highest)
         if highest >= FULL_SCALE:

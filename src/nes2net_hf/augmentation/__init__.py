@@ -1,7 +1,7 @@
 """
-Augmentation of training audio: pure functions of a waveform (S,) and a random generator, composed by recipes.
+Augment training audio: pure functions of a waveform (S,) and a random generator, which recipes combine.
 
-The same generator state gives the same audio, whatever process or worker draws it.
+The same state of the generator gives the same audio in every process and worker.
 """
 
 from .chain import AugmentationError, Chain, build_chain

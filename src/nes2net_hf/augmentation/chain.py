@@ -1,4 +1,4 @@
-"""A recipe's list of augmentations, made into one function."""
+"""Combine a recipe's list of augmentations into one function."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AUGMENTATIONS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Chain:
-    """Augmentations one after the other, each with its probability."""
+    """Applies augmentations one after the other, each with its probability."""
 
     steps: tuple[tuple[float, Augmentation], ...]
 
@@ -39,11 +39,13 @@ class Chain:
 
 def build_chain(steps: Sequence[dict[str, Any]]) -> Chain:
     """
+    Returns a chain of augmentations.
+
     Args:
-        steps: each with a `name` of `AUGMENTATIONS`, its `probability` (1 if absent) and the settings of that class.
+        steps: each with a `name` in `AUGMENTATIONS`, its `probability` (default 1) and the settings of that class.
 
     Raises:
-        AugmentationError: a name or setting is unknown, or a value impossible.
+        AugmentationError: a name or setting is unknown, or a value is invalid.
     """
     return Chain(tuple(_build(step, index) for index, step in enumerate(steps)))
 
@@ -54,13 +56,13 @@ def _build(step: dict[str, Any], index: int) -> tuple[float, Augmentation]:
     if name not in AUGMENTATIONS:
         raise AugmentationError(f"augmentation {index}: name must be one of {', '.join(AUGMENTATIONS)}, got {name!r}.")
     if isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
-        raise AugmentationError(f"{name}: probability must lie between 0 and 1, got {probability!r}.")
+        raise AugmentationError(f"{name}: probability must be between 0 and 1, got {probability!r}.")
     known = [field.name for field in dataclasses.fields(AUGMENTATIONS[name]) if field.init]
     for key in settings:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             raise AugmentationError(
-                f"{name}: {key} is no setting of it; " + (f"did you mean {near[0]}?" if near else f"it has {known}.")
+                f"{name} has no setting {key}; " + (f"did you mean {near[0]}?" if near else f"it has {known}.")
             )
     try:
         return float(probability), AUGMENTATIONS[name](**settings)

@@ -1,4 +1,4 @@
-"""Lossy codecs: what messengers, streaming and telephone lines leave of a recording."""
+"""Lossy codecs of messengers, streaming services and telephone lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..audio import SAMPLING_RATE, read_audio
 
 @dataclass(frozen=True)
 class _Format:
-    """How PyAV names a codec and its container, at which rate in Hz it runs, and its usual bit rates."""
+    """PyAV's names for a codec and its container, its sampling rate in Hz and its usual bit rates."""
 
     encoder: str
     container: str
@@ -30,22 +30,22 @@ FORMATS = {
     "alaw": _Format("pcm_alaw", "wav", 8_000),
     "mulaw": _Format("pcm_mulaw", "wav", 8_000),
     "amr-nb": _Format("libopencore_amrnb", "amr", 8_000, (4_750, 7_950, 12_200)),
-    "gsm": _Format("", "", 8_000),  # by soundfile: PyAV has no encoder
+    "gsm": _Format("", "", 8_000),  # encoded by soundfile, because PyAV has no encoder
 }
 
 
 @dataclass(frozen=True)
 class Codec:
     """
-    Encodes and decodes with a codec drawn from `codecs`, at a bit rate drawn from its usual ones.
+    Encodes and decodes with a codec drawn from `codecs`, at a bit rate drawn from the codec's usual ones.
 
     Args:
-        codecs: keys of `FORMATS`; `alaw`, `mulaw`, `amr-nb` and `gsm` go through 8 kHz.
-        narrowband: probability that one of the others goes through 8 kHz before, as over a telephone line.
-        bit_rates: bits per second to draw from instead of the usual ones, where the codec has any.
+        codecs: keys of `FORMATS`; `alaw`, `mulaw`, `amr-nb` and `gsm` work at 8 kHz.
+        narrowband: probability that audio for the other codecs first passes through 8 kHz, as on a telephone line.
+        bit_rates: bits per second that replace the usual ones, for codecs with a bit rate.
 
     Raises:
-        ValueError: a codec is unknown or not in this build of PyAV, or a value is impossible.
+        ValueError: a codec is unknown or missing in this build of PyAV, or a value is invalid.
     """
 
     codecs: tuple[str, ...] = tuple(FORMATS)
@@ -55,15 +55,15 @@ class Codec:
     def __post_init__(self) -> None:
         for name in self.codecs:
             if name not in FORMATS:
-                raise ValueError(f"codecs must be of {', '.join(FORMATS)}, got {name!r}.")
+                raise ValueError(f"codecs must be among {', '.join(FORMATS)}, got {name!r}.")
             encoder = FORMATS[name].encoder
             if encoder and encoder not in av.codecs_available:
                 raise ValueError(f"codecs: {name} needs the encoder {encoder}, which this build of PyAV lacks.")
         if not self.codecs or not 0 <= self.narrowband <= 1:
-            raise ValueError("codecs must name at least one, and narrowband must lie between 0 and 1.")
+            raise ValueError("codecs must name at least one codec, and narrowband must be between 0 and 1.")
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(S,) float32 → (S,) float32, delayed by the codec's own few milliseconds."""
+        """(S,) float32 → (S,) float32, delayed by the few milliseconds of the codec."""
         name = self.codecs[rng.integers(len(self.codecs))]
         form = FORMATS[name]
         rates = (self.bit_rates or form.bit_rates) if form.bit_rates else (0,)
@@ -76,7 +76,7 @@ class Codec:
 
 
 def _encode(waveform: np.ndarray, name: str, form: _Format, bit_rate: int) -> bytes:
-    """(S,) at the codec's rate → a file of it."""
+    """Returns an encoded file of (S,) at the codec's rate."""
     file = io.BytesIO()
     if name == "gsm":
         soundfile.write(file, waveform, form.rate, format="WAV", subtype="GSM610")

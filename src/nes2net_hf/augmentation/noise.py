@@ -1,4 +1,4 @@
-"""Noise, music and babble from a folder or dataset, as recipes mix in MUSAN (Snyder et al. 2015)."""
+"""Add noise, music or babble from a folder or dataset, such as MUSAN (Snyder et al. 2015)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .recordings import Recordings
 @dataclass(frozen=True)
 class Noise:
     """
-    Adds a stretch of one or more recordings, repeated where they are shorter.
+    Adds a stretch of one or more recordings, which repeat if they are shorter.
 
     Args:
-        root: folder of recordings, e.g. `musan/noise`, in any nesting.
-        dataset, split: a dataset with a column `audio` instead.
-        snr: lowest and highest signal-to-noise ratio, in dB, drawn uniformly.
-        files: fewest and most recordings that are summed at equal power first: several of speech make babble.
+        root: folder of recordings, e.g. `musan/noise`, including subfolders.
+        dataset, split: a dataset with a column `audio` instead of `root`.
+        snr: lowest and highest signal-to-noise ratio in dB, drawn uniformly.
+        files: lowest and highest number of recordings that are summed at equal power; several of speech make babble.
 
     Raises:
-        ValueError: the recordings are not there, or a range is out of order.
+        ValueError: the recordings are missing, or a range is out of order.
     """
 
     root: str | None = None
@@ -50,6 +50,6 @@ class Noise:
 
 
 def _stretch(samples: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-    """(S,) → (length,): from a drawn place on, begun again where the recording ends."""
+    """Returns `length` samples of a recording (S,) from a random start; it repeats after its end."""
     start = int(rng.integers(samples.size))
     return np.take(samples, np.arange(start, start + length), mode="wrap").astype(np.float64)

@@ -1,4 +1,4 @@
-"""`nes2net augment --plot`: spectrograms before and after. Needs the extra `plot`."""
+"""Plot spectrograms before and after augmentation, for `nes2net augment --plot`. Needs the extra `plot`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def plot_spectrograms(before: np.ndarray, after: np.ndarray, path: str | os.PathLike[str]) -> None:
     """
-    Draws two waveforms (S,) at 16 kHz as spectrograms, one above the other, on one scale of time and level.
+    Plots two waveforms (S,) at 16 kHz as spectrograms, one above the other, with the same scales of time and level.
 
     Args:
         before, after: the waveforms; their lengths may differ.
-        path: the picture, a PNG.
+        path: the PNG file to write.
     """
     figure = new_figure(11, 6, dpi=150)
     panels = figure.subplots(2, 1, sharex=True, sharey=True)

@@ -1,12 +1,12 @@
 """
 RawBoost (Tak et al., "RawBoost: A Raw Data Boosting and Augmentation Method applied to Automatic Speaker Verification
-Anti-Spoofing", ICASSP 2022, arXiv 2111.04433): three kinds of nuisance of telephony, on the waveform alone.
+Anti-Spoofing", ICASSP 2022, arXiv 2111.04433): three kinds of telephony noise, computed from the waveform alone.
 
-LnL, linear and non-linear convolutive noise: the sum of the signal's powers, each through notch filters of its own.
-ISD, impulsive signal-dependent additive noise: some samples are disturbed in proportion to themselves.
-SSI, stationary signal-independent additive noise: coloured noise at a drawn signal-to-noise ratio.
+LnL, linear and non-linear convolutive noise: the sum of the signal's powers, each with its own notch filters.
+ISD, impulsive signal-dependent additive noise: some samples are disturbed in proportion to their values.
+SSI, stationary signal-independent additive noise: coloured noise at a random signal-to-noise ratio.
 
-Where the paper leaves a choice this follows the authors' released settings: parameters are drawn uniformly, notches
+Where the paper is not specific, this follows the authors' released settings: parameters are drawn uniformly, notches
 are linear-phase band-stop filters by the window method, and only signals that would clip are scaled down.
 """
 
@@ -33,21 +33,21 @@ _PARALLEL = {8: "LI", 9: "LIS", 10: "LI"}
 @dataclass(frozen=True)
 class RawBoost:
     """
-    One of the twelve combinations that the published systems number; 0 to 8 are the paper's.
+    Applies one of the twelve numbered combinations of the published systems; 0 to 8 are the paper's.
 
     Args:
         number: key of `NUMBERS`.
-        bands: notch filters in a cascade.
+        bands: number of notch filters in a cascade.
         centre: lowest and highest centre frequency of a notch, in Hz.
         width: narrowest and widest notch, in Hz.
-        coefficients: fewest and most taps of a notch; even draws become the next odd number.
+        coefficients: lowest and highest number of taps of a notch; even draws become the next odd number.
         gain: lowest and highest gain of a cascade, in dB.
-        powers: of the signal that LnL sums (N_f), 1 = linear.
-        bias: lowest and highest attenuation of the non-linear parts against the linear one, in dB.
-        disturbed: the most samples that ISD disturbs, in per cent.
+        powers: number of powers of the signal that LnL sums (N_f), 1 = linear.
+        bias: lowest and highest attenuation of the non-linear parts relative to the linear one, in dB.
+        disturbed: highest share of samples that ISD disturbs, in per cent.
         disturbance: gain of ISD (g_sd).
         snr: lowest and highest signal-to-noise ratio of SSI, in dB.
-        chances: of LnL, ISD and SSI in numbers 10 and 11.
+        chances: probabilities of LnL, ISD and SSI in numbers 10 and 11.
 
     Raises:
         ValueError: `number` is unknown, or a range is out of order.
@@ -74,7 +74,7 @@ class RawBoost:
             if len(value) != 2 or value[0] > value[1]:
                 raise ValueError(f"{name} must be a lower and an upper bound, got {value!r}.")
         if self.bands < 1 or self.powers < 1 or not 0 <= self.disturbed <= 100:
-            raise ValueError("bands and powers must be at least 1, and disturbed a percentage.")
+            raise ValueError("bands and powers must be at least 1, and disturbed must be between 0 and 100 per cent.")
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(S,) float32 in [-1, 1] → (S,) float32 in [-1, 1]."""
@@ -96,7 +96,7 @@ class RawBoost:
         return self.number not in (10, 11) or rng.random() < self.chances["LIS".index(part)]
 
     def convolutive(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """LnL (section 3.1): Σ_j h_j * x^j, the parts with j > 1 `bias` dB lower; mean taken out. (S,) → (S,)"""
+        """LnL (section 3.1): Σ_j h_j * x^j, the parts with j > 1 `bias` dB lower; mean removed. (S,) → (S,)"""
         parts, power = [], np.ones(1)
         for order in range(self.powers):
             power = power * wave
@@ -115,14 +115,14 @@ class RawBoost:
         return _scaled(disturbed)
 
     def stationary(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """SSI (section 3.3): white noise through notch filters, added at a drawn SNR. (S,) → (S,)"""
+        """SSI (section 3.3): white noise after notch filters, added at a random SNR. (S,) → (S,)"""
         taps = self._notches(rng, self.gain)
         noise = _filter_and_sum([(rng.standard_normal(wave.size), taps)])
         snr = rng.uniform(*self.snr)
         return wave + noise * (np.linalg.norm(wave) / np.linalg.norm(noise) / 10 ** (snr / 20))
 
     def _notches(self, rng: np.random.Generator, gain: tuple[float, float]) -> np.ndarray:
-        """Taps (odd,) of a cascade of band-stop filters whose largest gain is drawn from `gain` dB."""
+        """Returns the taps (odd,) of a cascade of band-stop filters. Its largest gain is drawn from `gain` in dB."""
         taps = np.ones(1)
         for _ in range(self.bands):
             centre, width = rng.uniform(*self.centre), rng.uniform(*self.width)
@@ -135,12 +135,12 @@ class RawBoost:
 
 def _filter_and_sum(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """
-    Signals (S,), each through its own linear-phase taps (odd,) without their delay, summed: (S,).
+    Filters signals (S,), each with its own linear-phase taps (odd,), without delay; returns the sum (S,).
 
-    By overlap and add; by linearity the parts are summed as spectra, so that one transform goes back for all of them.
+    Uses overlap-add. The filtered parts are summed as spectra, so that all need only one inverse transform.
     """
     samples, longest = parts[0][0].size, max(taps.size for _, taps in parts)
-    size = 1 << (8 * longest - 1).bit_length()  # of a transform: most of each block is signal, and it fits a cache
+    size = 1 << (8 * longest - 1).bit_length()  # so that most of a block is signal, and the transform fits the cache
     block = size - longest + 1
     count = -(-samples // block)
     spectrum: np.ndarray | float = 0.0
@@ -156,6 +156,6 @@ def _filter_and_sum(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarra
 
 
 def _scaled(wave: np.ndarray, always: bool = False) -> np.ndarray:
-    """Brought to a peak of 1 where it is beyond that, or always."""
+    """Scales to a peak of 1 if it exceeds that, or always."""
     peak = np.abs(wave).max()
     return wave / peak if peak > 1 or (always and peak > 0) else wave

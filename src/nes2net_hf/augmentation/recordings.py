@@ -1,4 +1,4 @@
-"""Recordings that augmentation mixes in or convolves with: a folder of them, or a dataset."""
+"""Draw recordings from a folder or dataset, for noise and room responses."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ..hub import why
 
 class Recordings:
     """
-    The audio files below a folder, in any nesting, or the column `audio` of a dataset of the `datasets` library.
+    The audio files in a folder and its subfolders, or the column `audio` of a dataset.
 
     Args:
-        root: of the folder, e.g. `musan/noise`.
-        dataset: Hub id or folder, as `datasets.load_dataset` takes it, instead of `root`.
-        split: of the dataset.
+        root: the folder, e.g. `musan/noise`.
+        dataset: Hub id or folder for `datasets.load_dataset`, instead of `root`.
+        split: split of the dataset.
 
     Raises:
-        ValueError: it is not there or empty: said when a recipe is read, not in its third epoch.
+        ValueError: it is missing or empty. This is raised when a recipe is read, not in the third epoch.
     """
 
     def __init__(self, root: str | None, dataset: str | None, split: str) -> None:
         if (root is None) == (dataset is None):
-            raise ValueError("name root, a folder of recordings, or dataset.")
+            raise ValueError("set either root, a folder of recordings, or dataset.")
         self._sources: Any = _files(root) if root is not None else _rows(str(dataset), split)
 
     def __len__(self) -> int:
@@ -34,10 +34,10 @@ class Recordings:
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """
-        One of them, each as likely: (S,) float32 at 16 kHz.
+        Returns one recording at random, all equally likely: (S,) float32 at 16 kHz.
 
         Raises:
-            AudioError: it cannot be read, or is silent from end to end.
+            AudioError: it cannot be read or is silent.
         """
         source = self._sources[int(rng.integers(len(self)))]
         if isinstance(source, dict):
@@ -47,10 +47,10 @@ class Recordings:
 
 def _files(root: str) -> list[str]:
     if not Path(root).is_dir():
-        raise ValueError(f"root {root} is no folder.")
+        raise ValueError(f"root {root} is not a folder.")
     files = list_audio(root)
     if not files:
-        raise ValueError(f"root {root} holds no audio files.")
+        raise ValueError(f"root {root} has no audio files.")
     return files
 
 
@@ -62,7 +62,7 @@ def _rows(name: str, split: str) -> Any:
     except Exception as error:
         raise ValueError(f"dataset {name} could not be loaded: {why(error)}.") from None
     if not isinstance(dataset.features.get("audio"), Audio):
-        raise ValueError(f"dataset {name} has no column audio (it has {', '.join(dataset.features)}).")
+        raise ValueError(f"dataset {name} has no column audio of type Audio (it has {', '.join(dataset.features)}).")
     if not len(dataset):
         raise ValueError(f"dataset {name} has no rows in its split {split}.")
     return dataset.cast_column("audio", Audio(decode=False)).select_columns(["audio"])

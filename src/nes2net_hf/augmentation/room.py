@@ -1,4 +1,4 @@
-"""Rooms: convolution with measured or simulated impulse responses."""
+"""Simulate rooms by convolution with measured or simulated impulse responses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .recordings import Recordings
 @dataclass(frozen=True)
 class Room:
     """
-    Convolves with a room impulse response; the direct sound stays where it was, and length and power are kept.
+    Convolves with a room impulse response. The time of the direct sound, the length and the power stay the same.
 
     Args:
-        root: folder of responses, e.g. `RIRS_NOISES/simulated_rirs`, in any nesting.
-        dataset, split: a dataset with a column `audio` instead.
+        root: folder of responses, e.g. `RIRS_NOISES/simulated_rirs`, including subfolders.
+        dataset, split: a dataset with a column `audio` instead of `root`.
 
     Raises:
-        ValueError: the responses are not there.
+        ValueError: the responses are missing.
     """
 
     root: str | None = None

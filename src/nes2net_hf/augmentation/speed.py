@@ -1,4 +1,4 @@
-"""Another speed: tempo, pitch and formants move together, so that one speaker sounds like several."""
+"""Change the speed. Tempo, pitch and formants change together, so that one speaker sounds like several."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Speed:
     Resamples to a speed drawn uniformly from [`low`, `high`] (1 = as recorded), as `sox speed` does.
 
     Raises:
-        ValueError: not 0 < low <= high.
+        ValueError: `low` and `high` are not positive or not in order.
     """
 
     low: float = 0.9

@@ -1,4 +1,4 @@
-"""Official checkpoints ↔ folders in the Hugging Face layout."""
+"""Convert official checkpoints to folders in the Hugging Face layout, and back."""
 
 from ..errors import ConversionError
 from .converting import Converted, convert

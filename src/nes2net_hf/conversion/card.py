@@ -1,4 +1,4 @@
-"""The card of a converted checkpoint."""
+"""Write the model card of a converted checkpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_card(
     sha256: str,
     assumed: Mapping[str, str],
 ) -> None:
-    """Writes the card of a converted checkpoint as `folder/README.md`; its figures are the authors'."""
+    """Writes the model card as `folder/README.md`, with the figures that the authors published."""
     from ..version import __version__
 
     encoder = config.encoder_config
@@ -32,7 +32,7 @@ def write_card(
         tags=["anti-spoofing", "deepfake-detection", "nes2net"],
         base_model=system.base_model,
     )
-    one_logit = "the difference of the two, (-x/2, +x/2), is the official score, the one logit x"
+    one_logit = "they are (-x/2, +x/2), and their difference is the official score, the single logit x"
     variant = variant_title(config.backend_variant)
     card = render(
         "converted.md",
@@ -50,9 +50,9 @@ def write_card(
         input=(
             "the whole utterance, layer-normalised"
             if system.length_policy == "whole"
-            else f"its first {system.window_length:,} samples, repeated where it is shorter, not normalised"
+            else f"its first {system.window_length:,} samples, repeated if it is shorter, not normalised"
         ),
-        score=one_logit if config.classifier_outputs == 1 else "that of `bonafide` is the official score",
+        score=one_logit if config.classifier_outputs == 1 else "the one for `bonafide` is the official score",
         window=f"{system.window_length:,} samples",
         assumed=assumed,
         benchmarks=[read_benchmark(name) for name in system.benchmarks],

@@ -1,4 +1,4 @@
-"""What must agree before anything is written: keys and shapes, the encoder and its configuration."""
+"""Check a checkpoint before anything is written: its keys and shapes, and the encoder's configuration."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .reading import Checkpoint
 from .recognition import Recognised
 from .systems import System
 
-_LISTED = 8  # wrong keys that a message names; the rest is counted
+_LISTED = 8  # wrong keys that a message names; the others are counted
 
 
 def check_keys(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], dropped: set[str]) -> None:
-    """Raises ConversionError listing the keys of `checkpoint` that are missing, unexpected or of another shape."""
+    """Raises ConversionError if keys of `checkpoint` are missing, unexpected or mis-shaped; the message lists them."""
     tensors = checkpoint.tensors
     problems = {
         "missing": [key for key in shapes if key not in tensors],
@@ -43,26 +43,26 @@ def check_keys(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], dr
 def settle_encoder_config(
     system: System, recognised: Recognised, given: str | os.PathLike[str] | None
 ) -> PretrainedConfig:
-    """The encoder's configuration, checked against the shapes in the checkpoint."""
+    """Returns the encoder's configuration, checked against the shapes in the checkpoint."""
     fields = system.default_encoder_config() if given is None else _read_config(Path(given), system.encoder_type)
-    whose = f"{system.encoder_name}'s" if given is None else f"that of {given}"
+    whose = f"{system.encoder_name}'s" if given is None else str(given)
     if fields.get("model_type") != system.encoder_type:
         raise ConversionError(
-            f"the encoder configuration {given} is of type {fields.get('model_type')!r}; this checkpoint needs "
-            f"{system.encoder_type!r}."
+            f"the encoder configuration {given} is of type {fields.get('model_type')!r}, but this checkpoint needs "
+            f"{system.encoder_type!r}: name its own with --encoder-config."
         )
     try:
         config = AutoConfig.for_model(**fields)
-    except Exception as error:  # of transformers' own checks; what is wrong comes last
+    except Exception as error:  # raised by the checks of transformers; the last line has the reason
         reason = str(error).strip().splitlines()[-1].split("Error: ", 1)[-1].strip()[:200].rstrip(".")
-        raise ConversionError(f"the encoder configuration {given} is impossible ({reason}).") from None
+        raise ConversionError(f"the encoder configuration {given} is invalid ({reason}).") from None
     for name, value in recognised.encoder.items():
         said = getattr(config, name)
         said = list(said) if isinstance(said, (list, tuple)) else said
         if said != value:
             raise ConversionError(
-                f"the checkpoint's encoder has {name} {value}, but the configuration ({whose}) says {said}: give its "
-                "own with --encoder-config."
+                f"the checkpoint's encoder has {name} {value}, but the configuration ({whose}) says {said}: name the "
+                "checkpoint's own configuration with --encoder-config."
             )
     if given is None:
         unread = (
@@ -71,7 +71,7 @@ def settle_encoder_config(
             else ["num_attention_heads", "conv_stride"]
         )
         recognised.assumed["encoder"] = (
-            f"{', '.join(unread)} of {system.encoder_name}; weights do not tell them (--encoder-config)"
+            f"{', '.join(unread)} of {system.encoder_name}; the weights do not show them (--encoder-config)"
         )
     return config
 
@@ -85,8 +85,8 @@ def _read_config(path: Path, encoder_type: str) -> dict[str, Any]:
     except ValueError:
         raise ConversionError(f"--encoder-config {file} is not a JSON file.") from None
     if not isinstance(fields, dict):
-        raise ConversionError(f"--encoder-config {file} must hold the fields of a configuration.")
-    fields = fields.get("encoder_config", fields)  # a Nes2Net folder has its encoder's in it
+        raise ConversionError(f"--encoder-config {file} must be a JSON object with the fields of a configuration.")
+    fields = fields.get("encoder_config", fields)  # the config of a Nes2Net folder contains its encoder's
     if not isinstance(fields, dict):
-        raise ConversionError(f"--encoder-config {file} must hold the encoder's fields as encoder_config.")
+        raise ConversionError(f"--encoder-config {file}: encoder_config must be an object with the encoder's fields.")
     return {"model_type": encoder_type, "layerdrop": 0.0, "apply_spec_augment": False, **fields}

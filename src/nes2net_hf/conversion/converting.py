@@ -1,4 +1,4 @@
-"""From an official checkpoint to a folder that `from_pretrained`, `pipeline` and `nes2net detect --model` take."""
+"""Convert an official checkpoint to a folder for `from_pretrained`, `pipeline` and `nes2net detect --model`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Report = Callable[[str], None]
 
 @dataclass
 class Converted:
-    """A checkpoint made ready to be written: our configuration and tensors, none of them copied."""
+    """A converted checkpoint in memory: our configuration, and the checkpoint's tensors without copies."""
 
     checkpoint: Checkpoint
     recognised: Recognised
@@ -42,7 +42,7 @@ class Converted:
     dropped: list[str] = field(default_factory=list)
 
     def model(self) -> Nes2NetForAudioClassification:
-        """The model in memory, on the checkpoint's own tensors."""
+        """Returns the model, which uses the checkpoint's own tensors."""
         model = _without_weights(self.config)
         model.load_state_dict(self.tensors, strict=True, assign=True)
         return model.eval()
@@ -61,36 +61,38 @@ def convert(
     report: Report = lambda line: None,
 ) -> Converted | None:
     """
-    Converts an official system, or the bare encoder that the official instructions download.
+    Converts an official system, or a bare encoder as the official instructions download it.
 
     Args:
-        source: `.pth`, `.pt` or `.safetensors`, or a file on the Hub as `org/repo:file.pth`.
-        out: the folder to write; None writes nothing, and does all the rest.
-        revision: of the file on the Hub.
+        source: a `.pth`, `.pt` or `.safetensors` file, or a file on the Hub as `org/repo:file.pth`.
+        out: the folder to write; None does everything except writing.
+        revision: revision of the file on the Hub.
         encoder_config: file or folder with the encoder's configuration; XLS-R 300M's or WavLM-Large's if None.
-        activation: `"relu"` or `"selu"`; read from the batch norms if None.
-        dilation: of the back-end; the recipe's if None.
-        force: replace `out` where it exists.
-        verify: a recording whose logits a fresh process must get from the folder as the model in memory gives them.
-        report: is told, line by line, what is found, assumed and done.
+        activation: `"relu"` or `"selu"`; recognised from the batch norms if None.
+        dilation: dilation of the back-end; the recipe's if None.
+        force: replace `out` if it exists.
+        verify: a recording; the written folder, loaded in a fresh process, must give the same logits for it.
+        report: called with each line that says what is found, assumed or done.
 
     Returns:
-        What was converted; None for a bare encoder.
+        The converted system; None for a bare encoder.
 
     Raises:
-        ConversionError: the file cannot be read, is no such system, has wrong keys, or does not verify.
+        ConversionError: the file cannot be read, is not an official system, has wrong keys, or fails `verify`.
         OutputError, DiskError: `out` exists or cannot be written.
     """
     target = None if out is None else _target(Path(out), force)
     path, is_on_hub = fetch(os.fspath(source), revision)
     checkpoint = read_checkpoint(path)
     if is_legacy_pickle(path):
-        report("note      a file in the form of torch before 1.6: it cannot be mapped and is read into memory whole")
+        report("note      the file has the format of torch before 1.6, so all of it is read into memory")
     if checkpoint.beside:
-        report(f"dropped   {len(checkpoint.beside)} keys beside the system ({', '.join(checkpoint.beside[:3])} …)")
+        report(f"dropped   {len(checkpoint.beside)} keys outside the system ({', '.join(checkpoint.beside[:3])} …)")
     if is_bare_encoder(checkpoint.tensors):
         if any(option is not None for option in (activation, dilation, verify)):
-            raise ConversionError(f"{path} is a bare encoder: activation, dilation and verify are for whole systems.")
+            raise ConversionError(
+                f"{path} is a bare encoder: activation, dilation and verify only apply to whole systems."
+            )
         with _written(target, report) as folder:
             convert_encoder(checkpoint, folder, encoder_config, report)
         return None
@@ -110,7 +112,12 @@ def prepare(
     dilation: int | None = None,
     report: Report = lambda line: None,
 ) -> Converted:
-    """Recognises a system and maps its keys; raises ConversionError where a key is missing, unexpected, mis-shaped."""
+    """
+    Recognises a system and maps its keys to ours.
+
+    Raises:
+        ConversionError: it is not an official system, or a key is missing, unexpected or mis-shaped.
+    """
     try:
         recognised = recognise(checkpoint.tensors, activation, dilation)
         system = recognised.system
@@ -121,7 +128,7 @@ def prepare(
     _report_findings(recognised, config, report)
     tensors, dropped = map_tensors(checkpoint, system, config)
     if dropped:
-        report(f"dropped   {len(dropped)} keys that only pre-training needs ({', '.join(dropped[:3])} …)")
+        report(f"dropped   {len(dropped)} keys used only in pre-training ({', '.join(dropped[:3])} …)")
     extractor = Nes2NetFeatureExtractor(
         window_length=system.window_length, length_policy=system.length_policy, do_normalize=system.do_normalize
     )
@@ -129,7 +136,7 @@ def prepare(
 
 
 def map_tensors(checkpoint: Checkpoint, system: System, config: Nes2NetConfig) -> tuple[dict[str, Tensor], list[str]]:
-    """Our key → official tensor in our shape, for each key of the model; and the dropped keys."""
+    """Returns each of our keys → the official tensor in our shape; and the dropped keys."""
     ours = _without_weights(config).state_dict()
     expected = {official_key(key, config, system.encoder_prefix): key for key in ours}
     dropped = [key for key in checkpoint.tensors if system.is_dropped(key)]
@@ -138,14 +145,14 @@ def map_tensors(checkpoint: Checkpoint, system: System, config: Nes2NetConfig) -
     tensors = {key: checkpoint.tensors[name].reshape(ours[key].shape) for name, key in expected.items()}
     for key, tensor in tensors.items():
         if tensor.is_floating_point() and not ours[key].is_floating_point():
-            tensors[key] = tensor.round().to(ours[key].dtype)  # counts of an averaged checkpoint
+            tensors[key] = tensor.round().to(ours[key].dtype)  # averaged checkpoints have fractional counts
     return tensors, dropped
 
 
 def write(converted: Converted, folder: Path, source: str | None) -> None:
-    """Writes configuration, weights, extractor, the code that travels, and the card; `source` names it on the Hub."""
+    """Writes configuration, weights, feature extractor, model code and card; `source` is its name on the Hub."""
     model = _without_weights(converted.config)
-    # As one file: it is written from the mapped tensors, none copied.
+    # One file, written directly from the mapped tensors.
     model.save_pretrained(folder, state_dict=apart(converted.tensors), max_shard_size="1TB")
     converted.extractor.save_pretrained(folder)
     write_card(
@@ -160,7 +167,7 @@ def write(converted: Converted, folder: Path, source: str | None) -> None:
 
 
 def _without_weights(config: Nes2NetConfig) -> Nes2NetForAudioClassification:
-    """The model's structure: its parameters have shapes and no memory."""
+    """Returns the model on the meta device: its parameters have shapes but no memory."""
     with torch.device("meta"):
         return Nes2NetForAudioClassification(config)
 
@@ -179,7 +186,7 @@ def _report_findings(recognised: Recognised, config: Nes2NetConfig, report: Repo
     report(f"head      {config.pooling} pooling, {config.classifier_outputs} logit(s), score {config.score}")
     system = recognised.system
     length = "whole utterance" if system.length_policy == "whole" else f"first {system.window_length:,} samples"
-    report(f"input     {length}, {'each layer-normalised' if system.do_normalize else 'raw'}, as the recipe has it")
+    report(f"input     {length}, {'layer-normalised' if system.do_normalize else 'not normalised'}, as in the recipe")
     for what, how in recognised.assumed.items():
         report(f"assumed   {what}: {how}")
 
@@ -191,15 +198,15 @@ def _target(out: Path, force: bool) -> Path:
     if is_filled and not force:
         raise OutputError(f"{out} exists: choose another folder, or replace it with --force.")
     if is_filled and not (out / "config.json").is_file():
-        raise OutputError(f"{out} holds no model: --force replaces only folders of models.")
+        raise OutputError(f"{out} has no model: --force only replaces model folders, so choose another folder.")
     if not out.absolute().parent.is_dir():
-        raise OutputError(f"{out.parent} does not exist: make the folder first.")
+        raise OutputError(f"{out.parent} does not exist: create the folder first.")
     return out
 
 
 @contextmanager
 def _written(target: Path | None, report: Report) -> Iterator[Path | None]:
-    """A folder beside the target that takes its place when all went well, and is gone otherwise; None for none."""
+    """Yields a temporary folder that replaces the target on success and is deleted on failure; None for no target."""
     if target is None:
         yield None
         report("nothing was written (dry run)")

@@ -1,4 +1,4 @@
-"""A checkpoint file on the Hub: fetched, and held against its checksum."""
+"""Download a checkpoint file from the Hub and compare its checksum."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from ..hub import bounded_requests, fetch_large, hub_reason
 
 def fetch(source: str, revision: str | None) -> tuple[Path, bool]:
     """
-    The local file, downloaded where a file on the Hub is named (`org/repo:file.pth`), and whether it is from there.
+    Returns the path of a local file, or of a file on the Hub (`org/repo:file.pth`) after its download; and whether it
+    is from the Hub.
 
     Raises:
-        ConversionError: it cannot be downloaded, or what lies in the cache is not what the Hub has.
+        ConversionError: it cannot be downloaded, or the file in the cache differs from the Hub's.
     """
     match = re.fullmatch(r"([\w.-]+/[\w.-]+):(.+)", source)
     if match is None or os.path.exists(source):
         if revision is not None:
-            raise ConversionError("--revision is for a file on the Hub: name it as org/repo:file.pth.")
+            raise ConversionError("--revision is only for a file on the Hub: name the file as org/repo:file.pth.")
         return Path(source), False
     repo, file = match.groups()
     try:
@@ -39,18 +40,18 @@ def fetch(source: str, revision: str | None) -> tuple[Path, bool]:
         raise ConversionError(f"{source[:200]} could not be downloaded: {reason}.") from None
     if not _is_whole(path, _checksum(path, repo, file)):
         raise ConversionError(
-            f"{source} is damaged in the cache ({path}): its checksum is not the Hub's; clear it with "
+            f"{source} is damaged in the cache ({path}): its checksum differs from the Hub's; clear it with "
             f"`hf cache rm model/{repo}`, then convert again."
         )
     return path, True
 
 
 def _checksum(path: Path, repo: str, file: str) -> str:
-    """What the Hub calls a file's content: SHA-256 of a large file, git's SHA-1 of another; empty if nobody says."""
+    """Returns the Hub's checksum: SHA-256 of a large file, git's SHA-1 of another; empty if it is unknown."""
     if path.is_symlink():
-        return Path(os.readlink(path)).name  # the cache keeps contents under these names
+        return Path(os.readlink(path)).name  # the cache names its contents by checksum
     commit = path.parents[file.count("/")].name
-    try:  # where the cache cannot make links
+    try:  # caches that cannot make links do not keep the checksum
         return get_hf_file_metadata(hf_hub_url(repo, file, revision=commit)).etag or ""
     except Exception:
         return ""

@@ -1,4 +1,4 @@
-"""The bare encoders that the official instructions download: fairseq's XLS-R, unilm's WavLM."""
+"""Convert the bare encoders that the official instructions download: fairseq's XLS-R and unilm's WavLM."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .systems import FAIRSEQ_XLSR, PRETRAINING, UNILM_WAVLM, has_wavlm_keys
 
 
 def is_bare_encoder(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether an encoder's keys lie at the top."""
+    """Returns whether the keys are an encoder's, without a prefix."""
     return "encoder.pos_conv.0.weight_v" in tensors
 
 
@@ -29,17 +29,18 @@ def convert_encoder(
     report: Callable[[str], None],
 ) -> None:
     """
-    Writes an encoder folder that `from_encoder_pretrained` and `AutoModel.from_pretrained` take; None only checks.
+    Writes an encoder folder for `from_encoder_pretrained` and `AutoModel.from_pretrained`. If `folder` is None, only
+    checks the checkpoint.
 
     Raises:
-        ConversionError: a key is missing, unexpected or mis-shaped, or the configuration is another encoder's.
+        ConversionError: a key is missing, unexpected or mis-shaped, or the configuration is for another encoder.
     """
     system = UNILM_WAVLM if has_wavlm_keys(checkpoint.tensors) else FAIRSEQ_XLSR
     recognised = Recognised(system, {}, recognise_encoder(checkpoint.tensors, ""))
     config = settle_encoder_config(system, recognised, encoder_config)
     report(
         f"encoder   bare {config.model_type}, {config.num_hidden_layers} layers of {config.hidden_size} features: "
-        "a folder to train from, not a detector"
+        "for training a detector; it is not one itself"
     )
     for what, how in recognised.assumed.items():
         report(f"assumed   {what}: {how}")
@@ -49,7 +50,7 @@ def convert_encoder(
     dropped = {key for key in checkpoint.tensors if key.startswith((*PRETRAINING, "label_embs_concat"))}
     check_keys(checkpoint, {name: tuple(model.state_dict()[key].shape) for name, key in expected.items()}, dropped)
     if dropped:
-        report(f"dropped   {len(dropped)} keys that only pre-training needs ({', '.join(sorted(dropped)[:3])} …)")
+        report(f"dropped   {len(dropped)} keys used only in pre-training ({', '.join(sorted(dropped)[:3])} …)")
     if folder is not None:
         tensors = {key: checkpoint.tensors[name] for name, key in expected.items()}
         model.save_pretrained(folder, state_dict=apart(tensors), max_shard_size="1TB")

@@ -1,8 +1,8 @@
 """
-Key names: ours ↔ the official systems'.
+Map our key names to those of the official systems.
 
-One table, read in one direction: our names are translated into official ones, and what a checkpoint must hold is
-derived from our own model. The tables hold for the model as `Nes2NetConfig` describes it, whatever its size.
+The rules translate in one direction only, from ours to the official names. The keys that a checkpoint must contain
+follow from our own model. The rules are valid for every size that `Nes2NetConfig` can describe.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..configuration_nes2net import Nes2NetConfig
 BACKEND_PREFIX = "Nested_Res2Net_TDNN."
 ENCODER = "nes2net.encoder."
 
-# (pattern of our key, official key); the first that matches counts.
+# (pattern of our key, official key); the first match counts.
 _ENCODER_RULES = (
     (r"masked_spec_embed", "mask_emb"),
     (r"feature_extractor\.conv_layers\.(\d+)\.conv\.(\w+)", r"feature_extractor.conv_layers.\1.0.\2"),
@@ -66,12 +66,12 @@ AGGREGATION_KEYS = {
 
 
 def official_encoder_key(key: str) -> str:
-    """Our key below the encoder → the official one below its prefix."""
+    """Returns the official key for ours; both without the encoder's prefix."""
     return _translate(key, _ENCODER_RULES)
 
 
 def official_key(key: str, config: Nes2NetConfig, encoder_prefix: str) -> str:
-    """A key of [`Nes2NetForAudioClassification`] → the official system's."""
+    """Returns the official system's key for a key of [`Nes2NetForAudioClassification`]."""
     if key.startswith(ENCODER):
         return encoder_prefix + official_encoder_key(key.removeprefix(ENCODER))
     if key.startswith("nes2net.aggregation."):
@@ -80,7 +80,7 @@ def official_key(key: str, config: Nes2NetConfig, encoder_prefix: str) -> str:
 
 
 def official_shape(key: str, shape: tuple[int, ...], config: Nes2NetConfig) -> tuple[int, ...]:
-    """Shape of our tensor → of the official one: variant X has 2-D convolutions, and its α in four axes."""
+    """Returns the shape of the official tensor. Variant X has 2-D convolutions there, and α with four axes."""
     if key.endswith(".column_weights"):
         return (1, 1, 1, *shape)
     if config.backend_variant == "nes2net_x" and re.search(r"\.steps\.\d+\.conv\.weight$", key):

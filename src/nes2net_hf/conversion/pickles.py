@@ -1,4 +1,4 @@
-"""Pickles of checkpoints, read without importing or calling what they name."""
+"""Read the pickles of checkpoints without importing or calling what they name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
-# What training scripts leave beside the weights, and no code: whole modules of which classes are harmless, and names.
+# Harmless objects that training scripts save with the weights: modules whose classes are harmless, and single names.
 _CLASSES_OF = (
     *("collections", "decimal", "fairseq", "fractions", "lightning", "numpy.dtypes", "omegaconf", "pathlib"),
     *("pytorch_lightning", "lightning_fabric", "torch._dynamo", "torch.distributed", "torch.nested", "torch.nn"),
@@ -37,9 +37,9 @@ _STORAGES = {
 _PLAIN = "save it as a plain tensor"
 
 
-# Tuples, because a pickle can set the attributes of objects.
+# Tuples, because a pickle could set attributes of other objects.
 class Storage(NamedTuple):
-    """What a pickle says of a run of elements that lies in the file under `key`."""
+    """A storage as its pickle describes it: a run of elements, stored in the file under `key`."""
 
     key: str
     dtype: torch.dtype
@@ -47,7 +47,7 @@ class Storage(NamedTuple):
 
 
 class Described(NamedTuple):
-    """A tensor as its pickle describes it; `problem` says of a tensor why it is no plain one, and what to do."""
+    """A tensor as its pickle describes it. `problem` says why it is not a plain tensor, and how to fix that."""
 
     storage: Storage | None = None
     dtype: torch.dtype | None = None
@@ -58,7 +58,7 @@ class Described(NamedTuple):
 
 
 class StandIn:
-    """An object that nobody reads, in place of the one that a pickle asks for."""
+    """Replaces an object that a pickle names and that the conversion does not need."""
 
     is_module = False
     """Whether the object is a whole torch.nn.Module."""
@@ -76,7 +76,7 @@ class StandIn:
 
 
 class Entries(OrderedDict[Any, Any]):
-    """A dict without keys that are tuples: one of tuples in tuples takes years to hash."""
+    """A dict that ignores keys that are tuples: deeply nested tuples take years to hash."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if not isinstance(key, tuple):
@@ -87,9 +87,9 @@ class PickleReader(pickle._Unpickler):
     """
     Reads one pickle into lists, tuples, [`Entries`], [`Described`] tensors and stand-ins.
 
-    The unpickler in Python, because that in C makes room for the largest index that a pickle names. No checkpoint
-    needs the operation that makes a bytearray of a length named in the pickle, nor that of dicts in Python 2's text
-    form.
+    Uses the unpickler written in Python, because the one in C allocates memory for the largest index that a pickle
+    names. Two operations are removed, because no checkpoint needs them: a bytearray of a length given in the pickle,
+    and dicts in the text format of Python 2.
     """
 
     dispatch: ClassVar[dict[int, Any]] = {
@@ -103,21 +103,21 @@ class PickleReader(pickle._Unpickler):
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
         super().__init__(io.BytesIO(data) if isinstance(data, bytes) else data, encoding="latin1")
-        self.code: list[str] = []  # names that are not known to be harmless
+        self.code: list[str] = []  # names that may run code
         self.storages: dict[str, Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        if self.proto < 3:  # torch's, which spells names as Python 2 did
+        if self.proto < 3:  # torch writes protocol 2, with the names of Python 2
             module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         path = f"{module}.{name}"
         if path in _READERS:
-            return partial(_READERS[path])  # a new one, which a pickle may change
+            return partial(_READERS[path])  # a copy, because a pickle may change it
         if module in {"torch", "torch.storage"} and name.endswith("Storage"):
             return _STORAGES[name.removesuffix("Storage")]
         if module == "torch" and isinstance(getattr(torch, name, None), (torch.dtype, torch.layout, torch.qscheme)):
             return getattr(torch, name)
         if module.startswith("torch.") and name.startswith("_rebuild"):
-            return partial(_problem, f"is a tensor of an unknown kind: {_PLAIN}")
+            return partial(_problem, f"is an unknown kind of tensor: {_PLAIN}")
         if path == "collections.OrderedDict":
             return type("OrderedDict", (Entries,), {})
         if path == "torch.Size":
@@ -127,7 +127,7 @@ class PickleReader(pickle._Unpickler):
         return type(name, (StandIn,), {"__module__": module})
 
     def persistent_load(self, pid: Any) -> Any:
-        if pid[0] == "module":  # a class of a whole model and its source, before torch 1.6
+        if pid[0] == "module":  # before torch 1.6: the class of a whole model, with its source
             return pid[1]
         kind, dtype, key, _, elements, *view = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or any(view) or not are_sizes([elements]):
@@ -136,7 +136,7 @@ class PickleReader(pickle._Unpickler):
 
 
 def are_sizes(values: Any) -> bool:
-    """Whether these are integers from 0 on, in a tuple or list, and none larger than any file."""
+    """Returns whether these are non-negative integers in a tuple or list, none too large for a file."""
     return isinstance(values, (tuple, list)) and all(type(value) is int and 0 <= value < 1 << 48 for value in values)
 
 
@@ -147,7 +147,7 @@ def _is_harmless(module: str, name: str) -> bool:
     return is_class and any(module == known or module.startswith(f"{known}.") for known in _CLASSES_OF)
 
 
-# What stands for torch's own functions that rebuild tensors, with their arguments.
+# Replacements for torch's functions that rebuild tensors, with the same arguments.
 
 
 def _tensor(
@@ -193,7 +193,7 @@ _READERS: dict[str, Any] = {
             ("sparse_tensor", "is sparse", "save its .to_dense()"),
             ("qtensor", "is quantised", "save its .dequantize()"),
             ("nested_tensor", "is nested", _PLAIN),
-            ("wrapper_subclass", "is distributed or wrapped, and not a plain tensor", _PLAIN),
+            ("wrapper_subclass", "is a distributed or wrapped tensor", _PLAIN),
             ("device_tensor_from_numpy", "was saved on another kind of device", "save its .cpu()"),
         )
     },

@@ -1,4 +1,4 @@
-"""Checkpoint files into mappings of tensors: memory-mapped where their form allows it, never running their code."""
+"""Read checkpoint files: memory-mapped if the format allows it, and without running code from the file."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ from ..files import sha256_of
 from .pickles import Described, StandIn
 from .torch_files import TorchFile, code_error, is_torch_file, read_torch_file
 
-# Under which training scripts put the weights, and DeepSpeed and Lightning do.
+# Entries in which training scripts, DeepSpeed and Lightning save the weights.
 _UNDER = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights")
-# What wrappers add to each key beneath them: DataParallel and DDP, torch.compile, FSDP, activation checkpointing.
+# Names that wrappers add to keys: DataParallel and DDP, torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-# What training scripts put before the keys of a system, such as Lightning's `model.`
+# Prefixes that training scripts put before a system's keys, such as Lightning's `model.`
 _FRONT = re.compile(r"((?:[^.]+\.)*?)(?:Nested_Res2Net_TDNN|ssl_model)\.")
-_WEIGHT_NORM = re.compile(r"\.parametrizations\.weight\.original([01])$")  # torch's newer form
+_WEIGHT_NORM = re.compile(r"\.parametrizations\.weight\.original([01])$")  # names since torch 2.0
 _LONGEST_KEY = 300
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Official keys and their tensors, and where they come from."""
+    """A checkpoint file: its tensors under the official keys."""
 
     path: Path
     tensors: dict[str, Tensor]
     beside: tuple[str, ...] = ()
-    """Keys that lie outside the system, such as a loss function's."""
+    """Keys outside the system, such as a loss function's."""
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file's bytes, in hex."""
+        """SHA-256 of the file, in hex."""
         return sha256_of(self.path)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """
-    Reads a `.pth`, `.pt`, `.ckpt` or `.safetensors` file: a state dict, alone or under one of the usual names, with
-    or without the prefixes of DataParallel, torch.compile, FSDP and Lightning.
+    Reads a `.pth`, `.pt`, `.ckpt` or `.safetensors` file. The state dict may be the whole file or an entry with one
+    of the usual names. Prefixes of DataParallel, torch.compile, FSDP and Lightning are removed.
 
     Raises:
-        ConversionError: the file is missing, damaged, of another kind or would run code when loaded, or a tensor is
-            no weight.
+        ConversionError: the file is missing, damaged, not a checkpoint or would run code when loaded, or a tensor
+            cannot be a weight.
     """
     try:
         if path.is_dir():
             raise ConversionError(f"{path} is a folder: name the checkpoint file in it.")
         if not path.is_file():
-            raise ConversionError(f"{path} does not exist, or is no file.")
+            raise ConversionError(f"{path} does not exist or is not a file.")
         if path.stat().st_size == 0:
             raise ConversionError(f"{path} is empty (zero bytes): copy or download it again.")
         with open(path, "rb") as opened:
@@ -67,7 +67,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 raise ConversionError(f"{path} {_what_it_is(start)}.")
             return _checkpoint(path, read_safetensors(path), lambda tensor: tensor)
         if path.suffix == ".safetensors":
-            raise ConversionError(f"{path} is a PyTorch file in spite of its name: rename it to .pth.")
+            raise ConversionError(f"{path} is a PyTorch file, not a safetensors file: rename it to .pth.")
         content, file = _read_torch(path)
         return _checkpoint(path, content, file.tensor)
     except OSError as error:
@@ -75,19 +75,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of the file; raises ConversionError where it is damaged."""
+    """Returns all tensors of the file. Raises ConversionError if it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except OSError as error:
         raise ConversionError(f"{path} cannot be read ({error.strerror or error}).") from None
-    except Exception as error:  # a header of nonsense raises other kinds than SafetensorError too
+    except Exception as error:  # an invalid header raises other errors than SafetensorError, too
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise ConversionError(f"{path} is a damaged or truncated safetensors file ({reason}).") from None
 
 
 def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors as safetensors takes them: contiguous, and those of one storage copied but for one."""
+    """Returns the tensors in the form that safetensors needs: contiguous, and without shared storages."""
     storages: set[int] = set()
     made = {}
     for key, tensor in tensors.items():
@@ -100,25 +100,25 @@ def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _what_it_is(start: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
-        return "is a pointer of Git LFS, not the file that it stands for: fetch that with `git lfs pull`"
+        return "is a Git LFS pointer, not the checkpoint itself: download the checkpoint with `git lfs pull`"
     if b"\0" not in start:
-        return "is no PyTorch or safetensors checkpoint but a text, perhaps a page that says why there is no download"
-    return "is no PyTorch or safetensors checkpoint, whatever its name"
+        return "is a text file, not a PyTorch or safetensors checkpoint; the download may have returned an error page"
+    return "is not a PyTorch or safetensors checkpoint"
 
 
 def _read_torch(path: Path) -> tuple[Any, TorchFile]:
-    """What should be a state dict, and the file that makes its tensors."""
+    """Returns the content that should be a state dict, and the file that creates its tensors."""
     file = read_torch_file(path)
     content = file.content
-    for _ in range(3):  # one in the other, and no circle
+    for _ in range(3):  # nested entries; the limit avoids endless cycles
         inner = [content.get(name) for name in _UNDER] if isinstance(content, Mapping) else []
         content = next((value for value in inner if isinstance(value, Mapping)), content)
     objects = file.content.values() if isinstance(file.content, Mapping) else [file.content]
     module = next((value for value in objects if isinstance(value, StandIn) and value.is_module), None)
     if module is not None and content is file.content:
         raise ConversionError(
-            f"{path} holds a whole model object ({_kind(module)}), which would run code when loaded, not its weights: "
-            "ask its author to save them with torch.save(model.state_dict(), …)."
+            f"{path} has a whole model object ({_kind(module)}) instead of weights, and would run code when loaded: "
+            "ask its author to save it with torch.save(model.state_dict(), …)."
         )
     if file.code:
         raise code_error(path, file.code)
@@ -126,22 +126,22 @@ def _read_torch(path: Path) -> tuple[Any, TorchFile]:
 
 
 def _checkpoint(path: Path, content: Any, make: Callable[[Any], Tensor]) -> Checkpoint:
-    """A state dict whose every entry is a weight, under the official keys."""
+    """Returns a state dict under the official keys. Raises ConversionError if an entry is not a weight."""
     if not isinstance(content, Mapping) or not content:
-        raise ConversionError(f"{path} holds a {_kind(content)}, not a state dict of named tensors.")
+        raise ConversionError(f"{path} has a {_kind(content)}, not a state dict of named tensors.")
     for key, value in content.items():
         if not isinstance(key, str) or not key.isprintable() or len(key) > _LONGEST_KEY:
-            raise ConversionError(f"{path} is no state dict: one of its keys is no name, but a {_kind(key)}.")
+            raise ConversionError(f"{path} is not a state dict: one of its keys is a {_kind(key)}, not a valid name.")
         if not isinstance(value, (Described, Tensor)):
             raise ConversionError(
-                f"{path} is no state dict: its entry {key!r} is a {_kind(value)}, not a tensor: save weights alone."
+                f"{path} is not a state dict: its entry {key!r} is a {_kind(value)}, not a tensor; save only weights."
             )
     tensors: dict[str, Tensor] = {}
     names, beside = _official_names(content)
     used: dict[str, str] = {}
     for key, name in names.items():
         if name in used:
-            raise ConversionError(f"{path} holds {name} twice, as {used[name]} and as {key}: leave one of them out.")
+            raise ConversionError(f"{path} has {name} twice, as {used[name]} and as {key}: remove one of them.")
         used[name] = key
         try:
             tensors[name] = _weight(name, content[key], make)
@@ -151,7 +151,7 @@ def _checkpoint(path: Path, content: Any, make: Callable[[Any], Tensor]) -> Chec
 
 
 def _official_names(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Each key → what the official code calls it, and the keys that lie outside the system."""
+    """Returns each key → its official name, and the keys outside the system."""
     names = {}
     for key in keys:
         name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
@@ -167,7 +167,7 @@ def _official_names(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...
 
 
 def _weight(name: str, value: Described | Tensor, make: Callable[[Any], Tensor]) -> Tensor:
-    """A tensor of the state dict; raises ValueError where it can be no weight, with what it is and what to do."""
+    """Returns a tensor of the state dict. Raises ValueError with reason and fix if it cannot be a weight."""
     is_count = name.endswith("num_batches_tracked")
     if value.dtype is not None and value.dtype not in (*_FLOATS, *([torch.int64] if is_count else [])):
         kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in _FLOATS)
@@ -176,12 +176,12 @@ def _weight(name: str, value: Described | Tensor, make: Callable[[Any], Tensor])
     if tensor.numel() == 0:
         raise ValueError("has no elements: the file is damaged")
     if tensor.is_floating_point() and not all(end.isfinite() for end in torch.aminmax(tensor)):
-        raise ValueError("has a value that is not finite (NaN or infinite): take a checkpoint from before that")
+        raise ValueError("has NaN or infinite values: use an earlier checkpoint")
     return tensor
 
 
 def _kind(value: Any) -> str:
-    """What an object is, in words."""
+    """Returns the kind of an object, in words."""
     if isinstance(value, Described):
         return "tensor"
     if not isinstance(value, StandIn):

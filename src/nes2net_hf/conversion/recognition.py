@@ -1,4 +1,4 @@
-"""What a checkpoint is: read from its keys and shapes, with what they cannot tell taken from the recipe."""
+"""Recognise the system in a checkpoint from its keys and shapes. The recipe supplies what they do not show."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from ..errors import ConversionError
 from .key_map import AGGREGATION_KEYS, BACKEND_PREFIX
 from .systems import FAIRSEQ_XLSR, S3PRL_WAVLM, UNILM_WAVLM, System, has_wavlm_keys
 
-# Share of negative running means from which batch norms were fed by SELU. Behind ReLU none can be negative after
-# training; behind SELU about every third is.
+# From this share of negative running means on, the batch norms follow SELU. After ReLU no mean can be negative once
+# trained; after SELU about a third of them are.
 _SELU_SHARE = 0.15
 
 
 @dataclass
 class Recognised:
-    """The system, fields of `Nes2NetConfig`, what shapes say of the encoder, and what is only assumed."""
+    """The system, fields of `Nes2NetConfig`, fields of the encoder that shapes show, and the assumed values."""
 
     system: System
     config: dict[str, Any]
     encoder: dict[str, Any]
-    assumed: dict[str, str] = field(default_factory=dict)  # what → where the value is from, and how to change it
+    assumed: dict[str, str] = field(default_factory=dict)  # name → value, its source, and the option that changes it
 
 
 def recognise(tensors: Mapping[str, Tensor], activation: str | None = None, dilation: int | None = None) -> Recognised:
     """
+    Recognises a whole system.
+
     Args:
-        tensors: official keys and tensors of a whole system.
-        activation: `"relu"` or `"selu"`, where the user knows better.
-        dilation: likewise.
+        tensors: official keys and tensors.
+        activation: `"relu"` or `"selu"`; recognised if None.
+        dilation: the recipe's if None.
 
     Raises:
-        ConversionError: it is no Nes2Net system, or its back-end is incomplete.
+        ConversionError: it is not a Nes2Net system, or its back-end is incomplete.
     """
     system = recognise_system(tensors)
     config, assumed = recognise_backend(tensors), dict[str, str]()
@@ -47,7 +49,7 @@ def recognise(tensors: Mapping[str, Tensor], activation: str | None = None, dila
         config["class_weights"] = list(system.class_weights)
     config["dilation"] = system.dilation if dilation is None else dilation
     if dilation is None:
-        assumed["dilation"] = f"{system.dilation}, the recipe's; weights do not tell it (--dilation)"
+        assumed["dilation"] = f"{system.dilation}, from the recipe; the weights do not show it (--dilation)"
     config["hidden_act"], how = _activation(tensors, activation)
     if how:
         assumed["activation"] = how
@@ -56,24 +58,24 @@ def recognise(tensors: Mapping[str, Tensor], activation: str | None = None, dila
 
 
 def recognise_system(tensors: Mapping[str, Tensor]) -> System:
-    """The family, from where the encoder's keys lie and what kind of keys they are."""
+    """Returns the family of systems, recognised from the encoder's prefix and key names."""
     if not any(key.startswith(BACKEND_PREFIX) for key in tensors):
         raise ConversionError(
-            f"no Nes2Net back-end is in it: no key begins with {BACKEND_PREFIX} "
+            f"it has no Nes2Net back-end: no key starts with {BACKEND_PREFIX} "
             f"(its first key is {next(iter(tensors))!r})."
         )
     if any(key.startswith(S3PRL_WAVLM.encoder_prefix) for key in tensors):
         return S3PRL_WAVLM
     if not any(key.startswith(FAIRSEQ_XLSR.encoder_prefix) for key in tensors):
         raise ConversionError(
-            f"no encoder is in it: no key begins with {FAIRSEQ_XLSR.encoder_prefix}; "
-            "a back-end alone cannot be converted."
+            f"it has no encoder: no key starts with {FAIRSEQ_XLSR.encoder_prefix}; "
+            "a back-end without an encoder cannot be converted."
         )
     return UNILM_WAVLM if has_wavlm_keys(tensors) else FAIRSEQ_XLSR
 
 
 def recognise_backend(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Variant, scales, kernel, SE reduction, pooling and logits: fields of `Nes2NetConfig`."""
+    """Returns the fields of `Nes2NetConfig` for variant, scales, kernel, SE reduction, pooling and logits."""
     block = f"{BACKEND_PREFIX}Build_in_Res2Nets.0."
     channels, bottleneck = (_size(tensors, f"{block}{name}.weight") for name in ("conv1", "se.se.1"))
     config: dict[str, Any] = {
@@ -86,7 +88,7 @@ def recognise_backend(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "classifier_outputs": _size(tensors, f"{BACKEND_PREFIX}fc.weight"),
     }
     inner = config["outer_scale"] * config["inner_scale"]
-    if inner > len(tensors):  # a model of that many modules is not built only to say so
+    if inner > len(tensors):  # refuse before a model with that many modules is built
         raise ConversionError(f"its back-end would have over {inner // 2} convolutions; it has {len(tensors)} keys.")
     if f"{BACKEND_PREFIX}pooling.linear1.weight" in tensors:
         config["pooling"] = "attentive_statistics"
@@ -95,7 +97,10 @@ def recognise_backend(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def recognise_encoder(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
-    """The fields of a wav2vec 2.0 or WavLM configuration that shapes tell; heads of wav2vec 2.0 and strides do not."""
+    """
+    Returns the fields of a wav2vec 2.0 or WavLM configuration that shapes show. They do not show the strides, or the
+    number of heads of wav2vec 2.0.
+    """
     layers = {
         int(match[1]) for key in tensors if (match := re.match(rf"{re.escape(prefix)}encoder\.layers\.(\d+)\.", key))
     }
@@ -105,7 +110,7 @@ def recognise_encoder(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, A
         if (match := re.match(rf"{re.escape(prefix)}feature_extractor\.conv_layers\.(\d+)\.0\.weight$", key))
     )
     if not layers or not convolutions:
-        raise ConversionError(f"its encoder has no layers or no convolutions below {prefix!r}.")
+        raise ConversionError(f"its encoder has no layers or no convolutions under {prefix!r}.")
     positions = f"{prefix}encoder.pos_conv.0.weight_v"
     hidden = _size(tensors, positions)
     fields: dict[str, Any] = {
@@ -133,25 +138,25 @@ def _aggregation(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _activation(tensors: Mapping[str, Tensor], wanted: str | None) -> tuple[str, str | None]:
-    """The activation, and what to say where it is not certain."""
+    """Returns the activation, and a remark if it is not certain."""
     pattern = re.compile(rf"{re.escape(BACKEND_PREFIX)}Build_in_Res2Nets\..*\.running_mean$")
     means = torch.cat(
         [tensor.flatten().float() for key, tensor in tensors.items() if pattern.match(key)] or [torch.zeros(1)]
     )
     if not means.any():
-        return wanted or "relu", None if wanted else "relu, because its batch norms were never trained (--activation)"
+        return wanted or "relu", None if wanted else "relu, because the batch norms were never trained (--activation)"
     share = float((means < 0).float().mean())
     told = "selu" if share >= _SELU_SHARE else "relu"
     if wanted is not None and wanted != told:
         return (
             wanted,
-            f"{wanted}, as asked, though {share:.0%} negative running means in its batch norms speak for {told}",
+            f"{wanted}, as requested, but {share:.0%} negative running means in the batch norms indicate {told}",
         )
     if wanted is not None:
         return wanted, None
     return (
         told,
-        f"{told}, from {share:.0%} negative running means in its batch norms; no weight tells it (--activation)",
+        f"{told}, from {share:.0%} negative running means in the batch norms; no weight shows it (--activation)",
     )
 
 
@@ -160,5 +165,5 @@ def _size(tensors: Mapping[str, Tensor], key: str, axis: int = 0) -> int:
         raise ConversionError(f"the key {key} is missing.")
     shape = tensors[key].shape
     if len(shape) <= axis or not shape[axis]:
-        raise ConversionError(f"{key} has the shape {tuple(shape)}: it is too small or has too few axes.")
+        raise ConversionError(f"the key {key} has the shape {tuple(shape)}, which is too small or has too few axes.")
     return int(shape[axis])

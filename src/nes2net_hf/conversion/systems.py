@@ -1,4 +1,4 @@
-"""The three official families of systems: where their encoder lies among the keys, and what their recipes say."""
+"""The three official families of systems: the prefixes of their encoders, and the settings of their recipes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class System:
-    """One family: its name, where its encoder lies among the keys, and what its recipe says that weights do not."""
+    """One family of systems: names, prefix of the encoder's keys, and settings that the weights do not show."""
 
     name: str
     title: str
     encoder_prefix: str
     encoder_type: str  # transformers' model_type
-    encoder_config: str  # a file of `encoder_configs/`
+    encoder_config: str  # a file in `encoder_configs/`
     encoder_name: str
     base_model: str  # the encoder's id on the Hub, for cards
     dilation: int
@@ -27,10 +27,10 @@ class System:
     do_normalize: bool
     class_weights: tuple[float, float] | None
     benchmarks: tuple[str, ...]  # sources of `model_cards/benchmarks/`
-    dropped: tuple[str, ...] = ()  # prefixes, below the encoder's, of keys that only pre-training needs
+    dropped: tuple[str, ...] = ()  # prefixes, after the encoder's, of keys used only in pre-training
 
     def default_encoder_config(self) -> dict[str, Any]:
-        """The configuration of the encoder that the published systems use."""
+        """Returns the configuration of the encoder of the published systems."""
         return read_encoder_config(self.encoder_config)
 
     def is_dropped(self, key: str) -> bool:
@@ -38,17 +38,17 @@ class System:
 
 
 def read_encoder_config(name: str) -> dict[str, Any]:
-    """A configuration that travels in the package: `xlsr-300m` or `wavlm-large`."""
+    """Returns a configuration from the package: `xlsr-300m` or `wavlm-large`."""
     file = resources.files(__package__) / "encoder_configs" / f"{name}.json"
     return json.loads(file.read_text(encoding="utf-8"))
 
 
 def has_wavlm_keys(keys: Iterable[str]) -> bool:
-    """WavLM's gated relative positions tell it from wav2vec 2.0."""
+    """Returns whether the keys are WavLM's. Its gated relative positions distinguish it from wav2vec 2.0."""
     return any(".self_attn.grep_a" in key for key in keys)
 
 
-# Keys that fairseq's wav2vec 2.0 needs for pre-training only.
+# Keys that fairseq's wav2vec 2.0 uses only in pre-training.
 PRETRAINING = ("quantizer.", "project_q.", "final_proj.", "input_quantizer.", "project_inp.", "target_glu.")
 
 # The systems on fairseq's XLS-R 300M: ASVspoof 2021 LA and DF, In-the-Wild.
@@ -81,7 +81,7 @@ S3PRL_WAVLM = System(
     encoder_name="WavLM-Large",
     base_model="microsoft/wavlm-large",
     dilation=1,
-    score="log_odds",  # one logit x is returned as (-x/2, +x/2): its score is x
+    score="log_odds",  # the single logit x is returned as (-x/2, +x/2), so the score is x
     length_policy="whole",
     window_length=64_000,
     do_normalize=True,

@@ -1,4 +1,4 @@
-"""The way back: a folder of ours to an official state dict, bit for bit."""
+"""Convert a model folder back to an official state dict, bit for bit."""
 
 from __future__ import annotations
 
@@ -29,34 +29,33 @@ def to_official(
     Writes a model folder as a plain official state dict (`torch.save`).
 
     Args:
-        folder: a Nes2Net folder on a wav2vec 2.0 or WavLM encoder.
+        folder: a Nes2Net folder with a wav2vec 2.0 or WavLM encoder.
         out: the `.pth` to write.
-        original: an official checkpoint of the same system, for the keys that only pre-training needs and for the
-            order of the keys.
-        force: replace `out` where it exists.
-        report: is told, line by line, what is done.
+        original: an official checkpoint of the same system; supplies the pre-training keys and the order of the keys.
+        force: replace `out` if it exists.
+        report: called with each line that says what is done.
 
     Raises:
-        ModelError: `folder` is no model folder.
+        ModelError: `folder` is not a model folder.
         OutputError, DiskError: `out` exists or cannot be written.
-        ConversionError: the folder is no such model, lacks weights, or `original` is of another system.
+        ConversionError: the model has no official counterpart or no weights, or `original` is another system.
     """
     folder, out = Path(folder), Path(out)
     if out.exists() and not force:
         raise OutputError(f"{out} exists: choose another file, or replace it with --force.")
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is no model folder: it has no config.json.")
+        raise ModelError(f"{folder} is not a model folder: it has no config.json.")
     config = _config(folder)
     system = _system(config, folder)
     if config.num_labels != len(ID2LABEL):
-        raise ConversionError(f"{folder} tells {config.num_labels} classes apart, the official systems two.")
+        raise ConversionError(f"{folder} has {config.num_labels} classes, but the official systems have two.")
     tensors = _weights(folder)
     official: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         try:
             name = official_key(key, config, system.encoder_prefix)
         except KeyError:
-            raise ConversionError(f"{folder}: its weight {key} has no place in the official system.") from None
+            raise ConversionError(f"{folder}: the official system has no key for its weight {key}.") from None
         if key.startswith("classifier.") and config.classifier_outputs > 1:
             tensor = tensor[rows_by_label(config.id2label or {}, ID2LABEL)]
         official[name] = tensor.reshape(official_shape(key, tuple(tensor.shape), config))
@@ -65,8 +64,8 @@ def to_official(
         official = _with_original(official, Path(original), system, report)
     elif system.dropped:
         report(
-            f"absent    the keys of pre-training ({', '.join(system.dropped[:3])} …), which the folder does not hold: "
-            "the official code needs load_state_dict(..., strict=False), or give --from ORIGINAL.pth"
+            f"absent    the pre-training keys ({', '.join(system.dropped[:3])} …), which the folder does not have: "
+            "use load_state_dict(..., strict=False) in the official code, or add them with --from ORIGINAL.pth"
         )
     with atomic_file(out, "wb") as file:
         torch.save(official, file)
@@ -76,7 +75,7 @@ def to_official(
 def _config(folder: Path) -> Nes2NetConfig:
     fields, _ = Nes2NetConfig.get_config_dict(folder)
     if fields.get("model_type") != Nes2NetConfig.model_type:
-        raise ConversionError(f"{folder} is no Nes2Net model: its model_type is {fields.get('model_type')!r}.")
+        raise ConversionError(f"{folder} is not a Nes2Net model: its model_type is {fields.get('model_type')!r}.")
     try:
         return Nes2NetConfig.from_pretrained(folder)
     except ValueError as error:
@@ -84,35 +83,35 @@ def _config(folder: Path) -> Nes2NetConfig:
 
 
 def _system(config: Nes2NetConfig, folder: Path) -> System:
-    """The official family that has this encoder and aggregation."""
+    """Returns the official family with this encoder and aggregation."""
     encoder = config.encoder_config.model_type
     if encoder == "wavlm":
         return UNILM_WAVLM if config.layer_aggregation == "last" else S3PRL_WAVLM
     if encoder == "wav2vec2" and config.layer_aggregation == "last":
         return FAIRSEQ_XLSR
     raise ConversionError(
-        f"{folder} has no official counterpart: a {encoder} encoder aggregated by {config.layer_aggregation!r} "
-        "is none of the published systems."
+        f"{folder} has no official counterpart: no published system has a {encoder} encoder with the aggregation "
+        f"{config.layer_aggregation!r}."
     )
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ConversionError(f"{folder} holds no .safetensors weights.")
+        raise ConversionError(f"{folder} has no .safetensors weights.")
     return {key: tensor for path in files for key, tensor in read_safetensors(path).items()}
 
 
 def _with_original(
     official: dict[str, Tensor], original: Path, system: System, report: Callable[[str], None]
 ) -> dict[str, Tensor]:
-    """The original's order of keys, and its keys of pre-training."""
+    """Returns the weights in the original's order of keys, with its pre-training keys."""
     theirs = read_checkpoint(original).tensors
     added = [key for key in theirs if system.is_dropped(key)]
     if set(theirs) - set(added) != set(official):
         strange = sorted(set(theirs).symmetric_difference(official) - set(added))
         raise ConversionError(
-            f"{original} is of another system than the folder: {len(strange)} keys differ, such as {strange[0]}."
+            f"{original} is another system than the folder: {len(strange)} keys differ, such as {strange[0]}."
         )
-    report(f"restored  {len(added)} keys of pre-training from {original}")
+    report(f"restored  {len(added)} pre-training keys from {original}")
     return {key: theirs[key] if key in added else official[key] for key in theirs}

@@ -1,10 +1,10 @@
 """
-PyTorch's checkpoint files, read without torch.load: nothing is called and no memory taken because a file asks for it.
+Read PyTorch's checkpoint files without torch.load. A file cannot make this module call code or allocate memory.
 
-`torch.load(weights_only=True)` runs no code either, but it makes whatever a pickle describes: a tensor of a billion
-elements by a stride of zero, a storage that reaches into the next record, a bytearray of gigabytes. Here a pickle
-becomes plain containers, descriptions of tensors, and stand-ins for all other objects. A tensor is made of its
-description where its bytes are found in the file.
+`torch.load(weights_only=True)` does not run code either, but it creates everything that a pickle describes: a tensor
+of a billion elements with a stride of zero, a storage that extends into the next record, a bytearray of gigabytes.
+This module reads a pickle into plain containers, descriptions of tensors, and stand-ins for all other objects. It
+creates a tensor from its description only if the file has all its bytes.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from ..errors import ConversionError
 from .pickles import Described, PickleReader, are_sizes
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
-_LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch before 1.6
+_LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # torch before 1.6
 
 
 @dataclass
 class TorchFile:
-    """What a checkpoint file holds: its content, with a [`Described`] for each tensor, and where their bytes lie."""
+    """A checkpoint file: its content, with a [`Described`] for each tensor, and the location of their bytes."""
 
     path: Path
     content: Any
-    code: list[str]  # what loading it would import and perhaps run
+    code: list[str]  # names that torch.load would import and perhaps run
     records: dict[str, tuple[int, int]]  # storage → offset and bytes in the file
 
     def tensor(self, described: Described) -> Tensor:
         """
-        The tensor of a description, memory-mapped where it is aligned.
+        Returns the described tensor, memory-mapped if it is aligned.
 
         Raises:
-            ValueError: it is no plain tensor whose every element lies in the file; says why, and what to do.
+            ValueError: it is not a plain tensor, or the file lacks elements of it. The message has reason and fix.
         """
         if described.problem is not None:
             raise ValueError(described.problem)
@@ -53,7 +53,7 @@ class TorchFile:
             raise ValueError("has an impossible shape: the file is damaged")
         start, length = self.records.get(storage.key, (0, -1))
         if length != storage.elements * storage.dtype.itemsize:
-            raise ValueError("is not in the file with as many elements as the file says: the file is damaged")
+            raise ValueError("has fewer or more elements in the file than declared: the file is damaged")
         if 0 in shape:
             return torch.empty(0, dtype=dtype)
         reach = 0
@@ -62,7 +62,7 @@ class TorchFile:
                 raise ValueError("repeats elements that are stored once (an expanded tensor): save a .clone() of it")
             reach += step * (size - 1)
         if (offset + reach + 1) * dtype.itemsize > length:
-            raise ValueError("reaches beyond what the file holds of it: the file is damaged")
+            raise ValueError("extends beyond its data in the file: the file is damaged")
         if start % dtype.itemsize:
             part = torch.from_numpy(np.fromfile(self.path, np.uint8, length, offset=start)).untyped_storage()
         else:
@@ -75,23 +75,23 @@ class TorchFile:
 
 
 def is_torch_file(start: bytes) -> bool:
-    """Whether a file that begins so is in either of PyTorch's forms: a zip archive, or pickles."""
+    """Returns whether a file with these first bytes is in one of PyTorch's formats: a zip archive, or pickles."""
     return start.startswith((_ZIP, _PICKLE))
 
 
 def is_legacy_pickle(path: Path) -> bool:
-    """Whether the file is in the form that torch wrote before 1.6, which is not aligned and so is read into memory."""
+    """Returns whether the file has the format of torch before 1.6. It is not aligned, so it is read into memory."""
     with open(path, "rb") as file:
         return file.read(1) == _PICKLE
 
 
 def read_torch_file(path: Path) -> TorchFile:
     """
-    Reads what a checkpoint describes. The checksums of an archive's records are compared; the form of torch before
-    1.6 has none.
+    Reads the descriptions in a checkpoint. The checksums in an archive are verified; the format of torch before 1.6
+    has none.
 
     Raises:
-        ConversionError: it is damaged, cut off or compressed, or in neither form.
+        ConversionError: the file is damaged, truncated or compressed, or has neither format.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return _read_archive(path, data) if data[:4] == _ZIP else _read_legacy(path, data)
@@ -99,16 +99,16 @@ def read_torch_file(path: Path) -> TorchFile:
 
 def code_error(path: Path, code: list[str]) -> ConversionError:
     return ConversionError(
-        f"{path} holds objects that would run code when loaded ({', '.join(dict.fromkeys(code))[:80]}), and was not "
-        "loaded: ask its author for the bare state dict."
+        f"{path} has objects that would run code when loaded ({', '.join(dict.fromkeys(code))[:80]}), so it was not "
+        "loaded: ask its author for the state dict alone."
     )
 
 
 def _damaged(path: Path, code: list[str] | None = None) -> ConversionError:
-    """What is said of a file whose content cannot be read; one with code in it may be made to look so."""
+    """Returns the error for unreadable content. A file with code is reported as such; it may only look damaged."""
     if code:
         return code_error(path, code)
-    return ConversionError(f"{path} is damaged or truncated, or no checkpoint: copy or download it again.")
+    return ConversionError(f"{path} is damaged, truncated or not a checkpoint: copy or download it again.")
 
 
 def _read_archive(path: Path, data: mmap.mmap) -> TorchFile:
@@ -122,43 +122,43 @@ def _read_archive(path: Path, data: mmap.mmap) -> TorchFile:
     reader = PickleReader(record("data.pkl"))
     try:
         content = reader.load()
-    except Exception:  # whatever nonsense raises
+    except Exception:  # invalid pickles raise all kinds of errors
         raise _damaged(path, reader.code) from None
     storages = {name.removeprefix(f"{root}data/"): place for name, place in records.items()}
     return TorchFile(path, content, reader.code, storages)
 
 
 def _root(path: Path, names: list[str]) -> str:
-    """The folder of the checkpoint in an archive."""
+    """Returns the folder of the checkpoint in an archive."""
     root = next((name[:-8] for name in names if name.endswith("data.pkl") and name.count("/") <= 1), None)
     if root is None:
         weights = next((name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".safetensors"))), None)
-        what = f"that holds {weights[:100]}: unpack it first" if weights else "of something else"
+        what = f"with {weights[:100]}: unpack it first" if weights else "without a checkpoint"
         raise ConversionError(f"{path} is a zip file {what}.")
     if f"{root}constants.pkl" in names:
-        raise ConversionError(f"{path} is a TorchScript program, not a state dict.")
+        raise ConversionError(f"{path} is a TorchScript program, not a state dict: ask its author for the weights.")
     return root
 
 
 def _records(path: Path, data: mmap.mmap) -> tuple[str, dict[str, tuple[int, int]]]:
-    """The folder of the checkpoint, and offset and length of each record in the archive, all of them whole."""
+    """Returns the checkpoint's folder in the archive, and offset and length of each record; all are complete."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             root = _root(path, archive.namelist())
             if any(member.compress_type or member.flag_bits & 1 for member in members):
                 raise ConversionError(
-                    f"{path} is a zip file with compressed or encrypted records, as torch.save writes none: unpack "
-                    "it, or save the checkpoint again."
+                    f"{path} is a zip file with compressed or encrypted records, which torch.save never writes: "
+                    "unpack it, or save the checkpoint again."
                 )
-            # torch.save can be told to write no checksums: they are all 0 then.
+            # An option of torch.save omits the checksums: all are 0 then.
             if any(member.CRC for member in members) and (wrong := archive.testzip()) is not None:
                 raise ConversionError(
                     f"{path} is damaged: the checksum of its record {wrong} is wrong; copy or download it again."
                 )
     except ConversionError:
         raise
-    except Exception:  # zipfile raises half a dozen kinds
+    except Exception:  # zipfile raises many kinds of errors
         raise _damaged(path) from None
     records: dict[str, tuple[int, int]] = {}
     for member in members:
@@ -175,7 +175,7 @@ def _records(path: Path, data: mmap.mmap) -> tuple[str, dict[str, tuple[int, int
 
 
 def _read_legacy(path: Path, data: mmap.mmap) -> TorchFile:
-    """Five pickles (a number, a version, the machine, the content, the order of the storages), then the storages."""
+    """Reads five pickles (magic number, version, machine, content, order of the storages), then the storages."""
     readers = [PickleReader(data) for _ in range(5)]
     try:
         if readers[0].load() != _LEGACY_MAGIC or readers[1].load() != _LEGACY_PROTOCOL:
@@ -192,11 +192,11 @@ def _read_legacy(path: Path, data: mmap.mmap) -> TorchFile:
             records[key] = (start, length)
     except ConversionError:
         raise
-    except Exception:  # whatever nonsense raises
+    except Exception:  # invalid pickles raise all kinds of errors
         raise _damaged(path, [name for reader in readers for name in reader.code]) from None
     return TorchFile(path, content, readers[3].code, records)
 
 
 def _check_byte_order(path: Path, is_big: bool) -> None:
     if is_big != (sys.byteorder == "big"):
-        raise ConversionError(f"{path} was written by a machine of the other byte order: save it again on this one.")
+        raise ConversionError(f"{path} was written on a machine with another byte order: save it again on this one.")

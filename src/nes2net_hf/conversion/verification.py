@@ -1,4 +1,4 @@
-"""Whether a written folder, loaded in a fresh process, gives the logits of the model in memory."""
+"""Verify that a written folder, loaded in a fresh process, gives the same logits as the model in memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import torch
 from ..audio import SAMPLING_RATE, AudioError, read_audio
 from ..errors import ConversionError
 
-TOLERANCE = 1e-5  # times the largest logit, at least 1
+TOLERANCE = 1e-5  # relative to the largest logit, or to 1 if that is smaller
 
 
 def verify_folder(model: Any, extractor: Any, folder: Path, audio: Path) -> str:
     """
-    Compares the model in memory with what a fresh process loads; returns a line that says how far they are apart.
+    Compares the model in memory with the folder in a fresh process; returns a line with the logits and the difference.
 
     Raises:
-        ConversionError: the recording cannot be read, or the folder gives other logits.
+        ConversionError: the recording or the folder cannot be read, or the folder gives other logits.
     """
     expected = _logits(model, extractor, audio)
     command = [sys.executable, "-m", __name__, str(folder), str(audio)]
@@ -35,14 +35,15 @@ def verify_folder(model: Any, extractor: Any, folder: Path, audio: Path) -> str:
     difference = max(abs(a - b) for a, b in zip(actual, expected, strict=True))
     if not difference <= TOLERANCE * max(1.0, *map(abs, expected)):
         raise ConversionError(
-            f"the written folder gives the logits {actual} of {audio}, the model in memory {expected}."
+            f"the written folder gives the logits {actual} for {audio}, but the model in memory gives {expected}; "
+            "nothing was kept."
         )
     logits = ", ".join(f"{logit:.6f}" for logit in expected)
-    return f"verified  {audio}: logits {logits}, in a fresh process {difference:.1e} apart"
+    return f"verified  {audio}: logits {logits}; a fresh process differs by {difference:.1e}"
 
 
 def _logits(model: Any, extractor: Any, audio: Path) -> list[float]:
-    """Logits (spoof, bona fide) of a recording as the extractor prepares it."""
+    """Returns the logits (spoof, bona fide) of a recording."""
     try:
         waveform = read_audio(audio)
     except AudioError as error:

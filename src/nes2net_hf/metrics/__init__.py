@@ -1,7 +1,7 @@
 """
-Metrics as plain numpy functions: higher score = bona fide, rates and costs are fractions, Cllr is in bits.
+Metrics as plain numpy functions. A higher score means bona fide; rates and costs are fractions; Cllr is in bits.
 
-`modules/` holds the same for the `evaluate` library.
+`modules/` has the same metrics for the `evaluate` library.
 """
 
 from .bootstrap import Difference, Interval, Intervals, bootstrap, bootstrap_eer, compare_eer

@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals of error rates and costs, and paired comparisons, by speaker or by utterance."""
+"""Bootstrap confidence intervals for error rates and costs, and paired comparisons, by speaker or by utterance."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .cllr import bits, cllr
 from .dcf import ASVSPOOF5_COSTS, DetectionCosts, actual_dcf, min_dcf
 from .eer import check_scores, equal_error_rate
 
-# Resamples are handled in slabs so that tables stay near this many cells.
+# Resamples are processed in slabs, so that tables have about this many cells.
 _CELLS_PER_SLAB = 2_000_000
 RESAMPLES, CONFIDENCE = 1000, 0.95
 
 
 class Interval(NamedTuple):
-    """`estimate` on all trials, bounds `low` and `high`, and `unit`: what was drawn again."""
+    """`estimate` on all trials, bounds `low` and `high`, and the resampled `unit`."""
 
     estimate: float
     low: float
@@ -27,7 +27,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """EER of one system minus that of another on the same trials, with bounds, two-sided p-value and `unit`."""
+    """Difference of two systems' EERs on the same trials, with bounds, two-sided p-value and resampled `unit`."""
 
     estimate: float
     low: float
@@ -37,7 +37,7 @@ class Difference(NamedTuple):
 
 
 class Intervals(NamedTuple):
-    """Of the figures of one system."""
+    """Intervals for the metrics of one system."""
 
     eer: Interval
     min_dcf: Interval
@@ -56,12 +56,12 @@ def bootstrap_eer(
     seed: int = 0,
 ) -> Interval:
     """
-    Expanded percentile bootstrap interval of the EER (Efron & Tibshirani 1993, chapter 13; Hesterberg 2015, section
-    3.3, who widens it as Student's t does: plain percentiles hold the truth too rarely where speakers are few).
+    Returns the expanded percentile bootstrap interval of the EER (Efron & Tibshirani 1993, chapter 13). It is widened
+    like Student's t (Hesterberg 2015, section 3.3), because plain percentiles are too narrow with few speakers.
 
-    Utterances of one speaker are not independent, so whole speakers are drawn with replacement where speakers are
-    given (cluster bootstrap); otherwise utterances, each class by itself. Speakers with bona fide trials only, with
-    spoofed trials only and with both are three strata, each drawn by itself, so no resample lacks a class.
+    Utterances of one speaker are not independent. If speakers are given, whole speakers are drawn with replacement
+    (cluster bootstrap); otherwise utterances, separately for each class. Speakers with only bona fide trials, with
+    only spoofed trials and with both are three strata, drawn separately, so every resample has both classes.
 
     Args:
         bonafide_scores: (N,) scores, higher = bona fide.
@@ -70,7 +70,7 @@ def bootstrap_eer(
         spoof_speakers: M speaker ids (claimed or source speakers) of the spoofed trials.
         resamples: number of bootstrap resamples.
         confidence: coverage of the interval, in (0, 1).
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Raises:
         ValueError: a class is empty, scores are not finite, or speakers do not match the scores.
@@ -93,10 +93,10 @@ def bootstrap(
     seed: int = 0,
 ) -> Intervals:
     """
-    Intervals of EER, minimum and actual DCF and Cllr over the same resamples; arguments as of `bootstrap_eer`.
+    Returns intervals of EER, minimum and actual DCF and Cllr over the same resamples. Arguments as in `bootstrap_eer`.
 
     Raises:
-        ValueError: as `bootstrap_eer`.
+        ValueError: as in `bootstrap_eer`.
     """
     resampler = _Resampler(bonafide_scores, spoof_scores, bonafide_speakers, spoof_speakers)
     system = resampler.system(bonafide_scores, spoof_scores)
@@ -126,14 +126,16 @@ def compare_eer(
     seed: int = 0,
 ) -> Difference:
     """
-    Whether two systems differ on the same trials: EER of the second minus EER of the first, over paired resamples.
+    Compares two systems on the same trials: EER of the second minus EER of the first, over paired resamples.
+
+    The p-value is twice the smaller share of resamples on either side of zero.
 
     Args:
         first, second: scores of bona fide (N,) and spoofed (M,) trials, the same trials in the same order.
-        others: as of `bootstrap_eer`. The p-value is twice the smaller share of resamples on either side of zero.
+        others: as in `bootstrap_eer`.
 
     Raises:
-        ValueError: as `bootstrap_eer`, or the systems have other numbers of trials.
+        ValueError: as in `bootstrap_eer`, or the systems have different numbers of trials.
     """
     resampler = _Resampler(*first, bonafide_speakers, spoof_speakers)
     one, other = resampler.draw(resamples, seed, [resampler.system(*first).eer, resampler.system(*second).eer])
@@ -145,12 +147,12 @@ def compare_eer(
     )
 
 
-# Times that each cluster was drawn in each resample (K, R), whole numbers → a figure of each resample (R,).
+# How often each cluster was drawn in each resample, (K, R) → a metric of each resample, (R,).
 Figure = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 class _Resampler:
-    """Draws speakers or utterances (clusters, K of them) again, for any number of figures at once."""
+    """Resamples speakers or utterances (K clusters), for several metrics at once."""
 
     def __init__(
         self,
@@ -162,12 +164,12 @@ class _Resampler:
         self.bonafide = check_scores(bonafide_scores, "bonafide_scores").size
         self.spoof = check_scores(spoof_scores, "spoof_scores").size
         if (bonafide_speakers is None) != (spoof_speakers is None):
-            raise ValueError("Give the speakers of both classes or of neither.")
+            raise ValueError("Pass the speakers of both classes or of neither.")
         if bonafide_speakers is not None and spoof_speakers is not None:
             if (len(bonafide_speakers), len(spoof_speakers)) != (self.bonafide, self.spoof):
                 raise ValueError(
-                    f"{len(bonafide_speakers)} and {len(spoof_speakers)} speakers were given for "
-                    f"{self.bonafide} bona fide and {self.spoof} spoofed scores."
+                    f"{len(bonafide_speakers)} and {len(spoof_speakers)} speakers were passed for "
+                    f"{self.bonafide} bona fide and {self.spoof} spoofed scores: pass one speaker per score."
                 )
             self.unit = "speaker"
             self._cluster, self._strata = _speaker_strata(bonafide_speakers, spoof_speakers)
@@ -177,29 +179,29 @@ class _Resampler:
             self._strata = [self._cluster[: self.bonafide], self._cluster[self.bonafide :]]
 
     def system(self, bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> _System:
-        """The scores of one system on these trials."""
+        """Returns a system with scores on these trials. Raises ValueError if the numbers of trials differ."""
         bonafide = check_scores(bonafide_scores, "bonafide_scores")
         spoof = check_scores(spoof_scores, "spoof_scores")
         if (bonafide.size, spoof.size) != (self.bonafide, self.spoof):
             raise ValueError(
-                f"the systems have other trials: {self.bonafide} bona fide and {self.spoof} spoofed scores against "
-                f"{bonafide.size} and {spoof.size}."
+                f"the systems have different trials: {self.bonafide} bona fide and {self.spoof} spoofed scores, but "
+                f"{bonafide.size} and {spoof.size} in the other."
             )
         return _System(bonafide, spoof, self._cluster)
 
     def draw(self, resamples: int, seed: int, figures: Sequence[Figure]) -> list[NDArray[np.float64]]:
-        """Each figure of each resample, (R,)."""
+        """Returns each metric over the resamples, (R,)."""
         if resamples < 1:
             raise ValueError(f"resamples must be at least 1, got {resamples}.")
         values = [[figure(drawn) for figure in figures] for drawn in self._slabs(resamples, seed)]
         return [np.concatenate(parts) for parts in zip(*values, strict=True)]
 
     def bounds(self, draws: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-        """Of resampled figures (R,), the percentiles between which `confidence` lies."""
+        """Returns the expanded percentiles that bound `confidence` of the resampled metric (R,)."""
         from scipy.special import ndtr, stdtrit
 
         if not 0 < confidence < 1:
-            raise ValueError(f"confidence must lie between 0 and 1, got {confidence}.")
+            raise ValueError(f"confidence must be between 0 and 1, got {confidence}.")
         drawn = sum(stratum.size for stratum in self._strata)
         freedom = max(1, drawn - len(self._strata))
         tail = ndtr(stdtrit(freedom, (1 - confidence) / 2) * np.sqrt((freedom + 1) / freedom))
@@ -222,7 +224,7 @@ class _Resampler:
 def _speaker_strata(
     bonafide_speakers: Sequence[str], spoof_speakers: Sequence[str]
 ) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
-    """Cluster index per trial (bona fide first), and the cluster indices of the three strata that are not empty."""
+    """Returns the cluster index of each trial (bona fide first), and the cluster indices of each non-empty stratum."""
     names, cluster = np.unique(np.asarray([*bonafide_speakers, *spoof_speakers], dtype=str), return_inverse=True)
     says_bonafide = np.isin(np.arange(names.size), cluster[: len(bonafide_speakers)])
     says_spoof = np.isin(np.arange(names.size), cluster[len(bonafide_speakers) :])
@@ -232,10 +234,10 @@ def _speaker_strata(
 
 class _System:
     """
-    Figures of one system over trials that are repeated as often as their clusters were drawn.
+    Metrics of one system, with trials repeated as often as their clusters were drawn.
 
-    Trials are in the order of `det_curve`: by score, of equal ones bona fide first. Point p of the curve has rejected
-    the first p of them.
+    Trials are in the order of `det_curve`: by score, bona fide first among equal scores. Point p of the curve rejects
+    the first p trials.
     """
 
     def __init__(self, bonafide: NDArray[np.float64], spoof: NDArray[np.float64], cluster: NDArray[np.int64]) -> None:
@@ -247,16 +249,16 @@ class _System:
         self._coarse = self._counts(np.append(np.arange(self._block, order.size, self._block), order.size))
 
     def eer(self, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(R,) equal to `equal_error_rate` of the trials so repeated (tested)."""
+        """Returns (R,), equal to `equal_error_rate` of the repeated trials (tested)."""
         miss, correct = self._rejected(drawn, self._coarse)
         bonafide, spoof = miss[-1], correct[-1]
         rows = np.arange(drawn.shape[1])
-        # The curves cross in the first block at whose end the miss rate has caught up with the false alarm rate …
+        # The curves cross in the first block at whose end the miss rate reaches the false alarm rate …
         block = np.argmax(miss * spoof >= (spoof - correct) * bonafide, axis=0)
         before = np.maximum(block - 1, 0)
         miss_0 = np.where(block > 0, miss[before, rows], 0)
         correct_0 = np.where(block > 0, correct[before, rows], 0)
-        # … and there at the first trial.
+        # … and within it at the first such trial.
         trials = np.minimum(block[:, None] * self._block + np.arange(self._block), self._is_bonafide.size - 1)
         weights = drawn[self._cluster[trials], rows[:, None]]
         weights[:, 1:][trials[:, 1:] == trials[:, :-1]] = 0  # the last block may be shorter
@@ -266,8 +268,8 @@ class _System:
         crosses_as_bonafide = self._is_bonafide[trials[rows, at]]
         miss_0 = np.where(at > 0, miss[rows, at - 1], miss_0)
         correct_0 = np.where(at > 0, correct[rows, at - 1], correct_0)
-        # A repeated trial is several steps of one of the two curves, while the other stands still: look at each step
-        # on either side of the crossing and keep the closer pair, the earlier one where both are as close.
+        # A repeated trial is several steps of one curve, while the other one does not change. Compare the steps on
+        # both sides of the crossing and keep the closer pair, or the earlier one if both are equally close.
         steps_bonafide = _steps_to_cross(miss_0, bonafide, (spoof - correct_0) / spoof)
         steps_spoof = _steps_to_cross(correct_0, spoof, (bonafide - miss_0) / bonafide)
         best_gap, eer = np.full(rows.size, np.inf), np.zeros(rows.size)
@@ -282,8 +284,8 @@ class _System:
         return eer
 
     def min_dcf(self, costs: DetectionCosts) -> Figure:
-        """Of these costs."""
-        # The cost falls over spoofed trials and rises over bona fide ones: its minimum lies between those and these.
+        """Returns the minimum DCF of resamples."""
+        # The cost falls at spoofed trials and rises at bona fide ones, so its minimum is after one and before another.
         after_spoof = np.concatenate([[True], ~self._is_bonafide])
         before_bonafide = np.concatenate([self._is_bonafide, [True]])
         points = np.flatnonzero(after_spoof & before_bonafide)
@@ -301,28 +303,28 @@ class _System:
         )
 
     def actual_dcf(self, costs: DetectionCosts) -> Figure:
-        """At the threshold of these costs."""
+        """Returns the actual DCF of resamples."""
         missed = self._mean(self._bonafide < costs.threshold, 0)
         accepted = self._mean(self._spoof >= costs.threshold, 1)
         return lambda drawn: costs.cost(missed(drawn), accepted(drawn))
 
     def cllr(self) -> Figure:
-        """In bits."""
+        """Returns the Cllr of resamples, in bits."""
         bonafide, spoof = self._mean(bits(-self._bonafide), 0), self._mean(bits(self._spoof), 1)
         return lambda drawn: (bonafide(drawn) + spoof(drawn)) / 2
 
     def _mean(self, values: NDArray, which: int) -> Figure:
-        """Of one value for each trial of a class."""
+        """Returns the mean over a class, given a value for each of its trials."""
         cluster, size = self._clusters[which], self._cluster.max() + 1
         sums, counts = np.bincount(cluster, values, size), np.bincount(cluster, minlength=size).astype(float)
         return lambda drawn: (sums @ drawn) / (counts @ drawn)
 
     def _counts(self, points: NDArray[np.int64]) -> tuple[Any, Any]:
-        """How many bona fide and spoofed trials each cluster has between a point and the one before, (P, K) each."""
+        """Returns the bona fide and spoofed trials of each cluster between consecutive points, (P, K) each."""
         from scipy.sparse import coo_array
 
         interval = np.searchsorted(points, np.arange(self._cluster.size), side="right")
-        kept = interval < points.size  # trials behind the last point
+        kept = interval < points.size  # without trials after the last point
         shape = (points.size, self._cluster.max() + 1)
         return tuple(
             coo_array(
@@ -334,12 +336,12 @@ class _System:
     def _rejected(
         self, drawn: NDArray[np.float64], counts: tuple[Any, Any]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Bona fide and spoofed trials rejected at each point of each resample, (P, R) each."""
+        """Returns the bona fide and spoofed trials rejected at each point of each resample, (P, R) each."""
         return np.cumsum(counts[0] @ drawn, axis=0), np.cumsum(counts[1] @ drawn, axis=0)
 
 
 def _steps_to_cross(
     done: NDArray[np.float64], total: NDArray[np.float64], goal: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Fewest further steps after which `(done + steps) / total` reaches `goal`, at least one."""
+    """Returns the smallest number of steps, at least one, with which `(done + steps) / total` reaches `goal`."""
     return np.maximum(np.ceil(goal * total - 1e-9) - done, 1)

@@ -11,28 +11,28 @@ from .eer import check_scores
 
 
 class Decisions(NamedTuple):
-    """All are fractions; a trial is called bona fide where its score is at or above the threshold."""
+    """Fractions. A trial is classified as bona fide if its score is at or above the threshold."""
 
     accuracy: float
     balanced_accuracy: float
     f1: float
-    """Of the class spoof: the harmonic mean of precision and recall of what is called spoofed."""
+    """F1 of the class spoof: the harmonic mean of its precision and recall."""
     miss_rate: float
-    """Bona fide trials called spoofed."""
+    """Bona fide trials classified as spoofed."""
     false_alarm_rate: float
-    """Spoofed trials called bona fide."""
+    """Spoofed trials classified as bona fide."""
 
 
 def decisions(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, threshold: float) -> Decisions:
     """
-    What a threshold decides: accuracy, F1 and both error rates.
+    Returns accuracy, F1 and both error rates at a threshold.
 
     Args:
         bonafide_scores: (N,) scores of bona fide trials, higher = bona fide.
         spoof_scores: (M,) scores of spoofed trials.
 
     Raises:
-        ValueError: a class is empty or holds NaN or infinite scores.
+        ValueError: a class is empty or has NaN or infinite scores.
     """
     bonafide = check_scores(bonafide_scores, "bonafide_scores")
     spoof = check_scores(spoof_scores, "spoof_scores")
@@ -50,11 +50,11 @@ def decisions(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, threshold: fl
 
 def auc(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> float:
     """
-    Area under the ROC curve: how often a bona fide trial scores above a spoofed one, ties counted as half (Mann &
-    Whitney 1947).
+    Returns the area under the ROC curve: the probability that a bona fide trial scores above a spoofed one, with ties
+    counted as half (Mann & Whitney 1947).
 
     Raises:
-        ValueError: a class is empty or holds NaN or infinite scores.
+        ValueError: a class is empty or has NaN or infinite scores.
     """
     bonafide = check_scores(bonafide_scores, "bonafide_scores")
     spoof = np.sort(check_scores(spoof_scores, "spoof_scores"))

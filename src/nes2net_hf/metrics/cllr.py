@@ -10,14 +10,15 @@ from .eer import check_scores
 
 def cllr(bonafide_llrs: ArrayLike, spoof_llrs: ArrayLike) -> float:
     """
-    Cost of log-likelihood ratios over all operating points, in bits: 0 is perfect, 1 is what a constant 0 costs.
+    Returns the cost of log-likelihood ratios over all operating points, in bits. 0 is perfect; a constant ratio of 0
+    costs 1.
 
     Args:
         bonafide_llrs: (N,) natural log-likelihood ratios, bona fide over spoof, of bona fide trials.
-        spoof_llrs: (M,) those of spoofed trials.
+        spoof_llrs: (M,) natural log-likelihood ratios of spoofed trials.
 
     Raises:
-        ValueError: a class is empty or holds NaN or infinite scores.
+        ValueError: a class is empty or has NaN or infinite scores.
     """
     bonafide = check_scores(bonafide_llrs, "bonafide_llrs")
     spoof = check_scores(spoof_llrs, "spoof_llrs")
@@ -26,13 +27,13 @@ def cllr(bonafide_llrs: ArrayLike, spoof_llrs: ArrayLike) -> float:
 
 def min_cllr(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> float:
     """
-    Cllr after the best non-decreasing recalibration of these very scores: what discrimination alone costs, in bits.
+    Returns Cllr in bits after the best non-decreasing recalibration of these scores: the cost of discrimination alone.
 
-    The recalibration is found by the pool-adjacent-violators algorithm (Brümmer & du Preez 2006, section 8); equal
-    scores get equal ratios.
+    The recalibration uses the pool-adjacent-violators algorithm (Brümmer & du Preez 2006, section 8). Equal scores get
+    equal ratios.
 
     Raises:
-        ValueError: a class is empty or holds NaN or infinite scores.
+        ValueError: a class is empty or has NaN or infinite scores.
     """
     bonafide_llrs, spoof_llrs = optimal_llrs(bonafide_scores, spoof_scores)
     return float(np.mean(bits(-bonafide_llrs)) + np.mean(bits(spoof_llrs))) / 2
@@ -42,17 +43,17 @@ def optimal_llrs(
     bonafide_scores: ArrayLike, spoof_scores: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """
-    The log-likelihood ratios of pool-adjacent-violators, (N,) and (M,), in the order of the scores; those below all
-    bona fide and above all spoofed trials are infinite.
+    Returns the log-likelihood ratios from pool-adjacent-violators, (N,) and (M,), in the order of the scores. Trials
+    below all bona fide trials or above all spoofed trials have infinite ratios.
 
     Raises:
-        ValueError: a class is empty or holds NaN or infinite scores.
+        ValueError: a class is empty or has NaN or infinite scores.
     """
     from scipy.optimize import isotonic_regression
 
     bonafide = check_scores(bonafide_scores, "bonafide_scores")
     spoof = check_scores(spoof_scores, "spoof_scores")
-    # Of equal scores bona fide comes first, which violates the order, so that they are pooled.
+    # Among equal scores bona fide is first. This violates the order, so they are pooled.
     order = np.argsort(np.concatenate([bonafide, spoof]), kind="stable")
     posterior = np.empty(order.size)
     posterior[order] = isotonic_regression((order < bonafide.size).astype(float)).x
@@ -62,5 +63,5 @@ def optimal_llrs(
 
 
 def bits(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log2(1 + exp(x)), without overflow."""
+    """Returns log2(1 + exp(x)) without overflow."""
     return np.logaddexp(0, x) / np.log(2)

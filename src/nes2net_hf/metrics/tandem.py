@@ -1,7 +1,7 @@
 """
-Metrics of a countermeasure (CM) in tandem with automatic speaker verification (ASV): min t-DCF, a-DCF, t-EER.
+Metrics for a countermeasure (CM) in tandem with automatic speaker verification (ASV): min t-DCF, a-DCF, t-EER.
 
-Trials are of three kinds: target (bona fide, the claimed speaker), non-target (bona fide, somebody else) and spoof.
+Trials are of three kinds: target (bona fide, the claimed speaker), non-target (bona fide, another speaker) and spoof.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from .eer import check_scores, det_curve, equal_error_rate
 
 @dataclass(frozen=True)
 class TandemCosts:
-    """Priors and costs, by default those of ASVspoof 2019 to 5; the priors sum to 1."""
+    """Priors (which sum to 1) and costs; the defaults are those of ASVspoof 2019 to 5."""
 
     target_prior: float = 0.9405
     nontarget_prior: float = 0.0095
     spoof_prior: float = 0.05
     miss: float = 1.0
-    """Of rejecting a target, by either system."""
+    """Cost of rejecting a target, by either system."""
     false_alarm: float = 10.0
-    """Of accepting a non-target."""
+    """Cost of accepting a non-target."""
     spoof_false_alarm: float = 10.0
-    """Of accepting a spoof."""
+    """Cost of accepting a spoof."""
 
 
 class AsvErrorRates(NamedTuple):
-    """An ASV system at one threshold: misses of targets, false alarms of non-targets and of spoofs; fractions."""
+    """Error rates of an ASV system at one threshold, as fractions: missed targets, accepted non-targets and spoofs."""
 
     miss: float
     false_alarm: float
@@ -39,14 +39,14 @@ class AsvErrorRates(NamedTuple):
 
 
 class TandemEqualErrorRate(NamedTuple):
-    """`eer` (a fraction) and the concurrent point: the thresholds of ASV and CM at which it is reached."""
+    """`eer` (a fraction) and the concurrent point, the thresholds of ASV and CM for it."""
 
     eer: float
     asv_threshold: float
     cm_threshold: float
 
 
-# The fixed operating point at which ASVspoof 5's own package computes its t-DCF, in the form of 2019.
+# The fixed operating point of the ASVspoof 5 package for its t-DCF, in the form of 2019.
 ASVSPOOF5_ASV = AsvErrorRates(0.01880141010575793, 0.01881016557566423, 0.4607082907604729)
 TANDEM_COSTS = TandemCosts()
 
@@ -55,10 +55,10 @@ def asv_error_rates(
     target_scores: ArrayLike, nontarget_scores: ArrayLike, spoof_scores: ArrayLike
 ) -> tuple[AsvErrorRates, float]:
     """
-    The ASV system at its own equal error rate (target against non-target), and the threshold of that.
+    Returns the error rates of the ASV system at its own EER (target against non-target), and the threshold there.
 
     Raises:
-        ValueError: a kind of trial is empty or holds NaN or infinite scores.
+        ValueError: a kind of trial is empty or has NaN or infinite scores.
     """
     target, nontarget, spoof = _check_kinds(target_scores, nontarget_scores, spoof_scores)
     threshold = equal_error_rate(target, nontarget).threshold
@@ -74,18 +74,18 @@ def min_tdcf(
     form: str = "2021",
 ) -> float:
     """
-    Minimum normalised tandem detection cost of a CM in front of a fixed ASV system.
+    Returns the minimum normalised tandem detection cost of a CM before a fixed ASV system.
 
     Args:
-        bonafide_scores: (N,) CM scores of bona fide trials, targets and non-targets together; higher = bona fide.
+        bonafide_scores: (N,) CM scores of bona fide trials (targets and non-targets), higher = bona fide.
         spoof_scores: (M,) CM scores of spoofed trials.
         asv: the ASV system's error rates, from `asv_error_rates`, or `ASVSPOOF5_ASV`.
         form: `"2021"` (Kinnunen et al. 2020, equations 10 and 11, normalised by the cost without a CM), or `"2019"`
-            (Kinnunen et al. 2018, the legacy form of ASVspoof 2019 and 5, which leaves the ASV system's own cost out).
+            (Kinnunen et al. 2018, the legacy form of ASVspoof 2019 and 5, without the ASV system's own cost).
 
     Raises:
-        ValueError: a class is empty or holds NaN or infinite scores; the form is unknown; or the ASV system errs so
-            much that a CM could not help.
+        ValueError: a class is empty or has NaN or infinite scores; the form is unknown; or a CM cannot help this ASV
+            system.
     """
     if form not in ("2021", "2019"):
         raise ValueError(f"form must be '2021' or '2019', got {form!r}.")
@@ -94,8 +94,8 @@ def min_tdcf(
     c2 = costs.spoof_prior * costs.spoof_false_alarm * asv.spoof_false_alarm
     if c1 <= 0 or c2 <= 0:
         raise ValueError(
-            f"the t-DCF needs an ASV system that a CM can help: miss rate {asv.miss:.3g}, false alarm rate "
-            f"{asv.false_alarm:.3g} and spoof false alarm rate {asv.spoof_false_alarm:.3g} leave it nothing to do."
+            f"the t-DCF needs an ASV system that a CM can help, but its miss rate is {asv.miss:.3g}, its false alarm "
+            f"rate {asv.false_alarm:.3g} and its spoof false alarm rate {asv.spoof_false_alarm:.3g}: check its scores."
         )
     miss, false_alarm, _ = det_curve(bonafide_scores, spoof_scores)
     cost = float(np.min(c1 * miss + c2 * false_alarm))
@@ -106,14 +106,14 @@ def min_adcf(
     target_scores: ArrayLike, nontarget_scores: ArrayLike, spoof_scores: ArrayLike, costs: TandemCosts = TANDEM_COSTS
 ) -> float:
     """
-    Minimum normalised architecture-agnostic detection cost (a-DCF, Shim et al. 2024) of a system that gives one score
-    for spoofing-robust speaker verification.
+    Returns the minimum normalised architecture-agnostic detection cost (a-DCF, Shim et al. 2024) of a system with one
+    score for spoofing-robust speaker verification.
 
     Args:
         target_scores, nontarget_scores, spoof_scores: the system's scores, higher = accept.
 
     Raises:
-        ValueError: a kind of trial is empty or holds NaN or infinite scores.
+        ValueError: a kind of trial is empty or has NaN or infinite scores.
     """
     target, nontarget, spoof = _check_kinds(target_scores, nontarget_scores, spoof_scores)
     (miss, false_alarm, spoof_false_alarm), _ = _error_rates(target, nontarget, spoof)
@@ -128,35 +128,35 @@ def tandem_eer(
     asv_scores: tuple[ArrayLike, ArrayLike, ArrayLike], cm_scores: tuple[ArrayLike, ArrayLike, ArrayLike]
 ) -> TandemEqualErrorRate:
     """
-    Tandem equal error rate at the concurrent point (t-EER, Kinnunen et al. 2023): the pair of thresholds at which
-    misses, false alarms of non-targets and false alarms of spoofs through both systems are alike.
+    Returns the tandem equal error rate (t-EER, Kinnunen et al. 2023) at the concurrent point: the pair of thresholds
+    at which the tandem has equal rates of misses, accepted non-targets and accepted spoofs.
 
-    ASV and CM decide independently and both must accept. For each ASV threshold below its own crossing there is a CM
-    threshold at which the tandem's misses equal its false alarms, half of them of non-targets and half of spoofs; of
-    these pairs the concurrent one lets as many non-targets pass as spoofs.
+    ASV and CM decide independently, and both must accept. For each ASV threshold below its own crossing, one CM
+    threshold makes the tandem's miss rate equal to its false alarm rate, the mean over non-targets and spoofs. Among
+    these pairs, the concurrent one accepts non-targets and spoofs at the same rate.
 
     Args:
-        asv_scores: of target, non-target and spoof trials, three vectors; higher = the claimed speaker.
-        cm_scores: of the same three kinds; higher = bona fide.
+        asv_scores: three vectors for target, non-target and spoof trials; higher = the claimed speaker.
+        cm_scores: three vectors for the same kinds; higher = bona fide.
 
     Raises:
-        ValueError: a kind of trial is empty or holds NaN or infinite scores.
+        ValueError: a kind of trial is empty or has NaN or infinite scores.
     """
     asv_target, asv_nontarget, asv_spoof = _check_kinds(*asv_scores)
     cm_target, cm_nontarget, cm_spoof = _check_kinds(*cm_scores)
     (asv_miss, asv_false, asv_spoof_false), asv_thresholds = _error_rates(asv_target, asv_nontarget, asv_spoof)
     below = asv_miss < (asv_false + asv_spoof_false) / 2
-    below &= asv_spoof_false > 0  # where no spoof passes the ASV, the ratio below has no meaning
+    below &= asv_spoof_false > 0  # the ratio below is undefined if no spoof passes the ASV
     asv_miss, asv_false, asv_spoof_false = asv_miss[below], asv_false[below], asv_spoof_false[below]
     cm_miss, cm_false, cm_thresholds = det_curve(np.concatenate([cm_target, cm_nontarget]), cm_spoof)
 
     def excess(at: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Misses minus false alarms of the tandem, at one CM point for each ASV threshold; it grows with the point."""
+        """Returns the tandem's miss minus false alarm rate at a CM point per ASV threshold; grows with the point."""
         accepted = 1 - cm_miss[at]
         miss = asv_miss + (1 - asv_miss) * cm_miss[at]
         return miss - (accepted * asv_false + cm_false[at] * asv_spoof_false) / 2
 
-    # Bisection for the first point at which misses have caught up, for all ASV thresholds at once.
+    # Bisect for the first point with excess >= 0, for all ASV thresholds at once.
     low, high = np.zeros(asv_miss.size, np.int64), np.full(asv_miss.size, cm_miss.size - 1)
     while (low < high).any():
         middle = (low + high) // 2
@@ -188,7 +188,7 @@ def _check_kinds(
 def _error_rates(
     target: NDArray[np.float64], nontarget: NDArray[np.float64], spoof: NDArray[np.float64]
 ) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]:
-    """Miss, false alarm and spoof false alarm rate over all thresholds, in a stable order of targets first."""
+    """Returns miss, false alarm and spoof false alarm rates at all thresholds; targets first among equal scores."""
     scores = np.concatenate([target, nontarget, spoof])
     kinds = np.repeat([0, 1, 2], [target.size, nontarget.size, spoof.size])
     order = np.argsort(scores, kind="stable")

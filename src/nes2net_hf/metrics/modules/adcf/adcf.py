@@ -4,7 +4,7 @@ import datasets
 import evaluate
 from nes2net_hf.metrics import min_adcf
 
-DESCRIPTION = """Minimum a-DCF of a system that gives one score for spoofing-robust speaker verification.
+DESCRIPTION = """Minimum a-DCF of a system with one score for spoofing-robust speaker verification.
 `predictions`: its scores, higher = accept; `references`: 0 spoof, 1 target, 2 non-target. Returns `min_adcf`."""
 
 

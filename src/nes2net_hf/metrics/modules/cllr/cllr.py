@@ -5,9 +5,9 @@ import evaluate
 from nes2net_hf.metrics import cllr
 from nes2net_hf.metrics import min_cllr
 
-DESCRIPTION = """Cost of log-likelihood ratios in bits, as they are and after the best recalibration. `predictions`:
-natural log-likelihood ratios, bona fide over spoof; `references`: 1 for bona fide, 0 for spoofed. Returns `cllr`
-and `min_cllr`."""
+DESCRIPTION = """Cost of log-likelihood ratios in bits, before and after the best recalibration. `predictions`: natural
+log-likelihood ratios, bona fide over spoof. `references`: 1 for bona fide, 0 for spoofed. Returns `cllr` and
+`min_cllr`."""
 
 
 class Cllr(evaluate.Metric):

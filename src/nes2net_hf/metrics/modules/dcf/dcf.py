@@ -6,9 +6,9 @@ from nes2net_hf.metrics import DetectionCosts
 from nes2net_hf.metrics import actual_dcf
 from nes2net_hf.metrics import min_dcf
 
-DESCRIPTION = """Minimum and actual normalised detection cost (ASVspoof 5). `predictions`: scores, for the actual
-cost natural log-likelihood ratios, higher = bona fide; `references`: 1 for bona fide, 0 for spoofed. Returns
-`min_dcf`, its `threshold`, and `act_dcf`."""
+DESCRIPTION = """Minimum and actual normalised detection cost (ASVspoof 5). `predictions`: scores, higher = bona fide;
+the actual cost needs natural log-likelihood ratios. `references`: 1 for bona fide, 0 for spoofed. Returns `min_dcf`,
+its `threshold`, and `act_dcf`."""
 
 
 class Dcf(evaluate.Metric):

@@ -4,7 +4,7 @@ import datasets
 import evaluate
 from nes2net_hf.metrics import equal_error_rate
 
-DESCRIPTION = """Equal error rate as the ASVspoof evaluation packages define it, ties included. `predictions`:
+DESCRIPTION = """Equal error rate, with ties handled as in the ASVspoof evaluation packages. `predictions`:
 scores, higher = bona fide; `references`: 1 for bona fide, 0 for spoofed. Returns `eer` (a fraction) and
 `threshold`."""
 

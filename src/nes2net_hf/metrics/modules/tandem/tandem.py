@@ -7,9 +7,9 @@ from nes2net_hf.metrics import min_tdcf
 from nes2net_hf.metrics import tandem_eer
 
 DESCRIPTION = """Minimum t-DCF in the forms of 2021 and 2019, and t-EER, of a countermeasure in tandem with speaker
-verification. `predictions`: the countermeasure's scores; `asv_scores`: the verification's; `references`: 0 spoof, 1
-target, 2 non-target. Returns `min_tdcf_2021`, `min_tdcf_2019`, `t_eer` (a fraction), `asv_threshold` and
-`cm_threshold` of its concurrent point."""
+verification. `predictions`: scores of the countermeasure; `asv_scores`: scores of the verification system;
+`references`: 0 spoof, 1 target, 2 non-target. Returns `min_tdcf_2021`, `min_tdcf_2019`, `t_eer` (a fraction), and
+its concurrent point, `asv_threshold` and `cm_threshold`."""
 
 
 class Tandem(evaluate.Metric):
@@ -42,7 +42,7 @@ class Tandem(evaluate.Metric):
         }
 
     def _by_kind(self, scores: list[float], kinds: list[int]) -> tuple[list[float], list[float], list[float]]:
-        """Of targets, non-targets and spoofs."""
+        """Returns the scores of targets, non-targets and spoofs."""
         target, nontarget, spoof = (
             [score for score, kind in zip(scores, kinds) if kind == wanted] for wanted in (1, 2, 0)
         )
