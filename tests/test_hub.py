@@ -121,7 +121,7 @@ def test_what_is_not_there_is_named(hub: LoopbackHub) -> None:
     assert "preprocessor_config.json" in refusal()
     hub.faults.clear()
     hub.repos[MODEL].commit("bare", {"README.md": b"# nothing\n"})
-    assert refusal(revision="bare") == f"model {MODEL} holds no config.json: it is no Nes2Net model."
+    assert refusal(revision="bare") == f"model {MODEL} is not a Nes2Net model: it has no config.json."
 
 
 def test_tokens_and_access(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +379,7 @@ def test_a_corpus_that_is_not_on_the_hub(hub: LoopbackHub, name: str, root: str)
     [
         (Fault("", 503), "out of order"),
         (Fault("/commit/", 429, {"Retry-After": "300"}), f"{WAIT} 5 minutes"),
-        (Fault("/commit/", 403), "the Hub refused the token: log in with `hf auth login`, by one that may write"),
+        (Fault("/commit/", 403), "the Hub refused the token: log in with `hf auth login`, "),
         (Fault("/commit/", drop_at=0), "the connection to the Hub broke off"),
         (Fault("/commit/", stall_at=0), "the Hub sent nothing"),
         (Fault("create", 200, {}, b"<html>Welcome</html>"), "is no Hub, or its answer is broken"),

@@ -120,7 +120,7 @@ OWN = ("--repo-id", REPO, "--dry-run", "--license")
         ("gpl-3.0", "GPL-3.0", None),
         ("GPL-3.0-or-later", "MIT", "choose GPL-3.0-only or GPL-3.0-or-later"),
         ("cc-by-nc-4.0", "Apache-2.0", "choose CC-BY-NC-4.0 or CC-BY-NC-SA-4.0"),
-        ("cc-by-nc-nd-4.0", "Apache-2.0", "no licence is possible that we know of"),
+        ("cc-by-nc-nd-4.0", "Apache-2.0", "we know of no licence that is possible"),
         ("openrail", "Apache-2.0", "choose openrail"),
         ("apache-2.0", "GPL-3.0-only", None),
         (None, "Apache-2.0", None),
@@ -143,7 +143,7 @@ def test_a_licence_follows_from_all_that_training_began_with(tmp_path: Path) -> 
     write_base(describe_base(str(first)), second)
     found = [*describe_base(str(second)).chain()]
     assert [(one.name, one.license) for one in found] == [("second", None), ("first", "GPL-3.0-only")]
-    with pytest.raises(ReleaseError, match=r"these weights come from first, which is under GPL-3\.0-only"):
+    with pytest.raises(ReleaseError, match=r"these weights were trained from first, which is under GPL-3\.0-only"):
         check_license("MIT", found)
 
 
@@ -154,7 +154,7 @@ def test_own_data_without_a_benchmark_and_a_base_that_has_moved(
     write_base(describe_base(str(base)), run_folder / "best")
     shutil.rmtree(base)
     run = nes2net("release", run_folder, *OWN, "Apache-2.0", "--out", tmp_path / "refused")
-    assert run.code == 1 and "these weights come from nes2net-demo, which is under GPL-3.0-only" in run.err
+    assert run.code == 1 and "these weights were trained from nes2net-demo, which is under GPL-3.0-only" in run.err
     assert run.err.count("\n") == 1 and not (tmp_path / "refused").exists()
     (tmp_path / "figures.json").write_text(json.dumps(figures()), encoding="utf-8")
     more = ("--evaluation", tmp_path / "figures.json", "--out", tmp_path / "out")
@@ -271,7 +271,7 @@ def test_figures_and_robustness_are_of_these_weights_or_refused(
     assert run.code == 0, run.err
     text = ModelCard.load(tmp_path / "out" / "README.md").text
     assert "with these very weights" in text and "corpus\n`in-the-wild`, split `eval`" in text
-    assert "![EER by what the trials are, with 95 % intervals](evaluation/asvspoof2021-la-breakdown.png)" in text
+    assert "![EER by group of trials, with 95 % intervals](evaluation/asvspoof2021-la-breakdown.png)" in text
     assert "1,200 bona fide and 30 spoofed utterances of `own-data`" in text
     assert "| white noise | 0 dB | 45.67 | 40.67 to 50.67 |" in text and "| white noise | 20 dB" not in text
     assert "| clean | as it is | 20.00 | 10.00 to 30.00 |" in text and "(robustness.png)" in text
@@ -284,7 +284,7 @@ def test_figures_and_robustness_are_of_these_weights_or_refused(
     (report / "figures.json").write_text(json.dumps(figures()))
     (robustness / "robustness.json").write_text(json.dumps(found | {"weights": "0" * 32}))
     run = nes2net("release", tiny_model_dir, *AS, *arguments, tmp_path / "other")
-    assert run.code == 1 and "is not of this model's weights" in run.err
+    assert run.code == 1 and "was measured with other weights" in run.err
     assert not (tmp_path / "other").exists()
 
 
@@ -334,7 +334,7 @@ def test_carbon_is_that_of_codecarbon(nes2net: Any, run_folder: Path, tmp_path: 
     assert card.data.to_dict()["co2_eq_emissions"] == {"emissions": 22.5, "source": "codecarbon"}
     (run_folder / "emissions.csv").write_text("a,b\n1,2\n")
     run = nes2net("release", run_folder, *AS, "--dry-run", "--out", tmp_path / "other")
-    assert run.code == 1 and "emissions.csv is not as codecarbon writes it" in run.err
+    assert run.code == 1 and "emissions.csv has no column `emissions`" in run.err
 
 
 def test_an_endpoint_judges_the_bytes_of_a_recording(nes2net: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -394,10 +394,10 @@ def test_every_benchmark_makes_a_card(benchmark: str, nes2net: Any, tiny_model_d
     [
         (("--benchmark", "asvspoof2020"), 1, "--benchmark asvspoof2020 is not known: choose one of asvspoof2021-df"),
         (("--repo-id", "nes2net"), 2, "must have the form ORG/NAME"),
-        (("--license", "EUPL-1.2"), 1, "its text is not at hand"),
+        (("--license", "EUPL-1.2"), 1, "--license EUPL-1.2: the package includes only"),
         (("--evaluation", "absent.json"), 1, "absent.json cannot be read"),
-        (("--evaluation", "{broken}"), 1, "lacks cllr: make it anew by nes2net evaluate --report"),
-        (("--evaluation", "{two}"), 1, "must hold the figures of one system"),
+        (("--evaluation", "{broken}"), 1, "lacks cllr: run nes2net evaluate --report again"),
+        (("--evaluation", "{two}"), 1, "must have the figures of one system"),
     ],
 )
 def test_what_cannot_be_released_is_said_in_a_sentence_and_leaves_nothing(
@@ -557,8 +557,8 @@ def test_a_refused_token_is_one_sentence(hub: LoopbackHub, tiny_model_dir: Path,
     answer = release_to(hub, tmp_path, tiny_model_dir, token="another")
     assert answer.returncode == 1 and not hub.repos
     assert answer.stderr == (
-        f"Error: {REPO} could not be sent: the Hub refused the token: log in with `hf auth login`, by one that may "
-        "write to org.\n"
+        f"Error: {REPO} could not be sent: the Hub refused the token: log in with `hf auth login`, and a token that "
+        "may write to org.\n"
     )
 
 

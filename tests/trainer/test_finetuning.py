@@ -126,7 +126,7 @@ def test_a_model_of_frames_stays_one(table: Path, tmp_path: Path) -> None:
 def test_a_model_without_its_preprocessing_is_refused(model: Path, table: Path, tmp_path: Path) -> None:
     shutil.copytree(model, tmp_path / "bare")
     (tmp_path / "bare" / "preprocessor_config.json").unlink()
-    with pytest.raises(RecipeError, match=r"bare holds no preprocessor_config\.json"):
+    with pytest.raises(RecipeError, match=r"bare has no preprocessor_config\.json"):
         settle(own(tmp_path / "bare", table, tmp_path / "run"))
 
 

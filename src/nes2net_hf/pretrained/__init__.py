@@ -1,1 +1,1 @@
-"""A trained model's folder: loading it, saying what it is, exporting it, and where it comes from."""
+"""Trained models: loads, describes and exports a model's folder, and records what the model was trained from."""

@@ -1,8 +1,8 @@
 """
-What a model was trained from, and under which licences it may so be passed on.
+Records what a model was trained from, and checks under which licences it may be released.
 
-A run writes `base.json` into each model's folder: what it needs to know when the base has moved. Whether weights are a
-derivative work of the weights that training began with is not settled in law; here they are taken for one.
+A run writes `base.json` into each model's folder, so that the facts remain when the base model has moved. The law has
+not settled whether trained weights are a derivative work of the weights they started from. Here they count as one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PERMISSIVE = {
     "Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "CC0-1.0", "Unlicense", "CC-BY-3.0", "CC-BY-4.0",
 }  # fmt: skip
 _GPL_3 = ("GPL-3.0-only", "GPL-3.0-or-later")
-# Licence of the base → those that weights trained from it may have, where these are not all.
+# Licence of the base → the licences that weights trained from it may have, unless any licence is allowed.
 COMPATIBLE: dict[str, tuple[str, ...]] = {
     "GPL-2.0-only": ("GPL-2.0-only",),
     "GPL-2.0-or-later": ("GPL-2.0-only", "GPL-2.0-or-later", *_GPL_3),
@@ -37,7 +37,7 @@ COMPATIBLE: dict[str, tuple[str, ...]] = {
     "AGPL-3.0-only": ("AGPL-3.0-only",),
     "AGPL-3.0-or-later": ("AGPL-3.0-only", "AGPL-3.0-or-later"),
     "MPL-2.0": ("MPL-2.0", "GPL-2.0-or-later", *_GPL_3, "LGPL-3.0-or-later", "AGPL-3.0-or-later"),
-    "CC-BY-SA-3.0": ("CC-BY-SA-3.0", "CC-BY-SA-4.0", "GPL-3.0-only"),  # the last by way of CC-BY-SA-4.0
+    "CC-BY-SA-3.0": ("CC-BY-SA-3.0", "CC-BY-SA-4.0", "GPL-3.0-only"),  # GPL-3.0 via CC-BY-SA-4.0
     "CC-BY-SA-4.0": ("CC-BY-SA-4.0", "GPL-3.0-only"),
     "CC-BY-NC-3.0": ("CC-BY-NC-3.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0"),
     "CC-BY-NC-4.0": ("CC-BY-NC-4.0", "CC-BY-NC-SA-4.0"),
@@ -46,7 +46,7 @@ COMPATIBLE: dict[str, tuple[str, ...]] = {
     "CC-BY-ND-4.0": (),
     "CC-BY-NC-ND-4.0": (),
 }
-# The Hub's names that do not say "only" or "or later" are read as the narrower.
+# The Hub's names without "only" or "or later" are read as "only", the narrower one.
 _SPELLINGS = {name.lower(): name for name in (*_PERMISSIVE, *COMPATIBLE)} | {
     f"{name}-{version}": f"{name.upper()}-{version}-only"
     for name, version in (("gpl", "2.0"), ("gpl", "3.0"), ("lgpl", "3.0"), ("agpl", "3.0"))
@@ -55,21 +55,21 @@ _SPELLINGS = {name.lower(): name for name in (*_PERMISSIVE, *COMPATIBLE)} | {
 
 @dataclass(frozen=True)
 class Base:
-    """A model that training began with."""
+    """A model that training started from."""
 
     name: str
     """Hub id, or the last part of its folder's path."""
     license: str | None
-    """SPDX id where it has one; None where its card does not say."""
+    """SPDX id if it has one; None if its card does not say."""
     demonstration: bool = False
-    """Whether its configuration says so."""
+    """Whether its configuration marks it as a demonstration."""
     limits: tuple[str, ...] = ()
-    """As its card lists them."""
+    """The limits that its card lists."""
     bases: tuple[Base, ...] = field(default=())
-    """What it was trained from itself: none or one."""
+    """The model that it was trained from, if any."""
 
     def chain(self) -> Iterator[Base]:
-        """This one, and what it was trained from, and so on."""
+        """Yields this model, then the model that it was trained from, and so on."""
         yield self
         for base in self.bases:
             yield from base.chain()
@@ -77,11 +77,11 @@ class Base:
 
 def describe_base(name: str, revision: str | None = None, fetch: bool = False) -> Base:
     """
-    What is known of a model that training begins with.
+    Returns what is known about a model that training starts from.
 
     Args:
         name: Hub id or folder.
-        fetch: whether its card may be asked for at the Hub, or only be taken from the cache.
+        fetch: whether to download its card from the Hub, instead of only looking in the cache.
     """
     files = {file: _file(name, file, revision, fetch) for file in (README, BASE, "config.json")}
     config = _json(files["config.json"]) or {}
@@ -101,29 +101,30 @@ def write_base(base: Base, folder: Path) -> None:
 
 def read_base(path: Path | None) -> Base | None:
     """
-    What `write_base` wrote, or None where there is none.
+    Reads what `write_base` wrote; returns None if there is no file.
 
     Raises:
-        ReleaseError: it is damaged.
+        ReleaseError: the file is damaged.
     """
     if path is None or not path.is_file():
         return None
     try:
         return _from_json(json.loads(path.read_text(encoding="utf-8")))
     except (KeyError, TypeError, AttributeError, ValueError):
-        raise ReleaseError(f"{path} is not as training writes it: copy it again from the run.") from None
+        raise ReleaseError(f"{path} is damaged: copy it again from the run.") from None
 
 
 def folder_license(folder: Path) -> str | None:
-    """What the card in a model's folder says of its licence."""
+    """Returns the licence in the card of a model's folder, or None."""
     return _card(folder / README)[0]
 
 
 def check_license(license: str, bases: list[Base]) -> None:
     """
+    Checks that weights trained from `bases` may be released under `license`.
+
     Raises:
-        ReleaseError: weights that were trained from these may not be released under this licence; the message says
-            under which they may.
+        ReleaseError: they may not. The message says which licences are possible.
     """
     wanted = spdx(license)
     for base in bases:
@@ -133,22 +134,22 @@ def check_license(license: str, bases: list[Base]) -> None:
         if allowed is not None and wanted not in allowed:
             possible = [one for one in allowed if all(one in (allowed_after(other.license) or [one])
                                                       for other in bases if other.license)]  # fmt: skip
-            may = f"choose {' or '.join(possible)}" if possible else "no licence is possible that we know of"
+            may = f"choose {' or '.join(possible)}" if possible else "we know of no licence that is possible"
             raise ReleaseError(
-                f"--license {license}: these weights come from {base.name}, which is under {base.license}: {may}, or "
-                "ask its publisher for another one."
+                f"--license {license}: these weights were trained from {base.name}, which is under {base.license}: "
+                f"{may}, or ask its publisher for another licence."
             )
 
 
 def allowed_after(license: str | None) -> tuple[str, ...] | None:
-    """Licences that may follow this one; None for all. Of one that is not in the table, itself alone."""
+    """Returns the licences allowed after this one, or None for all. A licence not in the table allows only itself."""
     if license is None or license in _PERMISSIVE:
         return None
     return COMPATIBLE.get(license, (license,))
 
 
 def spdx(license: str) -> str:
-    """The SPDX id of a licence that is named by it, or as the Hub names it; others stay as they are."""
+    """Returns the SPDX id of a licence given by its SPDX id or Hub name. Other names are returned unchanged."""
     return _SPELLINGS.get(license.lower(), license)
 
 
@@ -172,7 +173,7 @@ def _file(name: str, file: str, revision: str | None, fetch: bool) -> Path | Non
             with bounded_requests():
                 return Path(hf_hub_download(name, file, revision=revision))
         found = try_to_load_from_cache(name, file, revision=revision or "main")
-    except Exception:  # no such file, no network, no such repository: then it is not known
+    except Exception:  # no such file, repository or network: treated as unknown
         return None
     return Path(found) if isinstance(found, str) else None
 
@@ -185,12 +186,12 @@ def _json(path: Path | None) -> Any:
 
 
 def _card(path: Path | None) -> tuple[str | None, tuple[str, ...]]:
-    """Licence and limits that a card names."""
+    """Returns the licence and limits in a card."""
     if path is None or not path.is_file():
         return None, ()
     try:
         card = ModelCard.load(path)
-    except Exception:  # its metadata are no YAML, or not as the Hub has them
+    except Exception:  # its metadata is not valid YAML, or not in the Hub's form
         return None, ()
     data = card.data.to_dict()
     license = data.get("license_name") if data.get("license") == "other" else data.get("license")

@@ -1,4 +1,4 @@
-"""A model's `config.json`, changed after it was written: the one place that does so."""
+"""The only place that changes a model's `config.json` after it was written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def change_config(folder: Path, **fields: Any) -> None:
     Sets fields of `config.json` in a model's folder and keeps all others.
 
     Raises:
-        OutputError, DiskError: it cannot be written; then it stays as it was.
+        OutputError, DiskError: the file cannot be written. It is unchanged.
     """
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) | fields

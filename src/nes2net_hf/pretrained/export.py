@@ -1,8 +1,8 @@
 """
-Export: encoder, back-end and classifier as one ONNX graph, which is held against PyTorch before it is kept.
+Exports encoder, back-end and classifier as one ONNX graph. The graph is kept only if it agrees with PyTorch.
 
-The graph reads `input_values` (batch, samples), waveforms of one length as the feature extractor prepares them, and
-gives `logits` (batch, C) of the C labels, of a model of frames (batch, frames, C). In shapes: B batch, S samples.
+The graph takes `input_values` (batch, samples), waveforms of equal length from the feature extractor. It returns
+`logits` (batch, C) for the C labels, or (batch, frames, C) for a frame model. In shapes: B batch, S samples.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from ..scores import judges_frames
 from .load import load_model
 from .onnx import GRAPH, OnnxModel, holds_only_a_graph
 
-OPSET = 20  # the first that has GELU as one operator
+OPSET = 20  # the first with GELU as a single operator
 TOLERANCE = 1e-4
 SPEECH = [BONAFIDE, SPOOF]
-# Weights beyond it stand in a file of their own: so they are never held in memory twice to be written as one message,
-# which could not be above 2 GB.
+# Larger weights are written to a separate file: one protobuf message cannot exceed 2 GB, and building it would hold
+# the weights in memory twice.
 ONE_FILE = 500_000_000
 
 
 @dataclass
 class Exported:
-    """What was written, and how far its scores and logits are from PyTorch's."""
+    """The result of an export, and how much its scores and logits differ from PyTorch's."""
 
     folder: Path
     opset: int
     size: int
-    """Bytes of the graph with its weights."""
+    """Size of the graph with its weights, in bytes."""
     difference: float
-    """Of the graph in float32, which is made for int8 too."""
+    """Largest difference of the float32 graph, which an int8 export also makes."""
     int8_difference: float | None = None
 
 
@@ -62,21 +62,21 @@ def export(
     report: Callable[[str], None] = lambda line: None,
 ) -> Exported:
     """
-    Exports a model of utterances or of frames to a folder with `model.onnx`, configuration and feature extractor.
+    Exports an utterance or frame model to a folder with `model.onnx`, the configuration and the feature extractor.
 
     Args:
         model: Hub id or folder.
         out: the folder to write.
-        int8: store linear layers in 8 bits and compute them so. The scale of their inputs is taken from each batch, so
-            that a window's score moves a little with the windows it is judged with.
+        int8: store and compute linear layers in 8 bits. The scale of their inputs is computed per batch, so a window's
+            score depends slightly on the other windows in its batch.
         revision: branch, tag or commit on the Hub.
-        force: replace `out` where an earlier export wrote it.
-        report: is told, line by line, what was made and measured.
+        force: replace `out` if it holds an earlier export.
+        report: called with each line about what was made and measured.
 
     Raises:
         ModelError: the model cannot be loaded.
         OutputError, DiskError: `out` exists or cannot be written.
-        ExportError: it cannot be exported, or the graph's scores are not PyTorch's; then nothing is written.
+        ExportError: the model cannot be exported, or the graph's scores differ from PyTorch's. Nothing is written.
     """
     target = Path(out)
     _check_target(target, force)
@@ -94,19 +94,19 @@ def export(
             exported = Exported(target, opset, _size(folder), _largest_difference(network, folder, inputs))
             if not exported.difference <= TOLERANCE:
                 raise ExportError(
-                    f"onnxruntime's scores of {model} are up to {exported.difference:.1e} from PyTorch's, more than "
-                    f"{TOLERANCE:.0e}, and nothing was written: judge with --backend torch."
+                    f"onnxruntime's scores of {model} differ from PyTorch's by up to {exported.difference:.1e}, more "
+                    f"than {TOLERANCE:.0e}, so nothing was written: use --backend torch."
                 )
             lengths = ", ".join(f"{batch.shape[1]:,}" for batch in inputs)
             report(f"checked   on speech of {lengths} samples, alone and in batches of {len(SPEECH)}:")
-            report(f"          scores and logits of onnxruntime at most {exported.difference:.1e} from PyTorch's")
+            report(f"          scores and logits of onnxruntime are within {exported.difference:.1e} of PyTorch's")
             if int8:
                 _quantise(folder, fresh)
                 exported.size = _size(fresh)
                 exported.int8_difference = _largest_difference(network, fresh, inputs)
                 report(
-                    f"int8      linear layers, {exported.size / 1e6:.1f} MB; scores and logits on the same speech at "
-                    f"most {exported.int8_difference:.1e} from PyTorch's"
+                    f"int8      linear layers, {exported.size / 1e6:.1f} MB; scores and logits on the same speech are "
+                    f"within {exported.int8_difference:.1e} of PyTorch's"
                 )
         network.config.save_pretrained(fresh)
         extractor.save_pretrained(fresh)
@@ -121,13 +121,15 @@ def _check_target(out: Path, force: bool) -> None:
         if not force:
             raise OutputError(f"{out} exists: choose another folder, or replace it with --force.")
         if not holds_only_a_graph(out):
-            raise OutputError(f"{out} holds no earlier export alone: --force replaces nothing else.")
+            raise OutputError(
+                f"{out} has files that are not from an export, so --force does not replace it: choose another folder."
+            )
     if not out.absolute().parent.is_dir():
-        raise OutputError(f"{out.parent} does not exist: make the folder first.")
+        raise OutputError(f"{out.parent} does not exist: create the folder first.")
 
 
 class _Graph(nn.Module):
-    """A model's logits, and nothing else of its output."""
+    """Returns only a model's logits."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -138,7 +140,7 @@ class _Graph(nn.Module):
 
 
 def _write_graph(network: Any, samples: int, folder: Path) -> int:
-    """Writes the graph, traced at so many samples but for any number of them, and returns its opset."""
+    """Writes the graph, traced with `samples` samples but valid for any number, and returns its opset."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     with _without_remarks():
@@ -146,21 +148,21 @@ def _write_graph(network: Any, samples: int, folder: Path) -> int:
             program: Any = torch.onnx.export(
                 _Graph(network).eval(),
                 (torch.zeros(2, samples),),
-                dynamo=True,  # the older exporter gives graphs whose numbers are wrong, without a word
+                dynamo=True,  # the older exporter silently writes graphs that compute wrong numbers
                 opset_version=OPSET,
                 input_names=["input_values"],
                 output_names=["logits"],
                 dynamic_shapes={"input_values": {0: "batch", 1: "samples"}},
                 verbose=False,
             )
-        except Exception as error:  # not torch's own alone: the packages that it calls raise theirs
+        except Exception as error:  # the packages that torch calls raise their own
             raise ExportError(
                 f"torch {torch.__version__} cannot export a model with a {network.config.encoder_config.model_type} "
-                f"encoder: judge with --backend torch ({_first_line(error)})."
+                f"encoder ({_first_line(error)}): use --backend torch."
             ) from None
-        # Where each node comes from: paths of this machine, and a third of a small model's size.
+        # Drops the origin of each node: it names local paths, and is a third of a small model's size.
         ClearMetadataAndDocStringPass()(program.model)
-        # The weights say these themselves, and the quantiser of onnxruntime 1.23 stumbles over them.
+        # The weights already have shapes and types, and onnxruntime 1.23's quantiser fails on these duplicates.
         for value in program.model.graph.initializers.values():
             value.shape = value.type = None
         weights = sum(parameter.nbytes for parameter in network.parameters())
@@ -169,7 +171,7 @@ def _write_graph(network: Any, samples: int, folder: Path) -> int:
 
 
 def _quantise(source: Path, out: Path) -> None:
-    """The linear layers' weights in int8; convolutions and the classifier (a Gemm, no MatMul) stay in float32."""
+    """Quantises linear layers to int8. Convolutions and the classifier (a Gemm, not a MatMul) stay in float32."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -182,7 +184,7 @@ def _quantise(source: Path, out: Path) -> None:
                 op_types_to_quantize=["MatMul"],
                 nodes_to_quantize=[node.name for node in nodes if node.op_type == "MatMul"],
                 per_channel=True,
-                reduce_range=True,  # 7 bits: sums of products of 8 saturate on processors without VNNI
+                reduce_range=True,  # 7 bits: with 8, sums of products saturate on processors without VNNI
                 weight_type=QuantType.QInt8,
                 use_external_data_format=_size(source) > 4 * ONE_FILE,
             )
@@ -193,7 +195,7 @@ def _quantise(source: Path, out: Path) -> None:
 
 
 def _speech(config: Nes2NetConfig, extractor: Any) -> Iterator[Tensor]:
-    """Bona fide and spoofed speech (2, S) of five lengths: the shortest, odd ones, a window and beyond two."""
+    """Yields bona fide and spoofed speech (2, S) of five lengths, from the shortest to more than two windows."""
     shortest, window = max(config.min_samples, extractor.min_samples), extractor.window_length
     any_length = copy.copy(extractor)
     any_length.length_policy = "whole"
@@ -204,7 +206,7 @@ def _speech(config: Nes2NetConfig, extractor: Any) -> Iterator[Tensor]:
 
 
 def _largest_difference(network: Any, folder: Path, inputs: list[Tensor]) -> float:
-    """Of scores and logits, PyTorch's from onnxruntime's, over each batch and each of its rows alone."""
+    """Returns the largest difference of scores and logits from PyTorch's, over batches and their single rows."""
     differences = []
     try:
         graph = OnnxModel(folder, network.config)
@@ -215,7 +217,7 @@ def _largest_difference(network: Any, folder: Path, inputs: list[Tensor]) -> flo
                 differences.append((graph.score(actual) - network.score(expected)).abs().max())
     except RuntimeError as error:
         raise ExportError(f"onnxruntime cannot run the exported graph ({_first_line(error)}).") from None
-    return float(torch.stack(differences).max())  # of one that is no number, no number
+    return float(torch.stack(differences).max())  # NaN if any difference is NaN
 
 
 def _size(folder: Path) -> int:
@@ -223,7 +225,7 @@ def _size(folder: Path) -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    """What a chain of exceptions began with, on one line."""
+    """Returns the root cause of an exception on one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     line = (str(error).strip().splitlines() or [""])[0]
@@ -232,7 +234,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _without_remarks() -> Iterator[None]:
-    """The exporter and the quantiser remark on what they pass over; what stops them is raised all the same."""
+    """Silences the exporter's and quantiser's warnings about what they skip. Errors are still raised."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

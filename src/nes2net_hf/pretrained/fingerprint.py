@@ -1,4 +1,4 @@
-"""What raw scores depend on, as one hash."""
+"""One hash of everything that raw scores depend on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-# What settings say of where a model came from, and of what is decided from its raw scores.
+# Settings about a model's origin, or about decisions made from its raw scores. They do not affect raw scores.
 _NOT_OF_SCORES = (
     "_name_or_path", "architectures", "auto_map", "averaged_from", "calibration", "demonstration", "dtype",
     "threshold", "transformers_version",
@@ -16,7 +16,7 @@ _NOT_OF_SCORES = (
 
 
 def fingerprint(network: Any, extractor: Any) -> str:
-    """Of everything that raw scores depend on: weights, configuration, and how waveforms are prepared."""
+    """Returns a hash of all that raw scores depend on: weights, configuration, and how waveforms are prepared."""
     settings = network.config.to_dict(), extractor.to_dict()
     for setting in settings:
         for key in _NOT_OF_SCORES:

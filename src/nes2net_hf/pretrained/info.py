@@ -1,10 +1,10 @@
 """
-What a model is, has measured of it, and costs: read from its folder, its configuration and its weights.
+Describes a model, its measured results and its cost, from its folder, configuration and weights.
 
-Costs are multiply-accumulates (MACs) of one pass over 64,600 samples, batch 1, counted by torch's FlopCounterMode at
-2 FLOPs each. Counted are convolutions and matrix products: linear layers, both products of attention, sums over the
-columns of Nes2Net-X. Not counted is what goes element by element: biases, norms, activations, softmax, gates, the
-weighing of layers, means. The paper's figures (by ptflops) hold biases, norms and, twice, ReLU: 4 to 9 % more.
+Cost is the number of multiply-accumulates (MACs) in one pass over 64,600 samples, batch 1, counted by torch's
+FlopCounterMode at 2 FLOPs each. Convolutions and matrix products count: linear layers, both products of attention, and
+the column sums of Nes2Net-X. Element-wise operations do not count: biases, norms, activations, softmax, gates, layer
+weights and means. The paper's figures (by ptflops) include biases, norms and, twice, ReLU: 4 to 9 % more.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ _CONDITION = ("group", "condition", "eer", "low", "high", "unit")
 
 def describe(model: str | os.PathLike[str] | None = None, revision: str | None = None) -> dict[str, Any]:
     """
-    What `nes2net info --json` prints. Nothing is fetched from the Hub but what loading the model takes: of a model
-    there, the files are those that loading brought, and the card is read where it is among them.
+    Returns what `nes2net info --json` prints. From the Hub, it fetches only what is needed to load the model: `files`
+    lists what is in the cache, and the card is read if it is there.
 
     Args:
-        model: Hub id or folder, also one of `nes2net export`; the bundled demonstration model if None.
+        model: Hub id or folder, including a folder of `nes2net export`; the bundled demonstration model if None.
         revision: branch, tag or commit on the Hub.
 
     Returns:
-        `parameters` and `macs` are integers, of the whole (`total`) and of its parts; rates are fractions; `files` has
-        sizes in bytes and SHA-256 in hex; `frame_samples` lie from one frame to the next. What is not there is None,
-        or an empty list.
+        `parameters` and `macs` are integers for the whole model (`total`) and its parts. Rates are fractions. `files`
+        has sizes in bytes and SHA-256 in hex. `frame_samples` is the hop between frames. Missing values are None or
+        an empty list.
 
     Raises:
         ModelError: the model cannot be loaded.
-        InfoError: a file beside the weights cannot be read.
+        InfoError: another file of the model's folder cannot be read.
     """
     name = os.fspath(DEMO_MODEL if model is None else model)
     has_only_a_graph = holds_only_a_graph(Path(name))
@@ -92,9 +92,9 @@ def describe(model: str | os.PathLike[str] | None = None, revision: str | None =
 
 
 def without_memory(config: Nes2NetConfig) -> Nes2NetForAudioClassification | Nes2NetForAudioFrameClassification:
-    """The model that a configuration describes, with shapes in place of weights, on the meta device."""
+    """Builds the model that a configuration describes on the meta device, without weights."""
     config = copy.deepcopy(config)
-    # torch does not count its fused attention on a CPU; the plain one makes the same products.
+    # torch does not count its fused attention on a CPU. Eager attention has the same products.
     config._attn_implementation = "eager"
     kind = Nes2NetForAudioFrameClassification if judges_frames(config) else Nes2NetForAudioClassification
     with torch.device("meta"):
@@ -102,16 +102,16 @@ def without_memory(config: Nes2NetConfig) -> Nes2NetForAudioClassification | Nes
 
 
 def count_parameters(network: nn.Module) -> dict[str, int]:
-    """Of the whole model, and of its parts."""
+    """Counts the parameters of the whole model and of its parts."""
     parts = {"total": network, **_parts(network)}
     return {name: sum(one.numel() for one in part.parameters()) for name, part in parts.items()}
 
 
 def count_macs(network: Any, samples: int = WINDOW) -> dict[str, int]:
-    """Multiply-accumulates of one pass over one waveform, of a model `without_memory`, and of its parts."""
+    """Counts the MACs of one pass over one waveform, for a model from `without_memory` and for its parts."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         output = network.nes2net(torch.empty(1, samples, device="meta"))
-        # By itself: the whole model switches autocast off around it, which knows no meta device.
+        # Called separately: the whole model switches autocast off around it, which does not support the meta device.
         network.classifier(output.last_hidden_state if judges_frames(network.config) else output.pooler_output)
     macs = {module: sum(flops.values()) // 2 for module, flops in counter.get_flop_counts().items()}
     before_the_classifier = type(network.nes2net).__name__
@@ -131,22 +131,24 @@ def _parts(network: Any) -> dict[str, nn.Module]:
 
 
 def _place(name: str, revision: str | None) -> tuple[Path, str | None]:
-    """The folder that was loaded from; of a model on the Hub that in the cache, and its commit."""
+    """Returns the folder that the model was loaded from. For a Hub model: its folder in the cache, and its commit."""
     if Path(name).is_dir():
         return Path(name), None
     config = try_to_load_from_cache(name, "config.json", revision=revision or "main")
     if not isinstance(config, str):
-        raise InfoError(f"model {name} was loaded, but is not in the cache: look at its folder by hf download.")
+        raise InfoError(
+            f"model {name} was loaded, but is not in the cache: get it with hf download and name its folder."
+        )
     return Path(config).parent, Path(config).parent.name
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Files beside the weights
+# Other files of the model's folder
 # --------------------------------------------------------------------------------------------------------------------
 
 
 def _recipe(folder: Path) -> dict[str, Any] | None:
-    """That of a released folder, or of the run that a model's folder lies in."""
+    """Reads the recipe in a released folder, or in the run that contains the model's folder."""
     paths = [place / "recipe.yaml" for place in (folder, folder.absolute().parent)]
     path = next(filter(Path.is_file, paths), None)
     if path is None:
@@ -156,19 +158,19 @@ def _recipe(folder: Path) -> dict[str, Any] | None:
 
 
 def _evaluation(path: Path) -> dict[str, Any]:
-    """The pooled figures; its breakdown stays in the file."""
-    with _reading(path, "make it anew by nes2net evaluate --report, or remove it"):
+    """Reads the pooled results of an evaluation, without the breakdown."""
+    with _reading(path, "make it again with nes2net evaluate --report, or remove it"):
         figures = _json(path)
         low, high = figures["intervals"]["eer"]
-        bounds = {"low": low, "high": high, "unit": figures["interval_unit"]}  # of the EER
+        bounds = {"low": low, "high": high, "unit": figures["interval_unit"]}  # EER interval
         return {"name": path.stem, **{key: figures[key] for key in _FIGURES}, **bounds}
 
 
 def _robustness(path: Path) -> dict[str, Any] | None:
-    """What it was measured on, the condition without a change, and the worst."""
+    """Reads what robustness was measured on, the unmodified condition, and the worst one."""
     if not path.is_file():
         return None
-    with _reading(path, "make it anew by nes2net robustness, or remove it"):
+    with _reading(path, "make it again with nes2net robustness, or remove it"):
         found = _json(path)
         rows = [{key: row[key] for key in _CONDITION} for row in found["conditions"] if row["eer"] is not None]
         return {
@@ -180,7 +182,7 @@ def _robustness(path: Path) -> dict[str, Any] | None:
 
 
 def _card(path: Path) -> dict[str, Any] | None:
-    """The licence and the figures in the card's metadata, as they stand there."""
+    """Reads the licence and the results in the card's metadata."""
     if not path.is_file():
         return None
     with _reading(path, "fix its metadata, or remove it"):
@@ -196,28 +198,28 @@ def _card(path: Path) -> dict[str, Any] | None:
 def _files(folder: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts[:-1])  # as that of git
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts[:-1])  # e.g. .git
         if path.is_file() and not hidden:
             yield {"name": name.as_posix(), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _json(path: Path) -> dict[str, Any]:
-    # A bound that could not be estimated stands there as NaN, which is no JSON.
+    # A bound that could not be estimated is written as NaN, which is not valid JSON.
     return _mapping(json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None))
 
 
 def _mapping(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise ValueError("it holds no mapping of keys to values")
+        raise ValueError("it is not a mapping of keys to values")
     return content
 
 
 @contextmanager
 def _reading(path: Path, fix: str) -> Iterator[None]:
-    """What goes wrong inside becomes an InfoError that names the file."""
+    """Turns errors inside it into an InfoError that names the file."""
     try:
         yield
     except KeyError as error:
-        raise InfoError(f"{path} lacks {error.args[0]}: {fix}.") from None
+        raise InfoError(f"{path} has no {error.args[0]}: {fix}.") from None
     except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
         raise InfoError(f"{path} cannot be read ({why(error)}): {fix}.") from None

@@ -1,4 +1,4 @@
-"""Loading a model for detection, or saying in one sentence why it cannot be."""
+"""Loads a model for detection, or explains in one sentence why it cannot be loaded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 BACKENDS = ("torch", "onnx")
-# What settings say of where a model came from, and of what is decided from its raw scores.
+# Settings about a model's origin, or about decisions made from its raw scores. They do not affect raw scores.
 _NOT_OF_SCORES = (
     "_name_or_path", "architectures", "auto_map", "averaged_from", "calibration", "demonstration", "dtype",
     "threshold", "transformers_version",
@@ -39,7 +39,7 @@ _NOT_OF_SCORES = (
 
 
 def choose_device(device: str | None = None) -> torch.device:
-    """The device asked for, or the first of cuda, mps, cpu that is there."""
+    """Returns the given device, or the first available of cuda, mps and cpu."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -53,8 +53,8 @@ def load_model(
     model: str | os.PathLike[str], revision: str | None, device: torch.device, dtype: str
 ) -> tuple[Nes2NetForAudioClassification | Nes2NetForAudioFrameClassification, Nes2NetFeatureExtractor]:
     """
-    Loads a model of utterances, or of frames where its configuration says so, ready to judge, and its feature
-    extractor. No code from the Hub is run: the classes are ours.
+    Loads an utterance or frame model for inference, and its feature extractor. It uses our own classes, so no code
+    from the Hub is run.
 
     Args:
         model: Hub id or folder.
@@ -62,15 +62,15 @@ def load_model(
         dtype: `"float32"`, `"bfloat16"` or `"float16"`.
 
     Raises:
-        ModelError: it does not exist, cannot be reached, is no Nes2Net model, holds an impossible value, or other
-            weights than its configuration asks for.
+        ModelError: the model does not exist, cannot be reached, is not a Nes2Net model, has an impossible setting, or
+            has weights that do not match its configuration.
     """
     if dtype not in DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     name = os.fspath(model)
     check_place(name)
     if holds_only_a_graph(Path(name)):
-        raise ModelError(f"model folder {name} holds an ONNX graph and no weights of PyTorch: use --backend onnx.")
+        raise ModelError(f"model folder {name} has an ONNX graph but no PyTorch weights: use --backend onnx.")
     loaded: Any
     with _in_a_sentence(name, revision):
         place = _place_of_nes2net(name, revision)
@@ -83,7 +83,7 @@ def load_model(
     network, report = loaded
     mismatched = [key for key, *_ in report["mismatched_keys"]]
     _check_weights(name, report["missing_keys"], report["unexpected_keys"], mismatched)
-    # What a configuration says of outputs is for its own scripts: all of ours reads the logits.
+    # Our code reads only the logits, whatever outputs the configuration requests.
     network.config.return_dict = True
     network.config.output_attentions = network.config.output_hidden_states = False
     return network.to(device=device, dtype=getattr(torch, dtype)).eval(), extractor
@@ -93,16 +93,16 @@ def load_onnx_model(
     model: str | os.PathLike[str], revision: str | None, device: torch.device, dtype: str
 ) -> tuple[OnnxModel, Nes2NetFeatureExtractor]:
     """
-    Loads what `nes2net export` wrote, and its feature extractor; arguments as of [`load_model`].
+    Loads what `nes2net export` wrote, and its feature extractor. For the arguments, see [`load_model`].
 
     Raises:
-        ModelError: as [`load_model`], there is no graph, onnxruntime is not installed, or anything but float32 on a
-            CPU is asked for.
+        ModelError: see [`load_model`]; or there is no graph, onnxruntime is not installed, or the device is not the
+            CPU or the dtype not float32.
     """
     if device.type != "cpu":
         raise ModelError(f"--backend onnx runs on the CPU: omit --device {device}.")
     if dtype != "float32":
-        raise ModelError(f"--backend onnx has the precision it was exported with: omit --dtype {dtype}.")
+        raise ModelError(f"--backend onnx always uses the precision of the export: omit --dtype {dtype}.")
     name = os.fspath(model)
     check_place(name)
     with _in_a_sentence(name, revision):
@@ -112,7 +112,7 @@ def load_onnx_model(
             fetch_large(name, f"{re.escape(GRAPH)}.*", revision)
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=[f"{GRAPH}*"]))
         if not (folder / GRAPH).is_file():
-            raise ModelError(f"model {name} holds no {GRAPH} for --backend onnx: make one with nes2net export.")
+            raise ModelError(f"model {name} has no {GRAPH} for --backend onnx: make one with nes2net export.")
         try:
             config, extractor = _settings(name, place)
             network = OnnxModel(folder, config)
@@ -122,39 +122,39 @@ def load_onnx_model(
 
 
 def _place_of_nes2net(name: str, revision: str | None) -> dict[str, Any]:
-    """What `from_pretrained` takes to find the model; raises ModelError where it is one of another kind."""
+    """Returns the arguments of `from_pretrained` that name the model; raises ModelError if it is not a Nes2Net."""
     place = {"pretrained_model_name_or_path": name, "revision": revision or "main"}
     config, _ = Nes2NetConfig.get_config_dict(**place)
     if not config:
-        raise ModelError(f"model {name} holds no config.json: it is no Nes2Net model.")
-    # transformers would build a Nes2Net of random weights from any other model's configuration.
+        raise ModelError(f"model {name} is not a Nes2Net model: it has no config.json.")
+    # From another model's configuration, transformers would build a Nes2Net with random weights.
     if config.get("model_type") != Nes2NetConfig.model_type:
         raise ModelError(
-            f"model {name} is no Nes2Net model: its model_type is {config.get('model_type')!r}, not "
+            f"model {name} is not a Nes2Net model: its model_type is {config.get('model_type')!r}, not "
             f"{Nes2NetConfig.model_type!r}."
         )
     return place
 
 
 def _settings(name: str, place: dict[str, Any]) -> tuple[Nes2NetConfig, Nes2NetFeatureExtractor]:
-    """Configuration and feature extractor, each possible by itself, and together."""
+    """Reads configuration and feature extractor, and checks that they fit together."""
     config = Nes2NetConfig.from_pretrained(**place)
     if os.path.isdir(name) and not os.path.isfile(os.path.join(name, FEATURE_EXTRACTOR_NAME)):
-        raise ModelError(f"model folder {name} holds no {FEATURE_EXTRACTOR_NAME}: copy it there.")
+        raise ModelError(f"model folder {name} has no {FEATURE_EXTRACTOR_NAME}: copy it there.")
     extractor = Nes2NetFeatureExtractor.from_pretrained(**place)
     whole = extractor.length_policy == "whole"
     for field in ("window_length", "min_samples") if whole else ("window_length",):
         if getattr(extractor, field) < config.min_samples:
             raise ModelError(
-                f"model {name}: preprocessor_config.json: {field} must be at least {config.min_samples} samples, of "
-                f"which the encoder of config.json makes a frame, got {getattr(extractor, field)}."
+                f"model {name}: preprocessor_config.json: {field} must be at least {config.min_samples} samples, the "
+                f"length of one frame of the encoder in config.json, got {getattr(extractor, field)}."
             )
     return config, extractor
 
 
 def _check_stored(name: str, kind: Any, config: Nes2NetConfig) -> None:
     """
-    Holds what a folder's weights say of themselves against the configuration: before memory is taken for what it asks.
+    Compares the shapes of a folder's weights with the configuration, before memory is allocated for the model.
     """
     folder = Path(name)
     if not os.path.isdir(name):
@@ -167,7 +167,7 @@ def _check_stored(name: str, kind: Any, config: Nes2NetConfig) -> None:
     for path in files:
         try:
             with safe_open(path, "pt") as file:
-                stored |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no dict
+                stored |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a dict
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{path} is damaged ({error}): copy or download it again.") from None
     with torch.device("meta"):
@@ -177,27 +177,27 @@ def _check_stored(name: str, kind: Any, config: Nes2NetConfig) -> None:
 
 
 def _check_weights(name: str, missing: Iterable[str], unexpected: Iterable[str], mismatched: Iterable[str]) -> None:
-    """Raises ModelError where weights are not those that the configuration asks for, by the names of each."""
+    """Raises ModelError if the names or shapes of weights do not match the configuration."""
     for names, problem in (
-        (mismatched, "has another shape in {count} of its weights than its config.json asks for ({first} ...): let "
-         "config.json be what they were trained with"),
+        (mismatched, "has {count} weights whose shapes do not match its config.json ({first} ...): use the "
+         "config.json that they were trained with"),
         (missing, "lacks {count} of its weights ({first} ...): train or convert it first"),
-        (unexpected, "holds {count} weights that its config.json has no place for ({first} ...): let config.json be "
-         "what they were trained with"),
+        (unexpected, "has {count} weights that its config.json does not use ({first} ...): use the config.json that "
+         "they were trained with"),
     ):  # fmt: skip
-        # The first are written in two ways, the second is of no use but in training.
+        # Ignored: weight norm, which has two spellings, and the mask embedding, which only training uses.
         found = sorted(key for key in names if not re.search(r"\.(weight_[gv]|original[01]|masked_spec_embed)$", key))
         if found:
             raise ModelError(f"model {name} {problem.format(count=len(found), first=found[0])}.")
 
 
 def check_place(name: str) -> None:
-    """Raises ModelError where it is neither a model's folder nor possible on the Hub; the Hub is not asked."""
+    """Raises ModelError if `name` is neither a model's folder nor a valid Hub id. It does not contact the Hub."""
     if os.path.isdir(name):
         if not os.path.isfile(os.path.join(name, "config.json")):
-            raise ModelError(f"model folder {name} holds no config.json: it is no Nes2Net model.")
+            raise ModelError(f"model folder {name} is not a Nes2Net model: it has no config.json.")
     elif os.path.exists(name):
-        raise ModelError(f"model {name} is a file: give a folder in the Hugging Face layout, or a Hub id.")
+        raise ModelError(f"model {name} is a file: name a folder in the Hugging Face layout, or a Hub id.")
     else:
         try:
             validate_repo_id(name)
@@ -209,7 +209,7 @@ def check_place(name: str) -> None:
 
 @contextmanager
 def _in_a_sentence(name: str, revision: str | None) -> Iterator[None]:
-    """What goes wrong inside becomes a ModelError that names the model; requests to the Hub end in time."""
+    """Turns errors inside it into a ModelError that names the model, and sets time limits on requests to the Hub."""
     try:
         with nullcontext() if os.path.isdir(name) else bounded_requests():
             yield
@@ -220,18 +220,18 @@ def _in_a_sentence(name: str, revision: str | None) -> Iterator[None]:
 
 
 def _reason(error: BaseException, name: str) -> str:
-    """What a chain of exceptions comes down to."""
+    """Returns the reason behind a chain of exceptions."""
     if not os.path.isdir(name):
         reason = hub_reason(error)
         if reason is None and isinstance(error, SafetensorError):
             reason = (
-                f"a file of it in the cache is damaged: clear it with `hf cache rm model/{name}`, then run it again"
+                f"one of its files in the cache is damaged: clear it with `hf cache rm model/{name}`, then try again"
             )
         if reason is not None:
             return f"could not be loaded: {reason}"
-    if str(error).startswith(("config.json", FEATURE_EXTRACTOR_NAME)):  # ours, and one sentence
+    if str(error).startswith(("config.json", FEATURE_EXTRACTOR_NAME)):  # our own message, which is one sentence
         return f"could not be loaded: {str(error).rstrip('.')}"
     if "feature extractor" in str(error) and not os.path.isdir(name):
-        return f"could not be loaded: it holds no {FEATURE_EXTRACTOR_NAME}, or no whole one: add it to the repository"
+        return f"could not be loaded: it has no valid {FEATURE_EXTRACTOR_NAME}: add one to the repository"
     first: Any = re.split(r"(?<=\w)[.:]?\s*\n|\.\s", str(error).strip())[0]
     return f"could not be loaded: {first.rstrip('.') or type(error).__name__}"

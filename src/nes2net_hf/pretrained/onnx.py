@@ -1,4 +1,4 @@
-"""An exported Nes2Net, run by onnxruntime on the CPU: called, scored and configured as the torch models are."""
+"""Runs an exported Nes2Net with onnxruntime on the CPU, with the interface of the torch models."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from ..configuration_nes2net import Nes2NetConfig
 from ..modeling_nes2net import Nes2NetPreTrainedModel
 
-GRAPH = "model.onnx"  # weights too large for one file stand beside it, in model.onnx.data
+GRAPH = "model.onnx"  # weights too large for one file are in model.onnx.data
 
 
 class OnnxModel:
     """
+    An exported model.
+
     Args:
-        folder: where `model.onnx` is. It runs in as many threads as torch does.
-        config: of the model that was exported.
+        folder: the folder of `model.onnx`. It uses as many threads as torch.
+        config: configuration of the exported model.
 
     Raises:
         ImportError: onnxruntime is not installed.
-        RuntimeError: the file is no graph, or a part of it is missing.
+        RuntimeError: the file is not a graph, or a part of it is missing.
     """
 
     def __init__(self, folder: Path, config: Nes2NetConfig) -> None:
@@ -33,23 +35,23 @@ class OnnxModel:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors; what it remarks on is not the user's to fix
+        options.log_severity_level = 3  # errors only: the user cannot fix what its warnings are about
         with _as_runtime_error():
             self._session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
         self.config = config
 
     def __call__(self, input_values: Tensor) -> SequenceClassifierOutput:
         """
-        `input_values` (B, S) of one length → `logits` (B, C), or (B, T, C) of a model of frames, in float32.
+        Returns float32 `logits` (B, C), or (B, T, C) for a frame model, for `input_values` (B, S) of equal length.
 
         Raises:
-            RuntimeError: onnxruntime cannot run the graph, as for want of memory.
+            RuntimeError: onnxruntime cannot run the graph, e.g. because it is out of memory.
         """
         with _as_runtime_error():
             [logits] = self._session.run(["logits"], {"input_values": input_values.numpy()})
         return SequenceClassifierOutput(logits=torch.from_numpy(logits))
 
-    # Which ask for nothing but the configuration.
+    # These need only the configuration.
     score: Any = Nes2NetPreTrainedModel.score
     two_classes: Any = Nes2NetPreTrainedModel.two_classes
 
@@ -58,11 +60,11 @@ class OnnxModel:
 def _as_runtime_error() -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # onnxruntime's own have no other base
+    except Exception as error:  # onnxruntime's own errors have no narrower base
         raise RuntimeError(str(error)) from error
 
 
 def holds_only_a_graph(folder: Path) -> bool:
-    """Whether a folder holds an exported graph and no weights of PyTorch."""
+    """Returns whether a folder has an exported graph but no PyTorch weights."""
     weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     return (folder / GRAPH).is_file() and not weights
