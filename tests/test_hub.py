@@ -1,4 +1,4 @@
-"""What goes wrong at the Hub is one sentence, at every entry point, and what stalls ends and goes on where it was."""
+"""Errors at the Hub are one sentence at every entry point. Stalled requests end, and downloads resume."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MODEL, DATASET = "org/tiny", "org/speech"
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model_dir: Path) -> Iterator[LoopbackHub]:
-    """The Hub of this process, with a model on it; nobody waits between two tries."""
+    """Returns the Hub of this process, with a model; there is no waiting between two attempts."""
     datasets = pytest.importorskip("datasets", reason="datasets is not installed: pip install 'nes2net_hf[train]'")
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
@@ -75,18 +75,18 @@ def refusal(model: str = MODEL, revision: str | None = None) -> str:
     return sentence
 
 
-WAIT = "the Hub takes no more requests for now: try again in"
+WAIT = "the Hub's rate limit is reached: try again in"
 ANSWERS = {
-    "503": (Fault("", 503), "out of order (503 Service Unavailable): try again in a few minutes"),
-    "502": (Fault("", 502, body=b"<html>Bad gateway</html>"), "out of order (502 Bad Gateway)"),
-    "500": (Fault("", 500), "out of order (500 Internal Server Error)"),
+    "503": (Fault("", 503), "not available (503 Service Unavailable): try again in a few minutes"),
+    "502": (Fault("", 502, body=b"<html>Bad gateway</html>"), "not available (502 Bad Gateway)"),
+    "500": (Fault("", 500), "not available (500 Internal Server Error)"),
     "503 that says when": (Fault("", 503, {"Retry-After": "90"}), "try again in 90 s"),
     "429": (Fault("", 429), f"{WAIT} a few minutes"),
     "429 with seconds": (Fault("", 429, {"Retry-After": "1"}), f"{WAIT} 1 s"),
     "429 with minutes": (Fault("", 429, {"Retry-After": "600"}), f"{WAIT} 10 minutes, or log in"),
     "429 with the Hub's header": (Fault("", 429, {"RateLimit": '"api";r=0;t=55'}), f"{WAIT} 55 s"),
     "429 with a date": (Fault("", 429, {"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}), " minutes, or log in"),
-    "403": (Fault("", 403), "does not let you read it: ask for access"),
+    "403": (Fault("", 403), "does not let you read it: request access"),
     "disabled": (
         Fault("", 403, {"X-Error-Message": "Access to this resource is disabled."}),
         "the Hub has disabled it",
@@ -94,11 +94,11 @@ ANSWERS = {
     "404 of a mirror": (Fault("", 404), "no such repository, revision or file (404)"),
     "a page to log in": (
         Fault("", 200, {}, b"<html>Welcome to the hotel</html>"),
-        "is no Hub, or its answer is broken",
+        "is not a Hub, or its answer is invalid",
     ),
     "a redirect elsewhere": (
         Fault("", 302, {"Location": "http://127.0.0.1:9/"}),
-        "is no Hub, or its answer is broken",
+        "is not a Hub, or its answer is invalid",
     ),
     "451": (
         Fault("", 451, {"X-Error-Message": "Not here."}),
@@ -116,7 +116,7 @@ def test_an_answer_of_the_hub_is_a_sentence(hub: LoopbackHub, answer: str) -> No
 
 def test_what_is_not_there_is_named(hub: LoopbackHub) -> None:
     assert "there is no such repository on the Hub, or it is private: check the id, or log in" in refusal("org/none")
-    assert "it has no such revision as v9: check the branch" in refusal(revision="v9")
+    assert "it has no such revision (v9): check the branch" in refusal(revision="v9")
     hub.faults.append(Fault("/preprocessor_config.json", 404, {"X-Error-Code": "EntryNotFound"}))
     assert "preprocessor_config.json" in refusal()
     hub.faults.clear()
@@ -126,7 +126,7 @@ def test_what_is_not_there_is_named(hub: LoopbackHub) -> None:
 
 def test_tokens_and_access(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.repos[MODEL].gated = True
-    assert "access to it must be granted first: ask for it on its page" in refusal()
+    assert "access to it is restricted: request access on its page" in refusal()
     hub.repos[MODEL].gated, hub.repos[MODEL].private = False, True
     assert "or it is private: check the id, or log in" in refusal()
     monkeypatch.setenv("HF_TOKEN", "an-old-one")
@@ -134,7 +134,7 @@ def test_tokens_and_access(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert load()
     monkeypatch.setenv("HF_TOKEN", "Zugangsschlüssel")
-    assert "the token holds characters that no token has" in refusal("org/other")
+    assert "the token has invalid characters" in refusal("org/other")
 
 
 def test_a_rate_limit_is_told_and_not_slept_through(hub: LoopbackHub) -> None:
@@ -152,14 +152,14 @@ def test_no_network_no_certificate_and_no_address(hub: LoopbackHub, monkeypatch:
     for endpoint, words in (
         ("http://127.0.0.1:9", "the Hub cannot be reached: check the network, or pass a local folder"),
         (hub.endpoint.replace("http:", "https:"), "certificate cannot be verified"),
-        ("ftp://127.0.0.1", "ftp://127.0.0.1 is no address of a Hub: check HF_ENDPOINT"),
+        ("ftp://127.0.0.1", "ftp://127.0.0.1 is not the address of a Hub: check HF_ENDPOINT"),
     ):
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
         template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         assert words in refusal()
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    assert "and the proxy of HTTPS_PROXY" in str(hub_reason(ssl.SSLError("handshake")))
+    assert "and the proxy in HTTPS_PROXY" in str(hub_reason(ssl.SSLError("handshake")))
 
 
 def test_offline_a_cached_model_loads_and_another_is_a_sentence(
@@ -188,7 +188,7 @@ def test_a_disk_that_takes_no_more_is_named_with_the_cache(hub: LoopbackHub) -> 
         sentence = refusal()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert f"it cannot be kept in the cache at {constants.HF_HUB_CACHE}: " in sentence and "make room" in sentence
+    assert f"it cannot be stored in the cache at {constants.HF_HUB_CACHE}: " in sentence and "free space" in sentence
 
 
 def test_a_full_disk_is_named_with_the_cache(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,13 +196,13 @@ def test_a_full_disk_is_named_with_the_cache(hub: LoopbackHub, monkeypatch: pyte
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("huggingface_hub.file_download.http_get", write)
-    assert f"it cannot be kept in the cache at {constants.HF_HUB_CACHE}: the disk is full; make room" in refusal()
+    assert f"it cannot be stored in the cache at {constants.HF_HUB_CACHE}: the disk is full; free space" in refusal()
 
 
 def test_a_cache_that_is_a_file_is_named(hub: LoopbackHub) -> None:
     Path(constants.HF_HOME).parent.mkdir(exist_ok=True)
     Path(constants.HF_HOME).write_text("no folder")
-    assert "it cannot be kept in the cache at" in refusal()
+    assert "it cannot be stored in the cache at" in refusal()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_a_download_that_stays_away_ends_and_the_next_run_goes_on(hub: LoopbackH
     began = time.monotonic()
     sentence = refusal()
     assert time.monotonic() - began < 20
-    words = "sent nothing for 0.3 s, several times in a row" if "stall_at" in fault else "broke off: run it again"
+    words = "sent nothing for 0.3 s, several times in a row" if "stall_at" in fault else "broke: try again"
     assert words in sentence
     hub.faults.clear()
     hub.ranges.clear()
@@ -252,7 +252,7 @@ def test_a_hub_without_parts_of_files_begins_again(hub: LoopbackHub, monkeypatch
 @pytest.mark.parametrize("content", [b"x" * 1000, b""], ids=["short", "empty"])
 def test_what_came_broken_is_not_kept(hub: LoopbackHub, content: bytes) -> None:
     hub.faults.append(Fault(WEIGHTS, methods=("GET",), content=content))
-    assert "what came from the Hub is not whole: run it again" in refusal()
+    assert "the download from the Hub is incomplete or damaged: try again" in refusal()
     hub.faults.clear()
     assert load()
 
@@ -260,7 +260,7 @@ def test_what_came_broken_is_not_kept(hub: LoopbackHub, content: bytes) -> None:
 def test_other_bytes_of_the_same_length_are_not_believed(hub: LoopbackHub) -> None:
     weights = hub.files(MODEL)["model.safetensors"]
     hub.faults.append(Fault(WEIGHTS, methods=("GET",), content=weights[:-9] + b"\0" * 9))
-    assert "what came from the Hub is not whole: run it again" in refusal()
+    assert "the download from the Hub is incomplete or damaged: try again" in refusal()
 
 
 def test_a_damaged_cache_names_the_command_that_clears_it(hub: LoopbackHub) -> None:
@@ -290,7 +290,7 @@ def test_waiting_is_said_once_and_soon(
 ) -> None:
     hub_logging.set_verbosity(verbosity)
     monkeypatch.setattr(hub_module, "PATIENCE", 0.005)
-    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)  # as others have it
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)  # as in other programs
     if fault == "no network":
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
         template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
@@ -317,7 +317,7 @@ def test_after_a_broken_connection_requests_are_still_bounded(
     hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with bounded_requests():
-        close_session()  # as huggingface_hub does after a connection that failed, before it says that it retries
+        close_session()  # huggingface_hub does so after a failed connection, before its message
         logging.getLogger(LOGGERS[0]).warning("Retrying in 1s [Retry 1/5].")
         hub.faults.append(Fault("", 429, {"Retry-After": "120"}))
         with pytest.raises(huggingface_hub.errors.HfHubHTTPError):
@@ -347,7 +347,7 @@ def test_commands_say_it_in_one_line(hub: LoopbackHub, nes2net: Any, tmp_path: P
 def test_a_file_to_convert(hub: LoopbackHub, tmp_path: Path) -> None:
     from nes2net_hf.conversion import convert
 
-    for name, words in ((MODEL, "no such file as best.pth: check its name"), ("org/none", "no such repository")):
+    for name, words in ((MODEL, r"no such file \(best.pth\): check its name"), ("org/none", "no such repository")):
         with pytest.raises(ConversionError, match=words):
             convert(f"{name}:best.pth", tmp_path / "out")
 
@@ -355,7 +355,7 @@ def test_a_file_to_convert(hub: LoopbackHub, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault("", 503), "out of order"),
+        (Fault("", 503), "is not available"),
         (Fault("", 429, {"Retry-After": "300"}), f"{WAIT} 5 minutes"),
         (Fault("", 401, {"X-Error-Message": "Invalid credentials in Authorization header"}), "refused the token"),
     ],
@@ -377,12 +377,12 @@ def test_a_corpus_that_is_not_on_the_hub(hub: LoopbackHub, name: str, root: str)
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault("", 503), "out of order"),
+        (Fault("", 503), "is not available"),
         (Fault("/commit/", 429, {"Retry-After": "300"}), f"{WAIT} 5 minutes"),
         (Fault("/commit/", 403), "the Hub refused the token: log in with `hf auth login`, "),
         (Fault("/commit/", drop_at=0), "the connection to the Hub broke off"),
         (Fault("/commit/", stall_at=0), "the Hub sent nothing"),
-        (Fault("create", 200, {}, b"<html>Welcome</html>"), "is no Hub, or its answer is broken"),
+        (Fault("create", 200, {}, b"<html>Welcome</html>"), "is not a Hub, or its answer is invalid"),
     ],
 )
 def test_what_is_sent(
@@ -433,7 +433,7 @@ def test_shards_are_not_made_where_they_cannot_be_pushed(
 
 def test_a_gated_dataset_and_its_revisions(hub: LoopbackHub) -> None:
     hub.repos[f"datasets/{DATASET}"].gated = True
-    with pytest.raises(CorpusError, match="access to it must be granted first"):
+    with pytest.raises(CorpusError, match="access to it is restricted"):
         load_corpus("dataset", "train", root=DATASET)
     hub.repos[f"datasets/{DATASET}"].gated = False
     with pytest.raises(CorpusError, match="it has no such revision"):

@@ -1,1 +1,1 @@
-"""`nes2net release`: a folder with everything that a model needs on the Hub, tried before it is sent."""
+"""`nes2net release`: writes a folder with all that a model needs on the Hub, tests it, and sends it."""

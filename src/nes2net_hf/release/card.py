@@ -1,4 +1,4 @@
-"""The card of a released model, written from what lies in its folder."""
+"""Writes the card of a released model from the contents of its folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HUB_LICENSES = {
     "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0",
 }  # fmt: skip
 _CAPTIONS = {
-    "breakdown": "EER by what the trials are, with 95 % intervals",
+    "breakdown": "EER by group of trials, with 95 % intervals",
     "det": "Detection error trade-off",
     "attacks": "EER by attack and codec",
     "calibration": "Calibration of the raw scores",
@@ -38,22 +38,22 @@ _UNFILLED = ("[More Information Needed]", "TODO", "FIXME", "{{", "}}", "Undefine
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of `nes2net evaluate`, in the folder."""
+    """Figures of `nes2net evaluate` in the folder."""
 
     name: str
-    """Of the benchmark, or what the user calls the data."""
+    """Name of the benchmark, or the user's name for the data."""
     file: str
-    """Below the folder."""
+    """Path in the folder."""
     figures: dict[str, Any]
-    """As `nes2net_hf.evaluation.to_json`."""
+    """As `nes2net_hf.evaluation.to_json` returns them."""
     traced: bool
-    """Whether the scores' own file says that they are of these weights."""
+    """Whether the file of the scores records that these weights made them."""
     pictures: Mapping[str, str] = field(default_factory=dict)
-    """Kind, as `det` → file below the folder."""
+    """Kind, such as `det` → path in the folder."""
 
 
 def benchmarks() -> list[str]:
-    """Those whose published figures are at hand."""
+    """Returns the benchmarks whose published figures the package includes."""
     return sorted(path.stem for path in (sources() / "benchmarks").glob("*.yaml"))
 
 
@@ -70,11 +70,11 @@ def write_card(
     datasets: Sequence[str],
 ) -> None:
     """
-    Writes `folder/README.md`, of the model and of `recipe.yaml`, `metrics.jsonl`, `robustness.json` and
-    `emissions.csv` that lie there, or do not.
+    Writes `folder/README.md` from the model and from `recipe.yaml`, `metrics.jsonl`, `robustness.json` and
+    `emissions.csv`, if the folder has them.
 
     Raises:
-        ReleaseError: the benchmark is not known, a figure is missing, or a field stays unfilled.
+        ReleaseError: the benchmark is unknown, a figure is missing, or a field is not filled.
     """
     if benchmark is not None and benchmark not in benchmarks():
         raise ReleaseError(f"--benchmark {benchmark} is not known: choose one of {', '.join(benchmarks())}.")
@@ -115,13 +115,13 @@ def write_card(
         raise ReleaseError(f"the card has an unfilled field: {error.message}.") from None
     unfilled = next((mark for mark in _UNFILLED if mark in text), None)
     if unfilled:
-        raise ReleaseError(f"the card has an unfilled field: it holds {unfilled!r}.")
-    card = ModelCard(text)  # read as the Hub does, or refused
+        raise ReleaseError(f"the card has an unfilled field: it contains {unfilled!r}.")
+    card = ModelCard(text)  # parsed as the Hub does, which finds errors
     card.save(folder / "README.md")
 
 
 def hub_license(spdx: str) -> dict[str, Any]:
-    """The metadata of a licence: the Hub has its own names for the common ones, and `other` for the rest."""
+    """Returns the metadata of a licence. The Hub has its own names for common licences, and `other` for the rest."""
     name = spdx.lower().removesuffix("-only").removesuffix("-or-later")
     if name in _HUB_LICENSES:
         return {"license": name}
@@ -165,7 +165,7 @@ def _metadata(
 
 
 def _base_model(recipe: dict[str, Any] | None) -> str | None:
-    """The encoder that training began with, where that has an id on the Hub and is not a folder."""
+    """Returns the Hub id of the encoder or model that training began with, or None."""
     name = (recipe or {}).get("model", {}).get("pretrained")
     return name if name and name.count("/") == 1 and not Path(name).exists() else None
 
@@ -174,7 +174,7 @@ def _figure(evaluation: Evaluation, key: str) -> Any:
     try:
         return evaluation.figures[key]
     except KeyError:
-        raise ReleaseError(f"{evaluation.file} lacks {key}: make it anew by nes2net evaluate --report.") from None
+        raise ReleaseError(f"{evaluation.file} lacks {key}: run nes2net evaluate --report again.") from None
 
 
 def _title(name: str) -> str:
@@ -182,7 +182,7 @@ def _title(name: str) -> str:
 
 
 def _readable(evaluation: Evaluation) -> dict[str, Any]:
-    """The figures as people read them."""
+    """Formats the figures for people."""
     intervals = _figure(evaluation, "intervals")
     rows = []
     for what, key, factor, digits in (
@@ -240,7 +240,7 @@ def _readable_row(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _robustness(path: Path) -> dict[str, Any] | None:
-    """What was measured, the clean EER, and of each group of conditions the worst."""
+    """Returns what was measured, and the worst condition of each group."""
     if not path.is_file():
         return None
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -260,23 +260,25 @@ def _readable_condition(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _training_corpora(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What is known of the corpus that a recipe names."""
+    """Returns what is known about the corpus that a recipe names."""
     return None if recipe is None else read_training_corpora().get(recipe.get("data", {}).get("corpus"))
 
 
 def _carbon(path: Path) -> float | None:
-    """Grams of CO2 equivalent, all runs of `codecarbon monitor` together."""
+    """Returns grams of CO2 equivalent, summed over all runs of `codecarbon monitor`."""
     if not path.is_file():
         return None
     try:
         with open(path, encoding="utf-8", newline="") as file:
             return 1000 * sum(float(row["emissions"]) for row in csv.DictReader(file))
     except (TypeError, ValueError):
-        raise ReleaseError(f"{path.name}: emissions are not numbers: remove it, or let codecarbon write it.") from None
+        raise ReleaseError(
+            f"{path.name}: the column emissions is not numeric: remove the file, or let codecarbon write it."
+        ) from None
 
 
 def _curve(path: Path, recipe: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What `metrics.jsonl` says of the run: epochs, the best one by the recipe's own measure, minutes."""
+    """Summarises `metrics.jsonl`: epochs, minutes, and the best epoch by the recipe's own measure."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
     select = (recipe or {}).get("validation", {}).get("select", "dev_eer")
     judged = [line for line in lines if line.get(select) is not None]

@@ -1,4 +1,4 @@
-"""What must not be sent: pickles, access tokens, paths of this machine, files too large for the Hub."""
+"""Checks for contents that must not be sent: pickles, tokens, local paths, files too large for the Hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ..files import sha256_of
 from .card import ReleaseError
 
-LARGEST_FILE = 50 * 10**9  # bytes that the Hub takes in one file
+LARGEST_FILE = 50 * 10**9  # bytes: the Hub's limit for a file
 
 
 _PICKLES = {".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"}
@@ -23,37 +23,39 @@ _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}|\bgh[pousr]_[A-Za-z0-9]{
 _PATH = re.compile(r"(?<![\w.:/<>~)\]-])/(?:[\w.@+ -]+/)+[\w.@+-]+|\b[A-Za-z]:\\\w|(?<!\w)~/\w|file:///")
 
 
-_PATH_IN_TEXT = re.compile(r"(?<![\w.:/<>~)\]-])/(?:[\w.@+-]+/)+[\w.@+-]+")  # which ends at a space
+_PATH_IN_TEXT = re.compile(r"(?<![\w.:/<>~)\]-])/(?:[\w.@+-]+/)+[\w.@+-]+")  # ends at a space
 
 
 def checksums(folder: Path) -> dict[str, tuple[int, str]]:
-    """File → its bytes and its SHA-256, of all that would be sent."""
+    """Returns for each file that would be sent: name → size in bytes, SHA-256."""
     return {path.relative_to(folder).as_posix(): (path.stat().st_size, sha256_of(path)) for path in _files(folder)}
 
 
 def check_contents(folder: Path) -> None:
     """
+    Checks every file that would be sent.
+
     Raises:
-        ReleaseError: a file is a pickle, too large, or tells a token or a path of this machine; it names the file.
+        ReleaseError: a file is a pickle or too large, or contains a token or a local path; the message names the file.
     """
     for path in _files(folder):
         name = path.relative_to(folder).as_posix()
         if path.stat().st_size > LARGEST_FILE:
-            raise ReleaseError(f"{name} has more than the 50 GB that the Hub takes in a file: save it in shards.")
+            raise ReleaseError(f"{name} is larger than 50 GB, the Hub's limit for a file: save it in shards.")
         if path.suffix in _PICKLES or _is_pickle(path):
-            raise ReleaseError(f"{name} is a pickle, which can run code where it is loaded: remove it.")
+            raise ReleaseError(f"{name} is a pickle, which can run code when it is loaded: remove it.")
         if path.suffix in (".safetensors", ".png"):
             continue
         text = path.read_text(encoding="utf-8")
         if _TOKEN.search(text):
-            raise ReleaseError(f"{name} holds what looks like an access token: take it out, and revoke it.")
+            raise ReleaseError(f"{name} contains what looks like an access token: remove and revoke the token.")
         private = next(_PATH.finditer(text), None) if name != "LICENSE" else None
         if private:
-            raise ReleaseError(f"{name} names a path of this machine, {private[0]}: take it out.")
+            raise ReleaseError(f"{name} contains a path of this machine, {private[0]}: remove the path.")
 
 
 def without_paths(value: Any) -> Any:
-    """The same, where absolute paths, as whole texts and in them, are their last parts only."""
+    """Returns a copy in which every absolute path, alone or inside a text, is cut to its last part."""
     if isinstance(value, dict):
         return {key: without_paths(one) for key, one in value.items()}
     if isinstance(value, list):

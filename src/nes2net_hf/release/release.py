@@ -1,4 +1,4 @@
-"""From a training run to a page on the Hub: a folder with all that belongs to a model, tried, then sent."""
+"""Writes a folder with everything that belongs to a model, tests it, and sends it to the Hub."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from .card import Evaluation, ReleaseError, write_card
 from .contents import check_contents, without_paths
 from .trial import Tried, samples, score, try_folder
 
-_PICTURES = ("breakdown", "det", "attacks", "calibration", "scores")  # of a report, in the card's order
+_PICTURES = ("breakdown", "det", "attacks", "calibration", "scores")  # in the order of the card
 
 
 _EMISSIONS = ("duration", "emissions", "energy_consumed", "country_name", "cpu_model", "gpu_count", "gpu_model")
 
 
-# What an inference endpoint of Hugging Face looks for in a model's folder.
+# The file that a Hugging Face inference endpoint looks for in a model's folder.
 _HANDLER = "from nes2net_hf.endpoint import EndpointHandler  # noqa: F401\n"
 
 
 @dataclass
 class Release:
     """
-    What is to be released, and as what.
+    What to release.
 
     Args:
-        source: a run's folder, whose `best/` is taken, or a model's folder, of a run or not.
+        source: the folder of a run, whose `best/` is released, or the folder of a model.
         repo_id: `ORG/NAME` on the Hub.
-        benchmark: of `model_cards/benchmarks`, whose published figures the card quotes; None of own data.
-        license: SPDX id.
-        license_file: its text, where the package has none.
-        dtype: of the weights: float32, bfloat16 or float16.
-        evaluations: `figures.json` of `nes2net evaluate --report`, each with what it was measured on.
-        robustness: folder of `nes2net robustness`.
+        benchmark: name in `model_cards/benchmarks`; the card quotes its published figures. None for your own data.
+        license: SPDX id of the licence.
+        license_file: text of the licence, if the package does not include it.
+        dtype: precision of the weights: float32, bfloat16 or float16.
+        evaluations: pairs of the name of the data and the `figures.json` that `nes2net evaluate --report` wrote.
+        robustness: folder that `nes2net robustness` wrote.
         datasets: Hub ids of the training data.
     """
 
@@ -67,13 +67,13 @@ class Release:
 
 def write_release(release: Release, folder: Path, force: bool = False) -> Tried:
     """
-    Writes the folder and tries it. A folder that fails is not left behind.
+    Writes the folder and tests it. A folder that fails is removed.
 
     Args:
-        folder: must not exist, unless `force` says to replace it when the new one is whole.
+        folder: must not exist. With `force`, it is replaced once the new one is complete.
 
     Raises:
-        ReleaseError: something is missing, cannot be read, may not be sent, or scores otherwise than its source.
+        ReleaseError: something is missing, cannot be read or must not be sent, or the scores differ from the source's.
         ModelError: the source cannot be loaded.
         OutputError, DiskError: the folder exists, or cannot be written.
     """
@@ -88,7 +88,7 @@ def write_release_space(repo_id: str, folder: Path, force: bool = False) -> None
     Writes a Space that serves the page of `nes2net demo` for the released model.
 
     Raises:
-        OutputError, DiskError: the folder exists and `force` is not, or it cannot be written.
+        OutputError, DiskError: the folder exists and `force` is False, or it cannot be written.
     """
     with _written(folder, force) as fresh:
         write_space(fresh, repo_id)
@@ -97,7 +97,7 @@ def write_release_space(repo_id: str, folder: Path, force: bool = False) -> None
 @contextmanager
 def _written(folder: Path, force: bool) -> Iterator[Path]:
     if folder.exists() and not force:
-        raise OutputError(f"{folder} exists: remove it, name another --out, or replace it with --force.")
+        raise OutputError(f"{folder} exists: remove it, name another --out, or add --force to replace it.")
     with explained(folder):
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as fresh:
@@ -106,13 +106,13 @@ def _written(folder: Path, force: bool) -> Iterator[Path]:
 
 def push(folder: Path, repo_id: str, public: bool, *, space: bool = False) -> str:
     """
-    Sends the folder as `push_folder` does, and returns the repository's address.
+    Sends the folder as `push_folder` does. Returns the address of the repository.
 
     Args:
-        space: whether it is a Space and not a model.
+        space: whether it is a Space instead of a model.
 
     Raises:
-        ReleaseError: the token is refused, the Hub cannot be reached, or the repository is public and `public` is not.
+        ReleaseError: the Hub refuses the token or cannot be reached, or the repository is public without `public`.
     """
     kind = "space" if space else "model"
     try:
@@ -121,22 +121,22 @@ def push(folder: Path, repo_id: str, public: bool, *, space: bool = False) -> st
             is_private = HfApi().repo_info(repo_id, repo_type=kind).private
         if not public and not is_private:
             raise ReleaseError(
-                f"{repo_id} is on the Hub already, and public: say --public, or name another --repo-id."
+                f"{repo_id} is on the Hub already, and public: pass --public, or name another --repo-id."
             )
         send_folder(folder, repo_id, "Release by nes2net release", kind)
         return address
     except ReleaseError:
         raise
-    except Exception as error:  # huggingface_hub's HTTP client, and so its errors, differ from version to version
+    except Exception as error:  # the HTTP client of huggingface_hub, and its errors, depend on its version
         raise ReleaseError(f"{repo_id} could not be sent: {_refusal(error, repo_id)}.") from None
 
 
 def model_folder(source: Path) -> tuple[Path, Path | None]:
     """
-    The model's folder, and that of the run it comes from, if there is one.
+    Returns the folder of the model, and the folder of its run, if there is one.
 
     Raises:
-        ModelError: it is neither.
+        ModelError: the source is neither a run nor a model.
     """
     if (source / "config.json").is_file():
         run = next((place for place in (source, source.parent) if (place / "recipe.yaml").is_file()), None)
@@ -144,12 +144,12 @@ def model_folder(source: Path) -> tuple[Path, Path | None]:
     if (source / "best" / "config.json").is_file():
         return source / "best", source
     raise ModelError(
-        f"{source} is no run (it has no best/config.json) and no model's folder (no config.json): name one of these."
+        f"{source} is neither a run (best/config.json) nor a model (config.json): name the folder of one of these."
     )
 
 
 def _gather(release: Release, folder: Path) -> dict[str, float]:
-    """Fills the folder; the source's scores of the samples."""
+    """Fills the folder. Returns the scores that the source gives the samples."""
     place, run = model_folder(release.source)
     license = spdx(release.license)
     base = _base(place, run)
@@ -188,7 +188,7 @@ def _gather(release: Release, folder: Path) -> dict[str, float]:
 
 
 def _base(place: Path, run: Path | None) -> Base | None:
-    """What training began with: as the run says, or, of runs of 0.1.0, as what its recipe names says now."""
+    """Returns the model that training began with: as the run recorded it, or as the recipe of a 0.1.0 run names it."""
     base = read_base(place / BASE)
     if base is None and run is not None:
         model = (yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8")) or {}).get("model") or {}
@@ -209,12 +209,12 @@ def _copy_run(run: Path, folder: Path) -> None:
 
 
 def _copy_emissions(source: Path, target: Path) -> None:
-    """Of codecarbon's columns those that the card needs: others say where the machine stands, to the coordinates."""
+    """Copies only the columns that the card needs: codecarbon also writes where the machine is, with coordinates."""
     with open(source, encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         kept = [name for name in rows.fieldnames or () if name in _EMISSIONS]
         if "emissions" not in kept:
-            raise ReleaseError(f"{source} is not as codecarbon writes it (a column `emissions`): remove it.")
+            raise ReleaseError(f"{source} has no column `emissions`, so codecarbon did not write it: remove it.")
         with open(target, "w", encoding="utf-8", newline="") as copy:
             writer = csv.DictWriter(copy, kept, extrasaction="ignore")
             writer.writeheader()
@@ -222,15 +222,15 @@ def _copy_emissions(source: Path, target: Path) -> None:
 
 
 def _copy_figures(name: str, path: Path, folder: Path, weights: str) -> Evaluation:
-    systems = _json(path, "name a figures.json of nes2net evaluate")
+    systems = _json(path, "name a figures.json that nes2net evaluate wrote")
     if not isinstance(systems, list) or len(systems) != 1 or not isinstance(systems[0], dict):
-        raise ReleaseError(f"{path} must hold the figures of one system, this model: evaluate its scores alone.")
+        raise ReleaseError(f"{path} must have the figures of one system, this model: evaluate its scores alone.")
     file = f"evaluation/{name}.json"
     if (folder / file).exists():
-        raise ReleaseError(f"--evaluation {path}: there is one of {name} already: give it a NAME= of its own.")
+        raise ReleaseError(f"--evaluation {path}: there is already one named {name}: give it another NAME=.")
     figures = without_paths(systems[0])
     scored = figures.get("scored") or {}
-    # In another precision the same weights have another fingerprint.
+    # In another precision, the same weights have another fingerprint.
     traced = scored.get("dtype") == "float32"
     if traced and scored.get("weights") != weights:
         raise ReleaseError(
@@ -247,9 +247,9 @@ def _copy_figures(name: str, path: Path, folder: Path, weights: str) -> Evaluati
 
 
 def _copy_robustness(source: Path, folder: Path, weights: str) -> None:
-    found = _json(source / "robustness.json", "name a folder of nes2net robustness")
+    found = _json(source / "robustness.json", "name a folder that nes2net robustness wrote")
     if not isinstance(found, dict) or found.get("weights") != weights:
-        raise ReleaseError(f"{source / 'robustness.json'} is not of this model's weights: measure this model.")
+        raise ReleaseError(f"{source / 'robustness.json'} was measured with other weights: measure this model.")
     text = json.dumps(without_paths(found), indent=1, ensure_ascii=False)
     (folder / "robustness.json").write_text(text + "\n", encoding="utf-8")
     if (source / "robustness.png").is_file():
@@ -268,11 +268,11 @@ def _license_text(spdx: str, file: Path | None) -> str:
 
     texts = {path.stem: path for path in (sources() / "licenses").glob("*.txt")}
     if (sources().parent / "LICENSE").is_file():
-        texts.setdefault("Apache-2.0", sources().parent / "LICENSE")  # of a checkout
+        texts.setdefault("Apache-2.0", sources().parent / "LICENSE")  # in a checkout
     path = file or texts.get(spdx)
     if path is None:
         raise ReleaseError(
-            f"--license {spdx}: its text is not at hand ({', '.join(sorted(texts))} are); give it by --license-file."
+            f"--license {spdx}: the package includes only {', '.join(sorted(texts))}: pass the text as --license-file."
         )
     try:
         return path.read_text(encoding="utf-8")
@@ -286,7 +286,7 @@ def _refusal(error: BaseException, repo_id: str) -> str:
         status = getattr(getattr(seen, "response", None), "status_code", None)
         if status in (401, 403):
             return (
-                "the Hub refused the token: log in with `hf auth login`, by one that may write to "
+                "the Hub refused the token: log in with `hf auth login`, and a token that may write to "
                 f"{repo_id.partition('/')[0]}"
             )
         seen = seen.__cause__ or seen.__context__

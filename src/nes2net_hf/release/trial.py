@@ -1,4 +1,4 @@
-"""The folder judges the bundled samples in a process without this package, and must score what its source does."""
+"""Tests a released folder: in a process without this package, it must score the samples as its source does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOLERANCE = 1e-4  # between the scores of the source and those of the released f
 
 @dataclass(frozen=True)
 class Tried:
-    """What the trial of a released folder found: of each sample the score, and its difference from the source's."""
+    """The result of a trial: the score of each sample, and its difference from the score of the source."""
 
     scores: dict[str, float]
     differences: dict[str, float]
@@ -41,7 +41,7 @@ def samples() -> list[tuple[Path, np.ndarray, int]]:
 
 
 def try_folder(folder: Path, expected: dict[str, float]) -> Tried:
-    script = SCRIPT.read_text(encoding="utf-8")  # run as text: beside its file lie our modules
+    script = SCRIPT.read_text(encoding="utf-8")  # run as text, because our modules are next to its file
     with tempfile.TemporaryDirectory() as scratch:
         np.savez(Path(scratch, "samples.npz"), **{path.stem: waveform for path, waveform, _ in samples()})  # type: ignore[arg-type]
         command = [sys.executable, "-c", script, str(folder.resolve()), "samples.npz"]
@@ -51,13 +51,13 @@ def try_folder(folder: Path, expected: dict[str, float]) -> Tried:
         )
     if answer.returncode:
         reason = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ReleaseError(f"the folder cannot be loaded where this package is not installed: {reason.rstrip('.')}.")
+        raise ReleaseError(f"the folder cannot be loaded without this package: {reason.rstrip('.')}.")
     scores = json.loads(answer.stdout.splitlines()[-1])
     differences = {name: abs(scores[name] - expected[name]) for name in expected}
     worst = max(differences, key=differences.__getitem__)
     if not differences[worst] <= TOLERANCE:
         raise ReleaseError(
-            f"the folder scores the sample {worst} {scores[worst]:.6f}, its source {expected[worst]:.6f}: nothing was "
-            "released; check the versions of torch and transformers."
+            f"the folder scores the sample {worst} as {scores[worst]:.6f}, its source as {expected[worst]:.6f}: "
+            "nothing was released; check the versions of torch and transformers."
         )
     return Tried(scores, differences)

@@ -1,5 +1,5 @@
 """
-Run where this package cannot be imported: a released folder alone scores waveforms. It prints a JSON object, name →
+Scores waveforms with a released folder alone, where this package cannot be imported. Prints a JSON object, name →
 score.
 
     python without_package.py FOLDER SAMPLES.npz
