@@ -379,8 +379,8 @@ def test_a_corpus_that_is_not_on_the_hub(hub: LoopbackHub, name: str, root: str)
     [
         (Fault("", 503), "is not available"),
         (Fault("/commit/", 429, {"Retry-After": "300"}), f"{WAIT} 5 minutes"),
-        (Fault("/commit/", 403), "the Hub refused the token: log in with `hf auth login`, "),
-        (Fault("/commit/", drop_at=0), "the connection to the Hub broke off"),
+        (Fault("/commit/", 403), "the Hub refused the token: log in with `hf auth login`"),
+        (Fault("/commit/", drop_at=0), "the connection to the Hub broke"),
         (Fault("/commit/", stall_at=0), "the Hub sent nothing"),
         (Fault("create", 200, {}, b"<html>Welcome</html>"), "is not a Hub, or its answer is invalid"),
     ],
