@@ -1,10 +1,9 @@
 """
-The Hub: what went wrong there in a sentence, no request without an end, and downloads that continue where they
-stopped.
+Access to the Hub: errors as one sentence, requests with time limits, and downloads that resume.
 
-A connection on which nothing has come for `HF_HUB_DOWNLOAD_TIMEOUT` seconds (10) is given up, and the download
-continues where it was in a new one. After three such connections in a row (half a minute; of small files, which
-huggingface_hub downloads itself, six) it fails; run again, it continues where it was.
+If a connection receives nothing for `HF_HUB_DOWNLOAD_TIMEOUT` seconds (10), a new connection resumes the download.
+After three such connections in a row (half a minute) the download fails; for small files, which huggingface_hub
+downloads itself, after six. The next call resumes it.
 """
 
 from __future__ import annotations
@@ -37,18 +36,18 @@ from .files import sha256_of, write_reason
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 1.5  # s without an answer, after which we say that we wait
-WRITING = 300.0  # s, that the Hub may take to commit what was sent
-SHORT_WAIT = 5.0  # s; a longer rate limit is told instead of slept through, five times in a row
+PATIENCE = 1.5  # s without an answer before a warning
+WRITING = 300.0  # s that the Hub may take to commit an upload
+SHORT_WAIT = 5.0  # s; huggingface_hub would sleep through longer rate limits five times, so they are errors
 
-SILENCES = 3  # connections of a download in a row on which nothing comes, before it fails
+SILENCES = 3  # consecutive connections without data before a download fails
 _BREAKS = {"TimeoutException", "NetworkError", "RemoteProtocolError"}
 
 _LOGIN = "log in with `hf auth login`"
 _ABSENT = f"there is no such repository on the Hub, or it is private: check the id, or {_LOGIN}"
-_GATED = f"access to it must be granted first: ask for it on its page, then {_LOGIN}"
+_GATED = f"access to it is restricted: request access on its page, then {_LOGIN}"
 _NO_REVISION = "it has no such revision{}: check the branch, tag or commit"
-_REFUSED = f"the Hub refused the token: {_LOGIN} again, or unset HF_TOKEN where that holds an old one"
+_REFUSED = f"the Hub refused the token: {_LOGIN} again, or unset HF_TOKEN if it has an old token"
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 # `/org/name/resolve/REVISION/FILE`, `/api/models/org/name/revision/REVISION`
 _PLACE = re.compile(r"/(?:resolve|revision|tree|paths-info)/(?P<revision>[^/]+)(?:/(?P<file>.+))?$")
@@ -56,11 +55,11 @@ _PLACE = re.compile(r"/(?:resolve|revision|tree|paths-info)/(?P<revision>[^/]+)(
 
 def hub_reason(error: BaseException, local: str = "folder") -> str | None:
     """
-    What a chain of exceptions comes down to, as the end of a sentence that begins with the id; None where the Hub has
-    no part in it. What the Hub answered counts first, by its status, then what kept an answer away.
+    Returns the reason in a chain of exceptions, as the end of a sentence that starts with the id; None if the Hub is
+    not involved. An answer of the Hub counts first, then the reason for no answer.
 
     Args:
-        local: what can be passed instead of what was to be read from the Hub.
+        local: what the user can pass instead of an id: a local "folder" or "file".
     """
     chain = list(_chain(error))
     for one in chain:
@@ -70,17 +69,17 @@ def hub_reason(error: BaseException, local: str = "folder") -> str | None:
 
 
 def why(error: BaseException) -> str:
-    """What went wrong at the Hub, or else what the exception says, on one line and without its full stop."""
+    """Returns the reason at the Hub, or else the exception's message, on one line without a full stop."""
     return hub_reason(error) or " ".join(str(error).split())[:200].rstrip(".")
 
 
 @contextmanager
 def bounded_requests() -> Iterator[None]:
     """
-    Inside, requests of huggingface_hub end in time: none that reads waits longer than `HF_HUB_DOWNLOAD_TIMEOUT` for
-    the next byte, and none that writes longer than `WRITING` (some would wait without end). A rate limit of more than
-    `SHORT_WAIT` is an error at once (it would be slept through in silence, for minutes). Where no answer comes within
-    `PATIENCE`, a warning says so once; huggingface_hub's own line for each try is dropped.
+    Limits the time of huggingface_hub's requests, some of which would wait forever. A request that reads waits up to
+    `HF_HUB_DOWNLOAD_TIMEOUT` for the next byte; one that writes, up to `WRITING`. A rate limit above `SHORT_WAIT` is
+    an immediate error, because huggingface_hub would sleep silently for minutes. If no answer arrives within
+    `PATIENCE`, one warning is logged, and huggingface_hub's own messages about retries are dropped.
     """
     with _watch:
         yield
@@ -88,14 +87,14 @@ def bounded_requests() -> Iterator[None]:
 
 def prepare_push(repo_id: str, kind: str = "model", public: bool = False) -> None:
     """
-    Makes the repository where there is none: what keeps a push from going through is known before the work.
+    Creates the repository if it does not exist, so that problems with a push appear before the work.
 
     Args:
         kind: `"model"`, `"dataset"` or `"space"`.
-        public: whether everyone can see a new one.
+        public: whether a new repository is public.
 
     Raises:
-        PushError: the Hub cannot be reached, or does not let this token write there.
+        PushError: the Hub cannot be reached, or the token may not write there.
     """
     try:
         make_repository(repo_id, kind, public)
@@ -104,7 +103,7 @@ def prepare_push(repo_id: str, kind: str = "model", public: bool = False) -> Non
 
 
 def make_repository(repo_id: str, kind: str = "model", public: bool = False) -> str:
-    """Makes a repository where there is none, and returns its address; raises whatever huggingface_hub raises."""
+    """Creates a repository if it does not exist, and returns its address. Raises the errors of huggingface_hub."""
     with bounded_requests():
         sdk = "gradio" if kind == "space" else None
         address = huggingface_hub.HfApi().create_repo(
@@ -115,9 +114,9 @@ def make_repository(repo_id: str, kind: str = "model", public: bool = False) -> 
 
 def push_folder(folder: Path, repo_id: str, message: str, kind: str = "model", public: bool = False) -> str:
     """
-    Sends a folder as one commit to a repository, which is made where there is none, and returns its address. After a
-    broken connection the same call continues: large files that the Hub has are not sent again. Hidden files and those
-    that are being written stay here. It raises whatever huggingface_hub raises.
+    Uploads a folder as one commit to a repository, which is created if needed, and returns its address. After a broken
+    connection the same call resumes: large files that the Hub has are not sent again. Hidden files and `.part` files
+    are not uploaded. Raises the errors of huggingface_hub.
     """
     address = make_repository(repo_id, kind, public)
     send_folder(folder, repo_id, message, kind)
@@ -125,7 +124,7 @@ def push_folder(folder: Path, repo_id: str, message: str, kind: str = "model", p
 
 
 def send_folder(folder: Path, repo_id: str, message: str, kind: str = "model") -> None:
-    """`push_folder` to a repository that is there."""
+    """Like `push_folder`, to an existing repository."""
     with bounded_requests():
         huggingface_hub.HfApi().upload_folder(
             repo_id=repo_id,
@@ -138,16 +137,17 @@ def send_folder(folder: Path, repo_id: str, message: str, kind: str = "model") -
 
 def fetch_large(repo_id: str, files: str, revision: str | None = None) -> None:
     """
-    Brings the large files of a model on the Hub into the cache, where huggingface_hub then finds them. What has come
-    of one when a download fails is kept, and the next call continues there; huggingface_hub would begin again.
+    Downloads the large files of a model on the Hub into the cache, where huggingface_hub then finds them. If a
+    download fails, the next call resumes it; huggingface_hub would start again.
+
+    Does nothing if the Hub cannot list the files, because they may be in the cache.
 
     Args:
-        files: the regular expression of their names.
+        files: regular expression of the file names.
         revision: branch, tag or commit.
 
     Raises:
-        Exception: a download failed; `hub_reason` says why. Where the Hub does not even list the files, nothing is
-            raised and nothing is done: they may be in the cache.
+        Exception: a download failed; `hub_reason` says why.
     """
     if constants.HF_HUB_OFFLINE:
         return
@@ -162,7 +162,7 @@ def fetch_large(repo_id: str, files: str, revision: str | None = None) -> None:
 
 
 def _fetch(repo_id: str, file: str, commit: str) -> None:
-    """One file, under the name of its SHA-256 in the cache. With Xet, that library's own ways hold."""
+    """Downloads one file to the cache, named by its SHA-256. Does nothing if Xet will download it."""
     url = hf_hub_url(repo_id, file, revision=commit)
     metadata = get_hf_file_metadata(url)
     has_xet = metadata.xet_file_data is not None and not constants.HF_HUB_DISABLE_XET and find_spec("hf_xet")
@@ -173,19 +173,19 @@ def _fetch(repo_id: str, file: str, commit: str) -> None:
     blobs.mkdir(parents=True, exist_ok=True)
     locks.mkdir(parents=True, exist_ok=True)
     whole, part = blobs / metadata.etag, blobs / f"{metadata.etag}.part"
-    with WeakFileLock(locks / f"{metadata.etag}.lock"):  # the one that huggingface_hub takes
+    with WeakFileLock(locks / f"{metadata.etag}.lock"):  # the lock that huggingface_hub uses
         if whole.exists():
             return
         with open(part, "ab") as so_far:
             _read_on(url, so_far, metadata.size or 0, file)
         if sha256_of(part) != metadata.etag:
             part.unlink()
-            raise OSError(f"Consistency check failed: {file} is not what the Hub has.")
+            raise OSError(f"Consistency check failed: {file} differs from the file on the Hub.")
         os.replace(part, whole)
 
 
 def _read_on(url: str, so_far: IO[bytes], size: int, name: str) -> None:
-    """Appends what is missing of a file, in as many connections as that takes while something comes of each."""
+    """Appends the missing part of a file. Uses new connections as long as data arrives."""
     silences = 0
     with tqdm(total=size, initial=so_far.tell(), desc=name, unit="B", unit_scale=True) as bar:
         while (start := so_far.tell()) < size:
@@ -197,7 +197,7 @@ def _read_on(url: str, so_far: IO[bytes], size: int, name: str) -> None:
                     "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=True
                 ) as response:
                     hf_raise_for_status(response)
-                    if response.status_code != 206:  # the whole file, from its beginning
+                    if response.status_code != 206:  # the server sends the whole file
                         so_far.seek(0)
                         so_far.truncate()
                     for block in response.iter_bytes():
@@ -213,9 +213,9 @@ def _read_on(url: str, so_far: IO[bytes], size: int, name: str) -> None:
 
 class _Watch(logging.Filter):
     """
-    What `bounded_requests` does, for all of its threads together: bounds requests, and says once that we wait. As a
-    filter of huggingface_hub's loggers it drops their lines about retries, and finds the new client that
-    huggingface_hub takes after a connection that failed.
+    Implements `bounded_requests` for all threads: limits requests, and warns once about waiting. As a filter of
+    huggingface_hub's loggers, it drops messages about retries, and finds the new client that huggingface_hub creates
+    after a failed connection.
     """
 
     _OF_RETRIES = logging.getLogger("huggingface_hub.utils._http")
@@ -226,7 +226,7 @@ class _Watch(logging.Filter):
         self._lock = threading.RLock()
         self._depth = 0
         self._clients: list[tuple[Any, Any]] = []
-        """Each with the hooks that it had."""
+        """Each client with its original hooks."""
         self._timer: threading.Timer | None = None
         self._has_said = False
         self._level = logging.NOTSET
@@ -239,7 +239,7 @@ class _Watch(logging.Filter):
             self._has_said = False
             self._bind(get_session())
             self._level = self._OF_RETRIES.level
-            if not self._OF_RETRIES.isEnabledFor(logging.WARNING):  # the filter must see them
+            if not self._OF_RETRIES.isEnabledFor(logging.WARNING):  # the filter must see the messages
                 self._OF_RETRIES.setLevel(logging.WARNING)
             for its in (self._OF_RETRIES, self._OF_DOWNLOADS):
                 its.addFilter(self)
@@ -275,7 +275,7 @@ class _Watch(logging.Filter):
         }
 
     def _begin(self, request: Any) -> None:
-        if request.method not in ("GET", "HEAD"):  # an upload is answered when all of it is there
+        if request.method not in ("GET", "HEAD"):  # uploads are answered only when complete
             return
         with self._lock:
             if self._timer is None and not self._has_said:
@@ -284,7 +284,7 @@ class _Watch(logging.Filter):
                 self._timer.start()
 
     def _end(self, response: Any) -> None:
-        if response.status_code != 429 and response.status_code < 500:  # the others are retried
+        if response.status_code != 429 and response.status_code < 500:  # others are retried
             with self._lock:
                 self._stop()
 
@@ -322,7 +322,7 @@ def _refuse_long_wait(response: Any) -> None:
 
 
 def _wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the Hub takes requests again, by its own header or the standard one; None where neither says."""
+    """Returns the seconds until the Hub accepts requests again, by its own or the standard header; None if unknown."""
     if limit := re.search(r"\br\s*=\s*0\b.*?\bt\s*=\s*(\d+)", headers.get("ratelimit", "")):
         return float(limit[1])
     after = headers.get("retry-after", "").strip()
@@ -335,13 +335,13 @@ def _wait(headers: Mapping[str, str]) -> float | None:
 
 
 def _of_answer(response: Any) -> str:
-    """Why the Hub did not give what it was asked for."""
+    """Returns the reason for an error answer of the Hub."""
     status, code = response.status_code, response.headers.get("x-error-code")
     said = response.headers.get("x-error-message", "")
     try:
         request = response.request
         path, method, has_token = urlsplit(str(request.url)).path, request.method, "authorization" in request.headers
-    except RuntimeError:  # an answer made by hand
+    except RuntimeError:  # a response without a request
         path, method, has_token = "", "GET", False
     place = _PLACE.search(path)
     named = {name: unquote(value or "") for name, value in (place.groupdict() if place else {}).items()}
@@ -355,27 +355,30 @@ def _of_answer(response: Any) -> str:
         return f"the repository has no such file{_called(named.get('file'))}: check its name on the repository's page"
     if status in (401, 403) and method not in ("GET", "HEAD") and "/paths-info/" not in path:
         owner = re.search(r"/(?:models|datasets|spaces)/([^/]+)/", path)
-        return f"the Hub refused the token: {_LOGIN}, by one that may write{f' to {owner[1]}' if owner else ' there'}"
+        where = f" to {owner[1]}" if owner else " there"
+        return f"the Hub refused the token: {_LOGIN} and a token that may write{where}"
     if status == 401 and (has_token or "Invalid credentials" in said):
         return _REFUSED
     if status == 403:
-        return f"the Hub does not let you read it: ask for access on its page, or {_LOGIN} by a token that may"
+        return (
+            f"the Hub does not let you read it: request access on its page, or {_LOGIN} and a token that may read it"
+        )
     if status in (401, 404) and (code == "RepoNotFound" or status == 401):
         return _ABSENT
     if status == 404:
-        return "the Hub has no such repository, revision or file (404): check the id, or that HF_ENDPOINT is a Hub"
+        return "the Hub has no such repository, revision or file (404): check the id and HF_ENDPOINT"
     if status == 429:
         wait = _wait(response.headers)
-        return f"the Hub takes no more requests for now: try again {_later(wait)}, or {_LOGIN} for a higher limit"
+        return f"the Hub's rate limit is reached: try again {_later(wait)}, or {_LOGIN} for a higher limit"
     if status == 408 or status >= 500:
         phrase = f"{status} {response.reason_phrase}".strip()
-        return f"the Hub is out of order ({phrase}): try again {_later(_wait(response.headers))}"
+        return f"the Hub is not available ({phrase}): try again {_later(_wait(response.headers))}"
     said = " ".join((said or _body(response)).split())[:200].rstrip(".")
     return f"the Hub refused the request ({status}{f', {said}' if said else ''})"
 
 
 def _called(name: str | None) -> str:
-    return f" as {name}" if name else ""
+    return f" ({name})" if name else ""
 
 
 def _later(wait: float | None) -> str:
@@ -385,17 +388,17 @@ def _later(wait: float | None) -> str:
 
 
 def _body(response: Any) -> str:
-    """What a refusal says in its body."""
+    """Returns the error in the body of an answer; empty if there is none."""
     try:
         return str(response.json().get("error") or "")
-    except (RuntimeError, ValueError, AttributeError):  # not read, no JSON, no object
+    except (RuntimeError, ValueError, AttributeError):  # not read, not JSON, not an object
         return ""
 
 
 def _of_silence(chain: list[BaseException], local: str) -> str | None:
-    """What kept an answer away, or broke it."""
+    """Returns the reason for a missing or broken answer; None if the Hub is not involved."""
     kinds = _kinds(chain)
-    for one in chain:  # datasets names what happened in its message and drops the exception
+    for one in chain:  # datasets drops the exception and names its class in the message
         kinds |= set(re.findall(r"on the (?:Hugging Face )?Hub(?: either: | \()(\w+)", str(one)))
     if "DatasetNotFoundError" in kinds:
         said = " ".join(map(str, chain))
@@ -410,47 +413,47 @@ def _of_silence(chain: list[BaseException], local: str) -> str | None:
     for one in at_hub:
         if (number := _disk_error(one)) is not None:
             return (
-                f"it cannot be kept in the cache at {constants.HF_HUB_CACHE}: {write_reason(number)}; make room or "
-                "give the right to write there, or let HF_HOME name another folder"
+                f"it cannot be stored in the cache at {constants.HF_HUB_CACHE}: {write_reason(number)}; free space, "
+                "allow writing there, or set HF_HOME to another folder"
             )
-    proxy = next((f" and the proxy of {name}" for name in _PROXIES if os.environ.get(name)), "")
+    proxy = next((f" and the proxy in {name}" for name in _PROXIES if os.environ.get(name)), "")
     if any(isinstance(one, ssl.SSLError) for one in chain):
         return (
-            f"the Hub's certificate cannot be verified: check the clock{proxy}, or let SSL_CERT_FILE name the "
+            f"the Hub's certificate cannot be verified: check the clock{proxy}, or set SSL_CERT_FILE to the "
             "certificates of your network"
         )
     if "ProxyError" in kinds:
-        return f"the proxy does not let us through to the Hub: check the network{proxy}"
+        return f"the proxy blocks the connection to the Hub: check the network{proxy}"
     if kinds & {"ConnectError", "ConnectTimeout"}:
         return f"the Hub cannot be reached: check the network{proxy}{instead}"
     if kinds & {"TimeoutException", "ReadTimeout"}:
         return (
-            f"the Hub sent nothing for {constants.HF_HUB_DOWNLOAD_TIMEOUT} s, several times in a row: run it again, "
-            "or let HF_HUB_DOWNLOAD_TIMEOUT allow more seconds"
+            f"the Hub sent nothing for {constants.HF_HUB_DOWNLOAD_TIMEOUT} s, several times in a row: try again, or "
+            "set HF_HUB_DOWNLOAD_TIMEOUT to more seconds"
         )
     if "LocalProtocolError" in kinds or any(isinstance(one, UnicodeEncodeError) for one in at_hub):
-        return f"the token holds characters that no token has: {_LOGIN} again, or check HF_TOKEN"
+        return f"the token has invalid characters: {_LOGIN} again, or check HF_TOKEN"
     if kinds & {"UnsupportedProtocol", "InvalidURL"}:
-        return f"{constants.ENDPOINT} is no address of a Hub: check HF_ENDPOINT"
+        return f"{constants.ENDPOINT} is not the address of a Hub: check HF_ENDPOINT"
     if kinds & _BREAKS:
-        return "the connection to the Hub broke off: run it again"
+        return "the connection to the Hub broke: try again"
     if any("Consistency check failed" in str(one) for one in chain):
-        return "what came from the Hub is not whole: run it again"
+        return "the download from the Hub is incomplete or damaged: try again"
     if kinds & {"FileMetadataError", "DecodingError", "TooManyRedirects"} or any(
         isinstance(one, (json.JSONDecodeError, AssertionError, KeyError, TypeError)) for one in at_hub
     ):
-        return f"what answers at {constants.ENDPOINT} is no Hub, or its answer is broken: check HF_ENDPOINT{proxy}"
+        return f"the server at {constants.ENDPOINT} is not a Hub, or its answer is invalid: check HF_ENDPOINT{proxy}"
     if "XetDownloadError" in kinds or any("xet" in str(one).lower() for one in at_hub):
-        return "the Hub's storage did not give it: run it again, or set HF_HUB_DISABLE_XET=1 to download without Xet"
+        return "the Hub's storage did not deliver it: try again, or set HF_HUB_DISABLE_XET=1 to download without Xet"
     if is_absent:
         return f"the Hub cannot be reached and it is not in the cache: check the network{proxy}{instead}"
     if "HFValidationError" in kinds:
-        return "no repository of the Hub can have that id: it has the form ORG/NAME"
+        return "it is not a valid id on the Hub: ids have the form ORG/NAME"
     return None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception, what caused it, what caused that …"""
+    """Yields an exception and its causes, from the last to the first."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:
@@ -460,14 +463,14 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _kinds(chain: list[BaseException]) -> set[str]:
-    """The names of all classes of some exceptions: by name, because huggingface_hub has changed its HTTP client."""
+    """Returns the names of all classes of the exceptions. Names survive a change of huggingface_hub's HTTP client."""
     return {kind.__name__ for one in chain for kind in type(one).__mro__}
 
 
 def _is_of_hub(error: BaseException) -> bool:
-    """Whether it was raised in huggingface_hub, or here: an error of a disk says nothing of the Hub by its kind."""
+    """Returns whether huggingface_hub or this module raised the error. The class of a disk error does not show it."""
     places = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
-    # transformers' configurations are checked by its dataclasses.
+    # Excludes the dataclasses of huggingface_hub, which check transformers' configurations.
     return any(
         place == __name__ or (place.startswith("huggingface_hub.") and place != "huggingface_hub.dataclasses")
         for place in places
@@ -475,7 +478,7 @@ def _is_of_hub(error: BaseException) -> bool:
 
 
 def _is_sending(error: BaseException) -> bool:
-    """Whether something was to be written to the Hub, and not read."""
+    """Returns whether the error was raised while writing to the Hub."""
     return any(
         frame.f_globals.get("__name__") == "huggingface_hub.hf_api" and frame.f_code.co_name in _SENDERS
         for frame, _ in traceback.walk_tb(error.__traceback__)
@@ -490,7 +493,7 @@ _OF_WRITING = {
 
 
 def _disk_error(error: BaseException) -> int | None:
-    """The error number of a write into the cache that failed: also of Xet, which is written in Rust."""
+    """Returns the error number of a failed write to the cache, also by Xet, which is written in Rust; else None."""
     found = re.search(r"\(os error (\d+)\)", str(error))
     number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
     file = getattr(error, "filename", None)

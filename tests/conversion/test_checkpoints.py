@@ -525,7 +525,7 @@ def test_a_file_of_another_kind_is_a_sentence(tmp_path: Path) -> None:
         "empty.pth": (b"", "zero bytes"),
         "byte.pth": (b"\x80", "damaged"),
         "start.pth": (b"PK\x03\x04", "damaged"),
-        "noise.pth": (bytes(range(200)) * 40, "no PyTorch or safetensors checkpoint"),
+        "noise.pth": (bytes(range(200)) * 40, "not a PyTorch or safetensors checkpoint"),
         "named.safetensors": (good, "a PyTorch file, not a safetensors file"),
         "legacy.safetensors": (b"\x80\x02.", "a PyTorch file, not a safetensors file"),
         "header.safetensors": (struct.pack("<Q", 2**62) + b"{}", "safetensors"),
