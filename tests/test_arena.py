@@ -183,11 +183,15 @@ def test_other_rates_are_resampled_as_files_are(
     [
         (np.zeros(0, np.float32), 16_000, r"audios\[1\] is empty"),
         (np.zeros(16_000, np.float32), 16_000, r"audios\[1\] is silent"),
-        (np.full(16_000, np.nan, np.float32), 16_000, r"audios\[1\] holds NaN or infinite samples, the first at 0.00"),
-        (np.full(300, 0.5, np.float32), 16_000, r"audios\[1\] is too short: 18.8 ms"),
-        (np.full(16_000, 0.5, np.float32), 0, r"audios\[1\] is sampled at 0 Hz, outside the 8000 to 192000 Hz"),
+        (np.full(16_000, np.nan, np.float32), 16_000, r"audios\[1\] has NaN or infinite samples, the first at 0.00"),
+        (np.full(300, 0.5, np.float32), 16_000, r"audios\[1\] is too short: it lasts 18.8 ms"),
+        (
+            np.full(16_000, 0.5, np.float32),
+            0,
+            r"audios\[1\] is sampled at 0 Hz, outside the supported 8000 to 192000 Hz",
+        ),
         (np.full((2, 2, 900), 0.5, np.float32), 16_000, r"audios\[1\] has shape \(2, 2, 900\)"),
-        (np.full(16_000, "x"), 16_000, r"audios\[1\] holds <U1, where float32"),
+        (np.full(16_000, "x"), 16_000, r"audios\[1\] is <U1: convert it to float32"),
     ],
 )
 def test_bad_audio_is_refused_with_a_sentence(
@@ -208,7 +212,7 @@ def test_wrong_calls_and_wrong_models_are_refused_with_a_sentence(tiny_model_dir
         model.score_batch([np.ones(16_000, np.float32)], [16_000])
     model.load()
     for audios, srs in (([], []), ([np.ones(16_000, np.float32)], [])):
-        with pytest.raises(AudioError, match=rf"one length and not empty, got {len(audios)} and 0\.$"):
+        with pytest.raises(AudioError, match=rf"the same length and not be empty, got {len(audios)} and 0\.$"):
             model.score_batch(audios, srs)
     model.unload()
     with pytest.raises(ModelError, match=r"not loaded: call load\(\)"):
@@ -217,7 +221,7 @@ def test_wrong_calls_and_wrong_models_are_refused_with_a_sentence(tiny_model_dir
         Nes2NetArena(tmp_path / "nowhere").load()
     Nes2NetForAudioFrameClassification(tiny_config()).save_pretrained(tmp_path / "frames")
     Nes2NetFeatureExtractor().save_pretrained(tmp_path / "frames")
-    with pytest.raises(ModelError, match="judges frames, the Arena utterances"):
+    with pytest.raises(ModelError, match="judges frames, but the Arena needs utterance scores"):
         Nes2NetArena(tmp_path / "frames", device="cpu").load()
 
 
@@ -403,11 +407,11 @@ def test_the_command_says_what_the_arena_cannot_take(voices: Path, tmp_path: Pat
     spaced = voices.parent / "spaced.csv"
     spaced.write_text("path,label,utterance_id\naudio/v0.flac,real,utt 0\n")
     refused = nes2net(*command, spaced)
-    assert refused.code == 2 and "utterance_id 'utt 0' is empty or holds white space" in refused.err
+    assert refused.code == 2 and "utterance_id 'utt 0' is empty or contains white space" in refused.err
     twice = load_corpus("own-data", root=voices).rename_column("partition", "set")
     twice.to_parquet(tmp_path / "theirs/data/train-00000-of-00001.parquet")
     refused = nes2net(
         "corpus", "shard", "dataset", "--out", tmp_path / "out", "--form", "arena", "--root", tmp_path / "theirs",
         "--split", "train", "--column", "utterance_id=speaker_id",
     )  # fmt: skip
-    assert refused.code == 2 and "utterance_id 'sprecher-ä' is there twice" in refused.err
+    assert refused.code == 2 and "utterance_id 'sprecher-ä' occurs twice" in refused.err

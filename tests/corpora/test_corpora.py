@@ -251,7 +251,7 @@ def test_audio_of_one_name_in_two_places_is_taken_from_the_published_folder(buil
     ("line", "message"),
     [
         ("LA_0079 LA_T_1138215 - - bonafide", "LA_T_1138215 is listed twice"),
-        ("LA_0079 LA_T_9 - - genuin", r"trn.txt, line 3: 'genuin' is no label that is known by name"),
+        ("LA_0079 LA_T_9 - - genuin", r"trn.txt, line 3: 'genuin' is not a known label"),
         ("LA_0079 LA_T_9", r"trn.txt, line 3: 2 fields instead of 5 \(speaker, utterance, -, attack, key\)"),
     ],
 )
@@ -266,12 +266,12 @@ def test_what_is_asked_wrongly_is_named(build: Callable[..., Path], tmp_path: Pa
     asked: list[tuple[dict[str, Any], str]] = [
         ({"name": "asvspoof2019"}, "did you mean asvspoof2019-la"),
         ({"split": "test"}, "split must be one of train, dev, eval"),
-        ({"split": "dev"}, r"holds no ASVspoof2019\.LA\.cm\.dev\.trl\.txt in any of its folders: unpack LA\.zip"),
-        ({"root": tmp_path / "nowhere"}, "is no folder"),
-        ({"condition": "progress"}, "condition: asvspoof2019-la has none"),
+        ({"split": "dev"}, r"has no ASVspoof2019\.LA\.cm\.dev\.trl\.txt in any of its folders: unpack LA\.zip"),
+        ({"root": tmp_path / "nowhere"}, "is not a folder"),
+        ({"condition": "progress"}, "condition: asvspoof2019-la has no conditions"),
         ({"where": {"atack": "A01"}}, "there is no column 'atack'"),
-        ({"label_map": {0: "spoof"}}, "label_map are for 'own-data' and 'dataset'"),
-        ({"revision": "main"}, "only a 'dataset' takes further options"),
+        ({"label_map": {0: "spoof"}}, "label_map are only for 'own-data' and 'dataset'"),
+        ({"revision": "main"}, "only a 'dataset' takes these options"),
     ]
     for options, message in asked:
         with pytest.raises(CorpusError, match=message):
@@ -295,11 +295,11 @@ def test_segment_labels_come_from_pickles_that_can_only_make_arrays(
             return (os.mkdir, (str(tmp_path / "owned"),))
 
     np.save(folder / "dev_seglab_0.16.npy", np.array(Malicious(), dtype=object), allow_pickle=True)
-    with pytest.raises(CorpusError, match=r"mkdir is no part of an array"):
+    with pytest.raises(CorpusError, match=r"mkdir is not part of an array"):
         rows_of("partialspoof", root)
     assert not (tmp_path / "owned").exists()
     (folder / "dev_seglab_0.16.npy").write_bytes(pickle.dumps(labels))
-    with pytest.raises(CorpusError, match="holds no segment labels as published"):
+    with pytest.raises(CorpusError, match="does not contain PartialSpoof's segment labels"):
         rows_of("partialspoof", root)
 
 
@@ -343,11 +343,11 @@ def test_own_data_by_manifest(fixture_audio_dir: Path, tmp_path: Path) -> None:
         assert rows[1]["audio"]["path"] == str(tmp_path / "1.flac")
     (tmp_path / "mine.csv").write_text("wav,is_fake\n0.flac,0\n1.flac,1\n")
     options: dict[str, Any] = {"root": tmp_path / "mine.csv", "columns": {"audio": "wav", "label": "is_fake"}}
-    with pytest.raises(CorpusError, match=r"mine.csv, line 2: '0' is no label"):
+    with pytest.raises(CorpusError, match=r"mine.csv, line 2: '0' is not a known label"):
         load_corpus("own-data", **options)
     rows = list(load_corpus("own-data", **options, label_map={0: "bonafide", 1: "spoof"}, where={"label": "spoof"}))
     assert [row["utterance_id"] for row in rows] == ["1"]
-    with pytest.raises(CorpusError, match=r"none of its columns \(wav, is_fake\) is the audio"):
+    with pytest.raises(CorpusError, match=r"cannot tell which column is the audio \(it has wav, is_fake\)"):
         load_corpus("own-data", root=tmp_path / "mine.csv")
 
 
@@ -363,7 +363,7 @@ def test_own_data_by_folders(fixture_audio_dir: Path, tmp_path: Path) -> None:
         "fake/piper/a": 0,
     }
     (tmp_path / "other").mkdir()
-    with pytest.raises(CorpusError, match="'other' is no label"):
+    with pytest.raises(CorpusError, match="'other' is not a known label"):
         load_corpus("own-data", root=tmp_path)
 
 
@@ -394,11 +394,11 @@ def test_any_dataset_of_the_datasets_library(streaming: bool, fixture_audio_dir:
     source = rows[0]["audio"]["bytes"] or rows[0]["audio"]["path"]
     assert np.array_equal(read_audio(source), read_audio(paths[0]))
     assert len(load("named.parquet", columns=columns, where={"speaker_id": ["a", "b"]})) == 2
-    with pytest.raises(CorpusError, match="0 is no label that is known by name"):
+    with pytest.raises(CorpusError, match="0 is not a known label"):
         load("bare.parquet")
     assert [row["label"] for row in load("bare.parquet", label_map={0: "spoof", 1: "bonafide"})] == [0, 1, 1, 0]
     with pytest.raises(
-        CorpusError, match=r"none of its columns \(speech, key, who\) is the audio: name it by columns"
+        CorpusError, match=r"cannot tell which column is the audio \(it has speech, key, who\): name it with columns"
     ):
         load("named.parquet")
 
@@ -469,7 +469,11 @@ def test_check_says_what_is_missing_unreadable_doubled_and_wrong(build: Callable
     report = "\n".join(" ".join(line.split()) for line in lines[4:])
     assert "missing 1\nLA_T_0000002\n" in report
     assert "unreadable 1\n" in report and "LA_T_0000001.flac is truncated or damaged" in report
-    assert "wrong line 2\n" in report and "line 6: 'spoofed?' is no label" in report and "line 7: 2 fields" in report
+    assert (
+        "wrong line 2\n" in report
+        and "line 6: 'spoofed?' is not a known label" in report
+        and "line 7: 2 fields" in report
+    )
     assert "listed twice 1\nLA_T_1581266\n" in report
     assert "found twice 1\nLA_T_1581266 (2 files: " in report
 
@@ -489,7 +493,7 @@ def test_check_of_what_is_whole_and_of_what_is_nothing(
     assert found.is_whole
     (tmp_path / "nothing").mkdir()
     for arguments, message in (
-        (("asvspoof5", "--root", tmp_path / "nothing"), "holds no ASVspoof5.train.tsv"),
+        (("asvspoof5", "--root", tmp_path / "nothing"), "has no ASVspoof5.train.tsv"),
         (("asvspof5", "--root", tmp_path), "did you mean asvspoof5?"),
         (("asvspoof5", "--root", tmp_path, "--split", "test"), "split must be one of train, dev, eval"),
     ):
@@ -510,4 +514,4 @@ def test_check_of_own_data(fixture_audio_dir: Path, tmp_path: Path, nes2net: Any
     assert "line 5: --label does not map '2'" in report and "line 6: column 'wav' is empty" in report
     (tmp_path / "mine.csv").write_text("\n".join(lines[:3]))
     done = nes2net("corpus", "check", "own-data", "--root", tmp_path / "mine.csv", *maps, "--full")
-    assert (done.code, done.out.splitlines()[0]) == (0, "own-data all: whole")
+    assert (done.code, done.out.splitlines()[0]) == (0, "own-data all: complete")

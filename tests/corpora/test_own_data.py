@@ -79,25 +79,25 @@ def test_manifests_of_every_form_are_read(name: str, place: Path, nes2net: Any) 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", b'[{"path": "wavs/b.flac"', r"a.json is no JSON \(Expecting ',' delimiter"),
-        ("a.json", b'{"data": {"path": "wavs/b.flac"}}', "a.json holds no rows of a manifest: make it an array"),
-        ("a.json", b'{"path": ["wavs/b.flac"], "label": []}', "a.json holds no rows of a manifest"),
-        ("a.json", b"[1, 2]", "a.json holds no rows of a manifest"),
-        ("a.json", b"[" * 100_000, "a.json is no JSON"),
-        ("a.json", b'[{"path": "wavs/b.flac", "label": "real"}, 3]', "a.json, row 2: no JSON object"),
+        ("a.json", b'[{"path": "wavs/b.flac"', r"a.json is not valid JSON \(Expecting ',' delimiter"),
+        ("a.json", b'{"data": {"path": "wavs/b.flac"}}', "a.json is not a manifest: make it an array"),
+        ("a.json", b'{"path": ["wavs/b.flac"], "label": []}', "a.json is not a manifest"),
+        ("a.json", b"[1, 2]", "a.json is not a manifest"),
+        ("a.json", b"[" * 100_000, "a.json is not valid JSON"),
+        ("a.json", b'[{"path": "wavs/b.flac", "label": "real"}, 3]', "a.json, row 2: not a JSON object"),
         (
             "a.json",
             b'[{"path": {"a": 1}, "label": "real"}]',
-            "a.json, row 1: column 'path' holds {'a': 1}, and no path",
+            "a.json, row 1: column 'path' has {'a': 1}, which is not the path",
         ),
-        ("a.json", b'[{"path": ".", "label": "real"}]', "row 1: column 'path' holds '.', and no path"),
+        ("a.json", b'[{"path": ".", "label": "real"}]', "row 1: column 'path' has '.', which is not the path"),
         ("a.json", b'[{"path": "a.wav", "label": "real"}, {"Path": "b"}]', "'path' and 'Path' have one name"),
         ("a.csv", b"path,Label,label\na.wav,real,1\n", "a.csv: its columns 'Label' and 'label' have one name"),
         ("a.csv", b"path,label,label\na.wav,real,1\n", "its columns 'label' and 'label' have one name"),
         ("a.csv", b"path,label\na,b.wav,real\n", "a.csv, line 2: 3 fields instead of 2: put quotation marks"),
         ("a.csv", b'path,label\n"a.wav,real\nb.wav,fake\n', "a.csv, line 3: a quotation mark is not closed"),
         ("a.csv", "path,label\n".encode("utf-16-le"), "a.csv is not a text file in UTF-8"),
-        ("a.csv", b"path,label\na.wav\n", "a.csv, line 2: '' is no label"),
+        ("a.csv", b"path,label\na.wav\n", "a.csv, line 2: '' is not a known label"),
         ("a.csv", b"path,label\n\n,real\n", "a.csv, line 3: column 'path' is empty"),
     ],
 )
@@ -115,10 +115,10 @@ def test_columns_labels_and_choices_match_in_any_letter_case(place: Path, nes2ne
     maps = ("--column", "AUDIO=wav", "--column", "Label = is fake", "--label", "0=bonafide", "--label", "1=SPOOF")
     assert nes2net("corpus", "check", "own-data", "--root", place / "m.csv", *maps).code == 0
     for wrong, message in (
-        ({"columns": {"speaker": "anna"}}, "columns: we have no column 'speaker'; there are audio, label"),
+        ({"columns": {"speaker": "anna"}}, "columns: there is no column 'speaker': choose from audio, label"),
         ({"columns": {"audio": "wav", "label": "is_fake", "attack": "by"}}, "m.csv has no column 'by' for attack"),
         ({"where": {"Atack": "A1"}}, "where: there is no column 'Atack'"),
-        ({"where": {"label": "1"}}, "where: '1' is no label"),
+        ({"where": {"label": "1"}}, "where: '1' is not a known label"),
     ):
         with pytest.raises(CorpusError, match=message):
             read(place / "m.csv", **{**options, **wrong})
@@ -129,23 +129,23 @@ def test_columns_labels_and_choices_match_in_any_letter_case(place: Path, nes2ne
 def test_hints_name_options_where_a_command_runs_and_arguments_in_python(place: Path, nes2net: Any) -> None:
     (place / "m.csv").write_text("wav,fake\nwavs/b.flac,0\n")
     check = ("corpus", "check", "own-data", "--root", place / "m.csv")
-    assert "name it by --column audio=…" in nes2net(*check).err
+    assert "name it with --column audio=…" in nes2net(*check).err
     columns = ("--column", "audio=wav", "--column", "label=fake")
-    assert "say what it means by --label 0=…" in nes2net(*check, *columns).out
+    assert "map it with --label 0=…" in nes2net(*check, *columns).out
     assert "--label does not map '0'" in nes2net(*check, *columns, "--label", "1=spoof").out
-    assert "--split: your own data has none" in nes2net(*check, "--split", "dev").err
+    assert "--split: your own data has no splits" in nes2net(*check, "--split", "dev").err
     assert (
         "--split must be one of train" in nes2net("corpus", "check", "asvspoof5", "--root", place, "--split", "x").err
     )
     assert "--config: only a 'dataset'" in nes2net(*check, "--config", "a").err
     shard = ("corpus", "shard", "own-data", "--root", place / "m.csv", "--out", place / "out", "--label", "0=real")
     (place / "m.csv").write_text("wav,fake\nnowhere.flac,0\n")
-    assert "or pass --allow-missing." in nes2net(*shard, *columns).err
+    assert "or skip these utterances with --allow-missing." in nes2net(*shard, *columns).err
     (place / "m.csv").write_text("audio,label\nwavs/b.flac,0\n")
     (place / "s.txt").write_text("wavs/b 1\n")
     scored = nes2net("evaluate", place / "s.txt", "--corpus", "own-data", "--root", place / "m.csv")
     assert scored.code and "label_map={'0': '…'} in Python" in scored.err  # which has no option for it
-    for message, wrong in (("name it by columns={'audio': '…'}", {"columns": None}), ("label_map={'0': '…'}", {})):
+    for message, wrong in (("name it with columns={'audio': '…'}", {"columns": None}), ("label_map={'0': '…'}", {})):
         (place / "m.csv").write_text("wav,fake\nwavs/b.flac,0\n")
         with pytest.raises(CorpusError) as caught:
             read(place / "m.csv", **{"columns": {"audio": "wav", "label": "fake"}, **wrong})
@@ -159,8 +159,8 @@ def test_hints_name_options_where_a_command_runs_and_arguments_in_python(place: 
 def test_a_manifest_without_rows_is_not_whole(content: bytes, tmp_path: Path, nes2net: Any) -> None:
     (tmp_path / "m.csv").write_bytes(content)
     done = nes2net("corpus", "check", "own-data", "--root", tmp_path / "m.csv")
-    assert (done.code, done.out.splitlines()[0]) == (1, "own-data all: no rows: nothing in it can be used")
-    with pytest.raises(CorpusError, match="no utterance of own-data is left: it holds no rows"):
+    assert (done.code, done.out.splitlines()[0]) == (1, "own-data all: no usable rows")
+    with pytest.raises(CorpusError, match="no utterance of own-data is left: it has no rows"):
         load_corpus("own-data", root=tmp_path / "m.csv")
 
 
@@ -170,12 +170,12 @@ def test_folders_without_rows_are_not_whole(place: Path, nes2net: Any) -> None:
     (place / "other/real/notes.txt").touch()
     for folder in ("none", "two", "other", "wavs", "."):
         done = nes2net("corpus", "check", "own-data", "--root", place / folder)
-        assert done.code == 1 and done.out.startswith("own-data all: no rows"), folder
+        assert done.code == 1 and done.out.startswith("own-data all: no usable rows"), folder
     assert nes2net("corpus", "check", "own-data", "--root", place / "nowhere").code == 2
     (place / "ctrsvdd").mkdir()
     (place / "ctrsvdd/test.txt").touch()
     done = nes2net("corpus", "check", "ctrsvdd", "--root", place / "ctrsvdd", "--split", "test")
-    assert done.code == 1 and done.out.startswith("ctrsvdd test: no rows")
+    assert done.code == 1 and done.out.startswith("ctrsvdd test: no usable rows")
 
 
 def test_class_folders_behind_links_and_such_that_cannot_be_listed(
@@ -281,7 +281,7 @@ def test_any_dataset_is_checked(name: str, options: tuple[str, ...], splits: lis
     done = check(name, *options)
     assert (done.code, done.err) == (0, "")
     assert [line for line in done.out.splitlines() if line[0] != " "] == [
-        f"dataset {split}: whole" for split in splits
+        f"dataset {split}: complete" for split in splits
     ]
     assert done.out.count("2 lines: 1 bonafide, 1 spoof") == done.out.count("2 files found") == len(splits)
 
@@ -290,9 +290,9 @@ def test_a_dataset_that_is_not_whole(check: Any) -> None:
     done = check("broken")
     report = " ".join(done.out.split())
     assert done.code == 1 and "dataset train: not as published protocol 4 lines: 1 bonafide, 2 spoof" in report
-    assert "missing 1 d" in report and "wrong line 1" in report and "row 2: -1 is no label" in report
+    assert "missing 1 d" in report and "wrong line 1" in report and "row 2: -1 is not a known label" in report
     done = check("plain")
-    assert done.code == 1 and "wrong line   2" in done.out and "say what it means by --label 0=…" in done.out
+    assert done.code == 1 and "wrong line   2" in done.out and "map it with --label 0=…" in done.out
     for name in ("zero", "nothing"):
         done = check(name)
         assert done.code == 1 and f"{name} has no rows" in done.err
@@ -301,13 +301,13 @@ def test_a_dataset_that_is_not_whole(check: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("configs", (), "['one', 'two'], by --config"),
+        ("configs", (), "['one', 'two'], with --config"),
         ("configs", ("--config", "three"), "'three' not found"),
         ("saved", ("--split", "dev"), "--split: dataset"),
-        ("saved", ("--config", "one"), "saved by save_to_disk"),
+        ("saved", ("--config", "one"), "saved with save_to_disk"),
         ("audio", ("--split", "dev"), 'Unknown split "dev"'),
         ("parquet", ("--column", "attack=by"), "has no column 'by' for attack (it has Audio, KEY, Utterance_ID)"),
-        ("parquet", ("--column", "audio=key"), "its column 'KEY' is no audio"),
+        ("parquet", ("--column", "audio=key"), "column 'KEY' is not audio"),
         ("nowhere", (), "nowhere does not exist"),
     ],
 )
@@ -329,6 +329,6 @@ def test_datasets_of_every_form_are_loaded_and_sharded(datasets_dir: Path, tmp_p
     assert nes2net("corpus", "shard", "dataset", "--root", datasets_dir / "audio", "--out", out).code == 0
     for root in (out, out.as_uri()):
         done = nes2net("corpus", "check", "dataset", "--root", root)
-        assert done.code == 0 and done.out.count(": whole") == 2
+        assert done.code == 0 and done.out.count(": complete") == 2
     [one] = check_corpus("dataset", out.as_uri(), "test")
     assert (one.partition, one.lines, one.is_whole) == ("test", 2, True)

@@ -190,7 +190,7 @@ def test_asvspoof5_has_its_fixed_asv_operating_point(nes2net: Any, tmp_path: Pat
         ("a 1\n", "a bonafide\nb spoof\n", "1 of 2 trials of .* have no score .b.: score them"),
         ("a 1\nb 2\n", "a bonafide\nb bonafide\n", "has no spoofed trials"),
         ("a 1\nb 2\n", "a spoof\nb spoof\n", "has no bona fide trials"),
-        ("a 1\nb 2\n", "a bonafide\nb maybe\n", "line 2: 'maybe' is no label"),
+        ("a 1\nb 2\n", "a bonafide\nb maybe\n", "line 2: 'maybe' is not a known label"),
         ("a 1\nb 2\n", "a bonafide\nb spoof\na spoof\n", "utterance a is listed twice"),
         ("a 1\nb 2\n", "a bonafide x y\n", "line 1: 4 fields; keys are"),
         ("a,1\nb,2\n", "a bonafide\nb spoof\n", "it needs `score`"),

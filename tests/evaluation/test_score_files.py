@@ -145,10 +145,10 @@ def test_tables_of_more_columns(tmp_path: Path) -> None:
         (
             "k.csv",
             "file,label\na,maybe\n",
-            r"k.csv, line 2: 'maybe' is no label .*\): fix it\.",
+            r"k.csv, line 2: 'maybe' is not a known label .*\): fix it\.",
         ),
         ("k.csv", "clip,file,verdict\na,b,spoof\n", "it needs `utterance_id` and `label`"),
-        ("k.txt", "a bonafide\nfilename label\n", "k.txt, line 2: 'label' is no label"),  # no header there
+        ("k.txt", "a bonafide\nfilename label\n", "k.txt, line 2: 'label' is not a known label"),  # no header there
         ("k.txt", "filename label\n", "k.txt holds no trials"),
     ],
 )

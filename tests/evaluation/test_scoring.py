@@ -192,4 +192,4 @@ def test_errors_are_a_sentence(tiny_model_dir: Path, tmp_path: Path) -> None:
     wrong = ("--model", tiny_model_dir, "--corpus", "asvspoof5", "--root", tmp_path, "--split", "eval")
     process = launch("score.py", *wrong, "--out", tmp_path / "scores.txt")
     _, err = process.communicate()
-    assert "error: " in err and "holds no ASVspoof5.eval.track_1.tsv" in err
+    assert "error: " in err and "has no ASVspoof5.eval.track_1.tsv" in err

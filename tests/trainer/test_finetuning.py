@@ -83,7 +83,7 @@ def test_a_model_brings_its_preprocessing_and_its_configuration(model: Path, tab
     [
         (
             "data.normalize=false",
-            r"data\.normalize: this recipe says false, but .* was trained with true: leave it out",
+            r"data\.normalize: this recipe says false, but .* was trained with true: remove the key",
         ),
         ("data.window_length=64600", r"window_length: this recipe says 64600, but .* was trained with 8000"),
         ("data.evaluate=window", r'data\.evaluate: this recipe says "window", but .* was trained with "whole"'),

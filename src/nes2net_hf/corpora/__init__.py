@@ -1,4 +1,4 @@
-"""Benchmark corpora, your own data and any `datasets` audio dataset, in one schema. Needs the extra `train`."""
+"""Loads benchmark corpora, your own data and audio datasets of `datasets` in one schema. Needs the extra `train`."""
 
 from ..errors import CorpusError
 from .check import PartitionCheck, check_corpus

@@ -1,4 +1,4 @@
-"""Any audio dataset of the `datasets` library, of the Hub or the disk, in our columns."""
+"""Reads any audio dataset of the `datasets` library, from the Hub or disk, in our columns."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from .labels import LABEL_NAMES, map_label
 from .own_data import match_columns, our_columns
 from .schema import FEATURES, TEXT_COLUMNS, to_table
 
-_ROWS_AT_ONCE = 16  # with their audio, where they are looked at one by one
-_NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0")  # what the library says of empty files
+_ROWS_AT_ONCE = 16  # few, because they hold their audio
+_NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0")  # the library's messages for empty files
 AnyDataset: TypeAlias = Dataset | IterableDataset
 
 
 class NoRowsError(CorpusError):
-    """A dataset is empty: it is the data that is wrong, not what was asked."""
+    """A dataset is empty. The data is at fault, not the command."""
 
     exit_code = 1
 
 
 def open_dataset(root: str, split: str | None, streaming: bool, options: Mapping[str, Any]) -> AnyDataset:
     """
-    A split of a dataset, the only one if None, as it is.
+    Opens a split of a dataset, unchanged; the only one if None.
 
     Raises:
-        CorpusError: it cannot be loaded, or has several splits and none is named.
+        CorpusError: the dataset cannot be loaded, or has several splits and none is named.
     """
     splits = open_splits(root, split, streaming, options)
     if len(splits) > 1:
@@ -49,15 +49,15 @@ def open_dataset(root: str, split: str | None, streaming: bool, options: Mapping
 
 def open_splits(root: str, split: str | None, streaming: bool, options: Mapping[str, Any]) -> dict[str, AnyDataset]:
     """
-    The splits of a dataset, or the one that is asked for.
+    Opens all splits of a dataset, or only the given one.
 
     Args:
         root: Hub id; folder of audio, Parquet or anything else that `datasets.load_dataset` knows; folder of
             `save_to_disk`; or one Parquet file.
-        options: of `load_dataset`, e.g. `revision`; the name of a configuration is `config`.
+        options: options of `load_dataset`, e.g. `revision`. `config` is the name of a configuration.
 
     Raises:
-        CorpusError: it cannot be loaded, or has no such split.
+        CorpusError: the dataset cannot be loaded, or has no such split.
     """
     path = Path(root)
     options = {"name" if key == "config" else key: value for key, value in options.items() if value is not None}
@@ -73,13 +73,13 @@ def open_splits(root: str, split: str | None, streaming: bool, options: Mapping[
                 loaded = load_dataset(root, split=split, streaming=streaming, **options)
     except CorpusError:
         raise
-    except Exception as error:  # whatever the library and its file formats raise
+    except Exception as error:  # the library and its file formats raise many kinds
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
         if isinstance(cause, EmptyDatasetError) or any(words in str(cause) for words in _NO_ROWS):
-            raise NoRowsError(f"dataset {root} has no rows: fill it, or name another one.") from None
+            raise NoRowsError(f"dataset {root} has no rows: name another one.") from None
         reason = why(cause)
         if "Config name is missing" in reason:
-            reason = f"{reason.split(' Example of usage')[0]}, by {option('config')}"
+            reason = f"{reason.split(' Example of usage')[0]}, with {option('config')}"
         raise CorpusError(f"dataset {root} could not be loaded: {reason}.") from None
     return {str(split): loaded} if split is not None else dict(loaded)
 
@@ -87,8 +87,8 @@ def open_splits(root: str, split: str | None, streaming: bool, options: Mapping[
 @contextmanager
 def _stored_as_it_is() -> Iterator[None]:
     """
-    Within it, `datasets` puts paths and bytes of audio into a table without torchcodec, which it wants for that and
-    needs for arrays alone: folders of audio and archives are read so.
+    Within it, `datasets` stores paths and bytes of audio in a table without torchcodec. It always asks for torchcodec
+    there, but needs it only for arrays. Folders of audio and archives are read in this way.
     """
     encode = Audio.encode_example
 
@@ -108,7 +108,9 @@ def _stored_as_it_is() -> Iterator[None]:
 
 def _saved(root: str, split: str | None, streaming: bool, options: Mapping[str, Any]) -> dict[str, AnyDataset]:
     if options:
-        raise CorpusError(f"{', '.join(options)}: dataset {root} was saved by save_to_disk, which takes no options.")
+        raise CorpusError(
+            f"{', '.join(options)}: dataset {root} was saved with save_to_disk and takes no options: remove them."
+        )
     saved = load_from_disk(root)
     splits = dict(saved) if isinstance(saved, DatasetDict) else {str(saved.split or "train"): saved}
     if split is not None:
@@ -125,17 +127,17 @@ def in_our_columns(
     label_map: Mapping[Any, str] | None,
 ) -> AnyDataset:
     """
-    The dataset with the columns of `FEATURES`: labels mapped by name, audio not decoded.
+    Returns the dataset with the columns of `FEATURES`. Labels are mapped by name, and audio is not decoded.
 
     Raises:
-        CorpusError: a column is not there, now, or a label is not known, when its row is read.
+        CorpusError: a column is missing. An unknown label raises it later, when its row is read.
     """
     dataset, to_ours = _prepared(dataset, root, columns, label_map)
 
     def tables(theirs: pa.Table, indices: list[int]) -> pa.Table:
         return to_table([to_ours(row, index) for row, index in zip(theirs.to_pylist(), indices, strict=True)])
 
-    # A function of tables replaces all columns: none has to be removed.
+    # A function on tables replaces all columns, so none has to be removed.
     mapped = dataset.with_format("arrow").map(tables, batched=True, with_indices=True, features=FEATURES)
     return mapped.with_format(None)
 
@@ -147,7 +149,7 @@ def iter_rows(
     label_map: Mapping[Any, str] | None,
     on_error: Callable[[CorpusError], None],
 ) -> Iterator[Row]:
-    """The rows of `in_our_columns` one by one; `on_error` is told of each that cannot be read, which is left out."""
+    """Yields the rows of `in_our_columns` one by one. Skips unreadable rows, and passes the error to `on_error`."""
     dataset, to_ours = _prepared(dataset, root, columns, label_map)
     index = 0
     for theirs in dataset.with_format("arrow").iter(_ROWS_AT_ONCE):
@@ -167,15 +169,15 @@ def _prepared(
 ) -> tuple[AnyDataset, Callable[[Row, int], Row]]:
     features = dataset.features
     if features is None:
-        raise CorpusError(f"dataset {root} does not say its columns: give a dataset with features.")
+        raise CorpusError(f"dataset {root} does not declare its columns: use a dataset with features.")
     known = match_columns(features, our_columns(columns), f"dataset {root}", {"audio": ("audio",), "label": LABELS})
     audio, label = known["audio"], known["label"]
     if not _is_audio(features[audio]):
-        raise CorpusError(f"dataset {root}: its column {audio!r} is no audio but {features[audio]}.")
+        raise CorpusError(f"dataset {root}: column {audio!r} is not audio, but {features[audio]}.")
     dataset = dataset.cast_column(audio, Audio(sampling_rate=SAMPLING_RATE, decode=False))
 
     def named(ours: str, row: Row) -> Any:
-        """A value of a row, by its name where it is that of a class."""
+        """Returns a value of a row; for a class index, the name of the class."""
         if ours not in known:
             return None
         value, names = row[known[ours]], getattr(features[known[ours]], "names", None)
@@ -197,5 +199,5 @@ def _prepared(
 
 
 def _is_audio(feature: Any) -> bool:
-    """Whether a column holds recordings: as such, or as Parquet of others has them, in a struct of the same form."""
+    """Returns whether a column holds audio: as `Audio`, or as the same struct in other people's Parquet files."""
     return isinstance(feature, Audio) or feature == {"bytes": Value("binary"), "path": Value("string")}

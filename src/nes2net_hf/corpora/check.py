@@ -1,4 +1,4 @@
-"""`nes2net corpus check`: is a corpus whole, readable and as published?"""
+"""`nes2net corpus check`: checks that a corpus is complete, readable and as published."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from .loading import (
 from .own_data import UnreadableError, read_own_data
 from .tree import Tree
 
-_NAMED = 5  # files or lines of a kind that a report names
+_NAMED = 5  # how many problems of a kind a report names
 
 
 @dataclass
 class PartitionCheck:
-    """What a partition's protocol says and what of it is there."""
+    """What a partition's protocol lists, and what was found."""
 
     partition: str
     published: int | None
     lines: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     attacks: Counter[str] = field(default_factory=Counter)
-    conditions: dict[str, tuple[int, int | None]] = field(default_factory=dict)  # rows, and as published
+    conditions: dict[str, tuple[int, int | None]] = field(default_factory=dict)  # found and published counts
     found: int = 0
     seconds: float = 0.0
     missing: list[str] = field(default_factory=list)
@@ -53,14 +53,14 @@ class PartitionCheck:
 
     @property
     def is_whole(self) -> bool:
-        """Whether there are rows, none is missing, unreadable, wrong or doubled, and the counts are as published."""
+        """Whether there are rows, none missing, unreadable, wrong or duplicated, and the counts are as published."""
         problems = (self.missing, self.unreadable, self.wrong_lines, self.doubled_lines)
         counts = [(self.lines, self.published), *self.conditions.values()]
         as_published = all(published in (None, count) for count, published in counts)
         return bool(self.labels) and not any(problems) and as_published
 
     def add_error(self, error: CorpusError) -> None:
-        """Takes a row, or a folder, that cannot be read."""
+        """Records a row or folder that cannot be read."""
         (self.unreadable if isinstance(error, UnreadableError) else self.wrong_lines).append(str(error))
 
 
@@ -78,17 +78,17 @@ def check_corpus(
     Checks a benchmark partition by partition, a dataset split by split, or your own data.
 
     Args:
-        name: as of `load_corpus`.
-        root: as of `load_corpus`; of a benchmark, where its archives were unpacked.
-        split: one partition of a benchmark, or split of a dataset; all that are there if None.
-        full: decode every file instead of reading its header.
-        progress: told of each file looked at.
-        columns: ours → the data's own, as of `load_corpus`.
-        label_map: the data's own labels → `"spoof"` and `"bonafide"`.
-        **options: of a dataset, as of `load_corpus`.
+        name: see `load_corpus`.
+        root: see `load_corpus`. For a benchmark, the folder where its archives were unpacked.
+        split: a partition of a benchmark or split of a dataset; if None, all that are found.
+        full: decode every file instead of only reading its header.
+        progress: called after each file with 1.
+        columns: our columns → the data's columns, see `load_corpus`.
+        label_map: the data's labels → `"spoof"` and `"bonafide"`.
+        **options: options of a dataset, see `load_corpus`.
 
     Raises:
-        CorpusError: the corpus is not known, has no protocol below `root`, or cannot be loaded.
+        CorpusError: the corpus is unknown, has no protocol below `root`, or cannot be loaded.
     """
     if name == OWN_DATA:
         refuse_options(options)
@@ -109,12 +109,12 @@ def check_corpus(
     tree = Tree(root)
     partitions = [*corpus.protocols] if split is None else [check_split(corpus, split)]
     there = [partition for partition in partitions if corpus.has_protocol(tree, partition)]
-    for partition in there or partitions[:1]:  # of none, the first is read for the error that says so
+    for partition in there or partitions[:1]:  # if none, reading the first raises the error
         yield _check_partition(corpus, tree, partition, full, progress)
 
 
 def _source(row: Row) -> list[Any]:
-    """The one place of a row's audio, its bytes or an existing path."""
+    """Returns a list with the row's audio, as bytes or an existing path; empty if there is none."""
     audio = row["audio"] or {}
     if audio.get("bytes") is not None:
         return [audio["bytes"]]
@@ -171,12 +171,12 @@ def _checked(
 
 
 def _duration(source: Any, full: bool) -> float:
-    """Seconds of audio: what the header says, or what can be decoded."""
+    """Returns seconds of audio, from the header or by decoding the file."""
     if not full:
         try:
             return soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else source).duration
         except soundfile.SoundFileError:
-            pass  # no format of soundfile's, or damaged: reading it tells which
+            pass  # unknown to soundfile, or damaged: decoding it shows which
     with open_audio(source) as audio:
         for _ in audio.blocks("mix"):
             pass
@@ -185,10 +185,10 @@ def _duration(source: Any, full: bool) -> float:
 
 
 def report_check(corpus: str, check: PartitionCheck) -> Iterator[str]:
-    """Lines for a person."""
-    verdict = "whole" if check.is_whole else "not as published"
+    """Yields the lines of a readable report."""
+    verdict = "complete" if check.is_whole else "not as published"
     if not check.labels:
-        verdict = "no rows: nothing in it can be used"
+        verdict = "no usable rows"
     published = "" if check.published is None else f" ({check.published:,} published)"
     yield f"{corpus} {check.partition}: {verdict}"
     yield f"  protocol     {check.lines:,} lines{published}: " + ", ".join(

@@ -1,4 +1,4 @@
-"""What a benchmark corpus is: its protocols, its published counts, and how a line becomes a row."""
+"""Declares a benchmark corpus: its protocols, its published counts, and how to parse a line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Condition:
-    """A part of a corpus that its organisers score by itself, and its published number of trials where known."""
+    """A part of a corpus that its organisers score separately, and its published number of trials if known."""
 
     belongs: Callable[[Row], bool]
     count: int | None = None
@@ -27,21 +27,23 @@ class Condition:
 @dataclass(frozen=True)
 class Corpus:
     """
+    A benchmark corpus.
+
     Args:
-        name: what `load_corpus` calls it.
-        title: what people call it.
-        protocols: partition → the names that its protocol file may have, with folders where the name is not enough.
-        needed: what to do where there is none.
+        name: its name in `load_corpus`.
+        title: its name in print.
+        protocols: partition → possible names of its protocol file, with folders if the name is ambiguous.
+        needed: how to get the protocol, for the message when it is missing.
         columns: fields that every line has.
-        parse: the fields of a line, where it stands (for messages), its partition → a row without audio.
-        folders: partition → names of the folders its audio lies in, as published.
-        counts: utterances of each partition, as published.
-        delimiter: of a protocol in CSV with a header; None for white space.
-        conditions: named sub-conditions of the organisers.
-        usual_condition: the one whose figures the organisers report, and `nes2net evaluate` unless asked for another.
-        fixed_asv: error rates of the ASV system at which the organisers compute the t-DCF without its scores.
-        has_segments: whether `enrich` gives segment labels.
-        enrich: tree and partition → a function that completes rows from further files.
+        parse: function of a line's fields, its place (for messages) and the partition; returns a row without audio.
+        folders: partition → names of its audio folders, as published.
+        counts: published number of utterances in each partition.
+        delimiter: delimiter of a CSV protocol with a header; None for white space.
+        conditions: the organisers' sub-conditions, by name.
+        usual_condition: the condition that the organisers report. `nes2net evaluate` uses it by default.
+        fixed_asv: error rates of the ASV system that the organisers use for the t-DCF when there are no ASV scores.
+        has_segments: whether `enrich` adds segment labels.
+        enrich: function of tree and partition; returns a function that completes rows from other files.
     """
 
     name: str
@@ -60,18 +62,18 @@ class Corpus:
     enrich: Callable[[Tree, str], Callable[[Row], None]] | None = None
 
     def has_protocol(self, tree: Tree, partition: str) -> bool:
-        """Whether the partition's protocol is below the tree."""
+        """Returns whether the partition's protocol is in the tree."""
         return tree.has(*self.protocols[partition])
 
     def read(self, tree: Tree, partition: str, on_error: Callable[[CorpusError], None] | None = None) -> Iterator[Row]:
         """
-        The rows of a partition in the protocol's order, their audio not looked up yet.
+        Yields the rows of a partition in protocol order, without looking up their audio.
 
         Args:
-            on_error: told of each line that cannot be read, which is then left out; if None, the first is raised.
+            on_error: called with the error of each unreadable line, which is skipped. If None, the error is raised.
 
         Raises:
-            CorpusError: there is no protocol, or a line of it cannot be read.
+            CorpusError: there is no protocol, or one of its lines cannot be read.
         """
         path = tree.file(*self.protocols[partition], needed=self.needed)
         complete = self.enrich(tree, partition) if self.enrich else None
@@ -83,9 +85,9 @@ class Corpus:
     def read_file(
         self, path: Path, partition: str, on_error: Callable[[CorpusError], None] | None = None
     ) -> Iterator[Row]:
-        """The rows of one protocol file, without what other files say of them; raises as `read`."""
+        """Yields the rows of one protocol file, without `enrich`. Raises the same errors as `read`."""
         for number, (where, fields) in enumerate(read_lines(path, self.delimiter)):
-            if number == 0 and is_header(fields):  # as people add one, and hand it on
+            if number == 0 and is_header(fields):  # some copies have an added header
                 continue
             try:
                 if len(fields) < len(self.columns):

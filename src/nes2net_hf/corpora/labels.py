@@ -1,4 +1,4 @@
-"""Labels by name: `bonafide` is 1 here, whatever integer or word another corpus has for it."""
+"""Maps labels by name. `bonafide` is always 1 here, although other corpora use other integers or words."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _LABEL_OF = {word: label for label, words in _WORDS.items() for word in words}
 
 def map_label(value: Any, where: str, label_map: Mapping[Any, str] | None = None, remedy: str | None = None) -> str:
     """
-    A corpus's own label → `"spoof"` or `"bonafide"`.
+    Maps a corpus's label to `"spoof"` or `"bonafide"`.
 
     Args:
-        value: as the corpus has it.
-        where: names the file and line, or the column, for the message.
-        label_map: the corpus's labels → ours, where they are integers or words of its own; then only it counts.
-        remedy: how to fix it, for the message, where there is no `label_map`.
+        value: the label in the corpus.
+        where: file and line, or column, for the message.
+        label_map: the corpus's labels → ours, for integers or unusual words. If given, no other label is accepted.
+        remedy: how to fix the label, for the message if there is no `label_map`.
 
     Raises:
-        CorpusError: the label is not known: nothing is guessed, least of all of a bare integer.
+        CorpusError: the label is unknown. Labels are never guessed, least of all bare integers.
     """
     if label_map is not None:
-        # As text, because a manifest holds text where its writer, and the caller, mean integers, or JSON's true.
+        # Compared as text, because a manifest has text where the caller may pass an integer or a boolean.
         mapped = {str(key): ours for key, ours in label_map.items()}
         alike = {key.casefold(): ours for key, ours in mapped.items()}
         meant = mapped.get(str(value), alike.get(str(value).casefold()))
@@ -43,16 +43,16 @@ def map_label(value: Any, where: str, label_map: Mapping[Any, str] | None = None
         value = meant
     label = known_label(value)
     if label is None:
-        remedy = remedy or f"fix it, or, of your own data, say what it means by {option('label_map', str(value))}"
-        raise CorpusError(f"{where}: {value!r} is no label that is known by name ({', '.join(_LABEL_OF)}): {remedy}.")
+        remedy = remedy or f"fix it, or, for your own data, map it with {option('label_map', str(value))}"
+        raise CorpusError(f"{where}: {value!r} is not a known label ({', '.join(_LABEL_OF)}): {remedy}.")
     return label
 
 
 def known_label(value: Any) -> str | None:
-    """What a word means, in any letter case, with or without hyphens; None of what is no such word."""
+    """Returns the label that a word means, ignoring case, spaces, hyphens and underscores; None if unknown."""
     return _LABEL_OF.get(re.sub(r"[\s_-]", "", value.lower())) if isinstance(value, str) else None
 
 
 def is_header(fields: Sequence[str]) -> bool:
-    """Whether the first line of a key file or protocol names its columns: no trial has `label` for its label."""
+    """Returns whether the first line of a key file or protocol is a header: it has a column named like `label`."""
     return any(plain(field) in LABELS for field in fields) and not any(map(known_label, fields))

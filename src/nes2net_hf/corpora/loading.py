@@ -1,4 +1,4 @@
-"""`load_corpus`: any corpus by its name, as a dataset of one schema."""
+"""`load_corpus`: loads any corpus by name, as a dataset in one schema."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MODULES = (asvspoof2019_la, asvspoof2021_la, asvspoof2021_df, asvspoof5, in_the
 CORPORA: dict[str, Corpus] = {module.CORPUS.name: module.CORPUS for module in _MODULES}
 OWN_DATA, ANY_DATASET = "own-data", "dataset"
 NAMES = (*CORPORA, OWN_DATA, ANY_DATASET)
-_NAMED = 5  # missing utterances that a message names
+_NAMED = 5  # how many utterances or values a message names
 _ROWS_AT_ONCE = 1_000
 
 
@@ -55,28 +55,28 @@ def load_corpus(
     **options: Any,
 ) -> Dataset | IterableDataset:
     """
-    A corpus as a dataset with the columns of `FEATURES`; `audio` is not decoded (`path`, or `bytes` from shards).
+    Loads a corpus as a dataset with the columns of `FEATURES`. `audio` is not decoded (`path`, or `bytes` in shards).
 
     Args:
         name: one of `NAMES`: a benchmark, `"own-data"` (a manifest, or a folder per class) or `"dataset"` (any audio
             dataset of the `datasets` library).
-        split: partition (`train`, `dev`, `eval`; `test` of CtrSVDD); of a `"dataset"` its split, if it has several.
-        root: where the archives were unpacked; manifest or folder of `"own-data"`; Hub id or path of a `"dataset"`
-            (what `datasets.load_dataset` takes, a folder of `save_to_disk`, or a Parquet file);
-            or, of any of them, the folder or URL (`hf://datasets/org/name`, `s3://…`) of its shards.
-        condition: one that the organisers score by itself: `progress`, `eval`, `hidden_track` of ASVspoof 2021,
-            `with-acesinger` and `without-acesinger` of CtrSVDD.
-        where: column → the value, or the values, that a row must have, e.g. `{"source": ["vcc2018", "vcc2020"]}`;
-            columns in any letter case.
-        allow_missing: leave out utterances whose audio is missing instead of raising.
-        streaming: an `IterableDataset`.
-        columns: ours → the data's own, of `"own-data"` and `"dataset"`.
-        label_map: the data's own labels → `"spoof"` and `"bonafide"`; a column of bare integers needs it.
-        **options: passed to `datasets.load_dataset` for a `"dataset"`, e.g. `revision`; `config` is the name of one of
-            its configurations.
+        split: partition (`train`, `dev`, `eval`; in CtrSVDD also `test`), or the split of a `"dataset"` with several.
+        root: the folder of a benchmark's unpacked archives; the manifest or folder of `"own-data"`; the Hub id or path
+            of a `"dataset"` (an argument of `datasets.load_dataset`, a folder of `save_to_disk`, or a Parquet file);
+            or the folder or URL (`hf://datasets/org/name`, `s3://…`) of shards of any of these.
+        condition: a part that the organisers score separately: `progress`, `eval` or `hidden_track` of ASVspoof 2021,
+            `with-acesinger` or `without-acesinger` of CtrSVDD.
+        where: column → the value or values that a row must have, e.g. `{"source": ["vcc2018", "vcc2020"]}`. Column
+            names are not case-sensitive.
+        allow_missing: skip utterances whose audio is missing instead of raising an error.
+        streaming: return an `IterableDataset`.
+        columns: our columns → the data's columns, for `"own-data"` and `"dataset"`.
+        label_map: the data's labels → `"spoof"` and `"bonafide"`. A column of bare integers needs it.
+        **options: options of `datasets.load_dataset` for a `"dataset"`, e.g. `revision`. `config` is the name of a
+            configuration.
 
     Raises:
-        CorpusError: the corpus, a protocol, a column or a label is not there or not known, or audio is missing.
+        CorpusError: the corpus, a protocol, a column or a label is missing or unknown, or audio is missing.
     """
     if shards := _shards(name, split, root):
         refuse_options(options)
@@ -99,14 +99,14 @@ def load_corpus(
             continue
         found += 1
         held.append(row)
-        if len(held) == _ROWS_AT_ONCE:  # as objects, rows take ten times the memory that they take in a table
+        if len(held) == _ROWS_AT_ONCE:  # Python rows take ten times the memory of a table
             tables.append(to_table(held))
             held = []
     if missing and not allow_missing:
         raise CorpusError(
             f"{root}: the audio of {len(missing)} of {len(missing) + found} utterances is missing ("
-            f"{', '.join(missing[:_NAMED])}{', …' if len(missing) > _NAMED else ''}): unpack it there, or pass "
-            f"{option('allow_missing')}."
+            f"{', '.join(missing[:_NAMED])}{', …' if len(missing) > _NAMED else ''}): unpack it there, or skip these "
+            f"utterances with {option('allow_missing')}."
         )
     if not found:
         raise CorpusError(_nothing_left(root, name, bool(missing or not belongs.keeps_all), belongs))
@@ -115,7 +115,7 @@ def load_corpus(
 
 
 class TableRows:
-    """The rows of a dataset by their number, as `ShardedRows` has them; each is a group of its own."""
+    """A dataset's rows by number, with the interface of `ShardedRows`. Each row is its own group."""
 
     def __init__(self, dataset: Dataset, columns: Sequence[str]) -> None:
         self.labels = np.array(dataset.with_format("numpy")["label"])
@@ -129,17 +129,17 @@ class TableRows:
         return self._dataset[int(index)]
 
     def utterances(self) -> list[str]:
-        """The ids of all rows."""
+        """Returns the utterance ids of all rows."""
         return list(self._dataset["utterance_id"])
 
     def files(self) -> list[str] | None:
-        """The real path of each row's file; None where the table holds the audio itself."""
+        """Returns the real path of each row's file; None if the table contains the audio itself."""
         if self._dataset[0]["audio"]["bytes"] is not None:
             return None
         return [os.path.realpath(audio["path"]) for audio in self._dataset["audio"]]
 
     def sizes(self) -> np.ndarray | None:
-        """Of all rows (N,), the sizes of their files."""
+        """Returns the file sizes of all rows, (N,)."""
         return np.array([audio_bytes(row) for row in self._dataset])
 
 
@@ -153,16 +153,16 @@ def open_rows(
     **options: Any,
 ) -> TableRows | ShardedRows:
     """
-    A corpus as a sequence of rows, for training and scoring, which draw rows by their numbers: shards are read where
-    they lie, a few groups of rows at a time, and nothing is copied into a cache.
+    Opens a corpus as a sequence of rows for training and scoring. Shards are read in place, a few groups of rows at a
+    time, and nothing is copied to a cache.
 
     Args:
-        columns_read: columns of `FEATURES` that a row shall have.
-        groups_in_memory: of shards, the groups of rows that are held; a random order needs more than a few.
-        name, split, root, **options: as of `load_corpus`.
+        columns_read: the columns of `FEATURES` to read.
+        groups_in_memory: how many groups of rows of shards to keep in memory. Random order needs more than a few.
+        name, split, root, **options: see `load_corpus`.
 
     Raises:
-        CorpusError: as `load_corpus`, and where a shard cannot be read.
+        CorpusError: see `load_corpus`; or a shard cannot be read.
     """
     if shards := _shards(name, split, root):
         condition, where = options.get("condition"), options.get("where")
@@ -177,66 +177,66 @@ def open_rows(
 
 
 def _shards(name: str, split: str | None, root: str | os.PathLike[str]) -> list[str]:
-    """The shards of a corpus below `root`, or none where it is something else."""
+    """Returns the shards of a corpus below `root`, or an empty list if `root` is something else."""
     if name not in NAMES:
         find_corpus(name)  # raises
     there = find_shards(root) if is_url(root) or Path(root).is_dir() else {}
     ours = bool(there) and is_ours(next(iter(there.values()))[0])
     if not ours:
         if is_url(root) or (there and name != ANY_DATASET):
-            raise CorpusError(f"{root} holds no shards of ours in `data`: make them with `nes2net corpus shard`.")
+            raise CorpusError(f"{root} has no shards in `data`: make them with `nes2net corpus shard`.")
         return []
     if name in CORPORA:
         split = check_split(CORPORA[name], split)
     elif split is None and len(there) == 1:
         split = next(iter(there))
     if split not in there:
-        raise CorpusError(f"{root} holds no shards of split {split!r}: it has {', '.join(sorted(there))}.")
+        raise CorpusError(f"{root} has no shards of split {split!r}: choose from {', '.join(sorted(there))}.")
     return there[split]
 
 
 def _label_index(value: Any) -> Any:
-    """A label in words as the number that rows have."""
-    remedy = "take one of these words"
+    """Converts a label in words to its number in rows."""
+    remedy = "use one of these words"
     return LABEL_NAMES.index(map_label(value, option("where"), None, remedy)) if isinstance(value, str) else value
 
 
 def _nothing_left(root: str | os.PathLike[str], name: str, chosen: bool, belongs: RowFilter | None) -> str:
     culprit = None if belongs is None else belongs.culprit()
     if culprit is not None:
-        return f"{root}: no utterance of {name} is left: {option('where')} {culprit}: change it, or leave it out."
-    why = f"look at {option('split')}, {option('condition')} and {option('where')}" if chosen else "it holds no rows"
+        return f"{root}: no utterance of {name} is left: {option('where')} {culprit}: change or omit it."
+    why = f"check {option('split')}, {option('condition')} and {option('where')}" if chosen else "it has no rows"
     return f"{root}: no utterance of {name} is left: {why}."
 
 
 def _filter(dataset: Dataset | IterableDataset, belongs: RowFilter) -> Dataset | IterableDataset:
     if belongs.keeps_all:
         return dataset
-    said = [column for column in FEATURES if column != "audio"]  # reading audio to choose by labels would take hours
+    said = [column for column in FEATURES if column != "audio"]  # reading the audio would take hours
     return dataset.filter(lambda *values: belongs(dict(zip(said, values))), input_columns=said)
 
 
 def dataset_splits(root: str | os.PathLike[str], split: str | None = None, **options: Any) -> dict[str, AnyDataset]:
     """
-    The splits of a `"dataset"`, or the one asked for, in its own columns; also where they are shards.
+    Opens all splits of a `"dataset"`, or only the given one, in its own columns. They may be shards.
 
     Raises:
-        CorpusError: it cannot be loaded, or has no such split.
+        CorpusError: the dataset cannot be loaded, or has no such split.
     """
     if not is_url(root):
         return open_splits(os.fspath(root), split, False, options)
     parts = list(find_shards(root)) if split is None else [split]
     return {
         part: load_dataset("parquet", data_files=_shards(ANY_DATASET, part, root), split="train")
-        for part in parts or ["train"]  # of none, for the error that says so
+        for part in parts or ["train"]  # if none, loading one raises the error
     }
 
 
 def refuse_options(options: Mapping[str, Any]) -> None:
-    """Of what is no dataset of the `datasets` library."""
+    """Raises CorpusError if there are options for the `datasets` library, which only a `"dataset"` takes."""
     given = [option(name) for name, value in options.items() if value is not None]
     if given:
-        raise CorpusError(f"{', '.join(given)}: only a {ANY_DATASET!r} takes further options.")
+        raise CorpusError(f"{', '.join(given)}: only a {ANY_DATASET!r} takes these options: omit them.")
 
 
 def read_rows(
@@ -247,7 +247,7 @@ def read_rows(
     columns: Mapping[str, str] | None = None,
     label_map: Mapping[Any, str] | None = None,
 ) -> Iterator[Row]:
-    """The rows of a benchmark or of own data in their order; `audio` is None where the file is missing."""
+    """Yields the rows of a benchmark or of own data in order. `audio` is None if the file is missing."""
     seen: set[str] = set()
     for row in _rows(name, split, Path(root), columns, label_map):
         if row["utterance_id"] in seen:
@@ -276,50 +276,52 @@ def _rows(
 
 
 def find_corpus(name: str) -> Corpus:
-    """The benchmark of this name; raises CorpusError with the nearest one."""
+    """Returns the benchmark of this name; raises CorpusError with the nearest name."""
     if name not in CORPORA:
         near = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}."
-        raise CorpusError(f"{name!r} is no corpus that is known; {hint}")
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(NAMES)}."
+        raise CorpusError(f"{name!r} is not a known corpus; {hint}")
     return CORPORA[name]
 
 
 def check_split(corpus: Corpus, split: str | None) -> str:
-    """The partition asked for, or the only one there is."""
+    """Returns the given partition, or the only one."""
     if split is None and len(corpus.protocols) == 1:
         return next(iter(corpus.protocols))
     if split is None or split not in corpus.protocols:
         raise CorpusError(
-            f"{option('split')} must be one of {', '.join(corpus.protocols)} of {corpus.title}, got {split!r}."
+            f"{option('split')} must be one of {', '.join(corpus.protocols)} for {corpus.title}, got {split!r}."
         )
     return split
 
 
 def check_own_split(split: str | None) -> None:
-    """Your own data have no splits, unless they are shards."""
+    """Raises CorpusError if a split is given: own data has none, except as shards."""
     if split is not None:
-        raise CorpusError(f"{option('split')}: your own data has none; choose rows by {option('where', 'partition')}.")
+        raise CorpusError(
+            f"{option('split')}: your own data has no splits: choose rows with {option('where', 'partition')}."
+        )
 
 
 def refuse_maps(name: str, columns: Mapping[str, str] | None, label_map: Mapping[Any, str] | None) -> None:
-    """A benchmark has its own columns and labels."""
+    """Raises CorpusError if columns or labels are given: a benchmark has its own."""
     if columns or label_map:
         raise CorpusError(
-            f"{option('columns')} and {option('label_map')} are for {OWN_DATA!r} and {ANY_DATASET!r}: {name} has its "
-            "own."
+            f"{option('columns')} and {option('label_map')} are only for {OWN_DATA!r} and {ANY_DATASET!r}: omit them "
+            f"for {name}."
         )
 
 
 class RowFilter:
-    """Whether a row belongs to a condition of its corpus and has the values asked for."""
+    """Tells whether a row belongs to a condition of its corpus and has the wanted values."""
 
     def __init__(self, name: str, condition: str | None, where: Mapping[str, Any] | None) -> None:
         conditions = CORPORA[name].conditions if name in CORPORA else {}
         if condition is not None and condition not in conditions:
             raise CorpusError(
-                f"{option('condition')} must be one of {', '.join(conditions)} of {name}, got {condition!r}."
+                f"{option('condition')} must be one of {', '.join(conditions)} for {name}, got {condition!r}."
                 if conditions
-                else f"{option('condition')}: {name} has none, got {condition!r}."
+                else f"{option('condition')}: {name} has no conditions, got {condition!r}: omit it."
             )
         self._condition = conditions[condition] if condition is not None else None
         self._wanted: dict[str, set[Any]] = {}
@@ -327,7 +329,7 @@ class RowFilter:
         for asked, value in (where or {}).items():
             column = find_column(known, [asked], option("where"), CorpusError)
             if column is None:
-                raise CorpusError(f"{option('where')}: there is no column {asked!r}; there are {', '.join(known)}.")
+                raise CorpusError(f"{option('where')}: there is no column {asked!r}: choose from {', '.join(known)}.")
             values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
             if column == "label":
                 values = [_label_index(value) for value in values]
@@ -347,7 +349,7 @@ class RowFilter:
         return len(matched) == len(self._wanted)
 
     def culprit(self) -> str | None:
-        """Which filter of `where` kept none of the rows that came, and what they have; None where no row came."""
+        """Names the filter of `where` that matched no row, and what the rows have; None if there were no rows."""
         if not any(self._seen.values()):
             return None
         for column, seen in self._seen.items():

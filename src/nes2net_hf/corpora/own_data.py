@@ -1,4 +1,4 @@
-"""Your own data: a manifest (CSV, TSV, JSON, JSON Lines) with a path and a label in a row, or a folder per class."""
+"""Reads your own data: a manifest (CSV, TSV, JSON, JSON Lines) with paths and labels, or a folder per class."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .schema import TEXT_COLUMNS, make_row
 OURS = ("audio", "label", "utterance_id", *TEXT_COLUMNS)
 _USUAL: dict[str, tuple[str, ...]] = {"audio": FILES, "label": LABELS}
 _OTHER_NAMES = {"speaker_id": ("speaker_id", "speaker"), "partition": ("partition", "split")}
-_NO_MANIFEST = 'holds no rows of a manifest: make it an array of objects, [{"path": …, "label": …}, …].'
+_NO_MANIFEST = 'is not a manifest: make it an array of objects, [{"path": …, "label": …}, …].'
 
 Report = Callable[[CorpusError], None]
 
 
 class UnreadableError(CorpusError):
-    """A folder, or what is named like audio, cannot be read."""
+    """A folder, or a file named like audio, cannot be read."""
 
 
 def read_own_data(
@@ -34,19 +34,18 @@ def read_own_data(
     on_error: Report | None = None,
 ) -> Iterator[Row]:
     """
-    Rows with their `audio` path.
+    Yields rows with their `audio` path.
 
     Args:
-        root: a manifest, whose paths are relative to its folder; or a folder that has one folder for each class. A
-            manifest is a table with a header, or JSON: an array of objects, an object in each line, or an object of
-            columns.
-        columns: ours → the manifest's, e.g. `{"audio": "wav", "label": "is_fake"}`, in any letter case; known by usual
-            names if absent.
-        label_map: the data's labels → `"spoof"` and `"bonafide"`, where they are not known by name.
-        on_error: told of each row or folder that cannot be read, which is left out; if None, the first is raised.
+        root: a manifest, with paths relative to its folder; or a folder with one folder per class. A manifest is a
+            table with a header, or JSON: an array of objects, one object per line, or an object of columns.
+        columns: our columns → the manifest's, e.g. `{"audio": "wav", "label": "is_fake"}`, not case-sensitive. Other
+            columns are found by their usual names.
+        label_map: the data's labels → `"spoof"` and `"bonafide"`, for labels that are not known by name.
+        on_error: called with the error of each unreadable row or folder, which is skipped. If None, it is raised.
 
     Raises:
-        CorpusError: there is nothing to read, a column is absent, a label unknown, or an utterance named twice.
+        CorpusError: there is nothing to read, a column is missing, a label is unknown, or an utterance is duplicated.
     """
     if on_error is None:
 
@@ -58,16 +57,16 @@ def read_own_data(
     elif root.is_file():
         yield from _read_manifest(root, our_columns(columns), label_map, on_error)
     else:
-        raise CorpusError(f"{root} does not exist: name a manifest, or a folder with a folder for each class.")
+        raise CorpusError(f"{root} does not exist: name a manifest, or a folder with one folder per class.")
 
 
 def our_columns(columns: Mapping[str, str] | None) -> dict[str, str]:
-    """Columns of ours → the data's own; raises CorpusError where there is none of that name of ours."""
+    """Returns our column names → the data's; raises CorpusError if we have no such column."""
     found: dict[str, str] = {}
     for ours, theirs in (columns or {}).items():
         name = find_column(OURS, [ours], option("columns"), CorpusError)
         if name is None:
-            raise CorpusError(f"{option('columns')}: we have no column {ours!r}; there are {', '.join(OURS)}.")
+            raise CorpusError(f"{option('columns')}: there is no column {ours!r}: choose from {', '.join(OURS)}.")
         found[name] = theirs
     return found
 
@@ -76,11 +75,11 @@ def match_columns(
     names: Iterable[str], columns: Mapping[str, str], source: str, needed: Mapping[str, tuple[str, ...]] = _USUAL
 ) -> dict[str, str]:
     """
-    Columns of ours → those among the data's `names`, as `columns` says, or by usual names, which `needed` has of those
-    that must be there.
+    Returns our column names → the matching ones in `names`, by `columns` or else by their usual names. `needed` has
+    the usual names of required columns.
 
     Raises:
-        CorpusError: one that is needed, or that `columns` names, is absent, or two are spelt alike.
+        CorpusError: a column that is required, or named in `columns`, is missing, or two names match.
     """
     names = list(names)
     found: dict[str, str] = {}
@@ -93,7 +92,7 @@ def match_columns(
             raise CorpusError(f"{source} has no column {columns[ours]!r} for {ours} (it has {', '.join(names)}).")
         elif ours in needed:
             raise CorpusError(
-                f"{source}: none of its columns ({', '.join(names)}) is the {ours}: name it by "
+                f"{source}: cannot tell which column is the {ours} (it has {', '.join(names)}): name it with "
                 f"{option('columns', ours)}."
             )
     return found
@@ -107,10 +106,10 @@ def _read_folders(root: Path, label_map: Mapping[Any, str] | None, on_error: Rep
         else:
             files.setdefault(PurePath(path).relative_to(root).parts[0], []).append(Path(path))
     classes = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    # A link that brings nothing, as where it leads back to a folder above, is no class.
+    # A link without audio, e.g. to a parent folder, is not a class.
     folders = sorted(path.name for path in classes if path.name in files or not path.is_symlink())
     if not folders:
-        on_error(CorpusError(f"{root} holds no folders: put each class into one of its own, e.g. bonafide and spoof."))
+        on_error(CorpusError(f"{root} has no folders: put each class in its own folder, e.g. bonafide and spoof."))
     for folder in folders:
         try:
             label = map_label(folder, f"folder {root / folder}", label_map)
@@ -143,9 +142,9 @@ def _row(
     said = {ours: fields.get(theirs) for ours, theirs in known.items()}
     audio, label, utterance = said.pop("audio"), said.pop("label"), said.pop("utterance_id", None)
     if audio is None or audio == "":
-        raise CorpusError(f"{where}: column {known['audio']!r} is empty.")
+        raise CorpusError(f"{where}: column {known['audio']!r} is empty: write the path of a file.")
     if not isinstance(audio, str) or not PurePath(audio).name:
-        raise CorpusError(f"{where}: column {known['audio']!r} holds {audio!r}, and no path of a file.")
+        raise CorpusError(f"{where}: column {known['audio']!r} has {audio!r}, which is not the path of a file.")
     if "\\" in audio and not os.path.isfile(path.parent / audio):  # written on Windows
         audio = audio.replace("\\", "/")
     name = str(PurePath(audio).with_suffix("")) if utterance in (None, "") else str(utterance)
@@ -154,19 +153,19 @@ def _row(
 
 class _Manifest(NamedTuple):
     names: list[str]
-    """Of its columns; none where it is empty."""
+    """Column names; empty if the manifest is empty."""
     rows: Iterable[tuple[str, Any]]
-    """Where each stands, for messages, and what is there."""
+    """Place (for messages) and content of each row."""
     fields: Callable[[str, Any], dict[str, Any]]
-    """Both → the row by its columns' names; raises CorpusError where it is none."""
+    """Function of place and content; returns the row by column names, or raises CorpusError."""
 
 
 def manifest_columns(path: Path, columns: Mapping[str, str] | None = None) -> dict[str, str]:
     """
-    Columns of ours → those of a manifest, in its own spelling.
+    Returns our column names → those of a manifest, in its own spelling.
 
     Raises:
-        CorpusError: as of `read_own_data`.
+        CorpusError: see `read_own_data`.
     """
     return match_columns(_open_manifest(path).names, our_columns(columns), str(path))
 
@@ -189,7 +188,7 @@ def _from_json(path: Path, text: str) -> _Manifest:
         if isinstance(error, CorpusError):
             raise
         if text.lstrip().startswith("["):
-            raise CorpusError(f"{path} is no JSON ({error}): save it again.") from None
+            raise CorpusError(f"{path} is not valid JSON ({error}): save it again.") from None
         lines = [(number, line) for number, line in enumerate(split_lines(text), start=1) if line.strip()]
         rows = [(f"{path}, line {number}", _object(line)) for number, line in lines]
     names = list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row))
@@ -199,7 +198,7 @@ def _from_json(path: Path, text: str) -> _Manifest:
 
 
 def _objects(path: Path, content: Any) -> list[Any]:
-    """The rows of an array of them, of an object of columns, or of one row alone."""
+    """Returns the rows of an array of objects, an object of columns, or a single object."""
     if isinstance(content, list):
         return content
     columns = list(content.values())
@@ -219,7 +218,7 @@ def _object(line: str) -> Any:
 
 def _fields(where: str, content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise CorpusError(f"{where}: no JSON object.")
+        raise CorpusError(f"{where}: not a JSON object: write one object per row.")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Lines of protocol files, however they were saved."""
+"""Reads the lines of protocol files, in any of the forms that editors save them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..files.tables import read_text, split_lines
 
 def read_lines(path: Path, delimiter: str | None = None) -> Iterator[tuple[str, list[str]]]:
     """
-    Where each line stands (file and number, for messages), and its fields.
+    Yields the place of each line (file and number, for messages), and its fields.
 
-    A byte order mark, Windows line ends, spaces behind the last field and empty lines make no difference.
+    A byte order mark, Windows line ends, trailing spaces and empty lines are ignored.
 
     Args:
         path: the protocol.
-        delimiter: between fields; any white space if None. With one, the file is CSV and its first line a header.
+        delimiter: separator of fields; None for white space. If given, the file is CSV with a header line.
 
     Raises:
-        CorpusError: the file cannot be read, or is no text in UTF-8.
+        CorpusError: the file cannot be read, or is not UTF-8 text.
     """
     text = read_text(path, CorpusError)
     lines = split_lines(text)

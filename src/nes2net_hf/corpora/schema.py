@@ -1,4 +1,4 @@
-"""One schema for every corpus: the same columns, null where a corpus does not say."""
+"""One schema for every corpus: the same columns, null where a corpus has no value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datasets import Audio, ClassLabel, Features, List, Value
 from ..audio import SAMPLING_RATE
 from .labels import LABEL_NAMES
 
-RESOLUTIONS_MS = (10, 20, 40, 80, 160, 320, 640)  # of PartialSpoof's segment labels
+RESOLUTIONS_MS = (10, 20, 40, 80, 160, 320, 640)  # PartialSpoof's segment labels
 TEXT_COLUMNS = (
     "speaker_id", "gender", "language", "attack", "vocoder", "codec", "codec_setting", "transmission", "trim",
     "source", "partition", "phase",
@@ -27,12 +27,12 @@ FEATURES = Features(
 
 
 def to_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows as a table of the schema. By way of pyarrow, for `datasets` encodes audio, even a path, with torchcodec."""
+    """Converts rows to a table with pyarrow, because `datasets` needs torchcodec to encode audio, even a path."""
     return pa.Table.from_pylist(rows, schema=FEATURES.arrow_schema)
 
 
 def make_row(utterance_id: str, label: str, **columns: Any) -> dict[str, Any]:
-    """A row without its audio; columns that are not given, `-` and empty ones are null."""
+    """Makes a row without audio. Columns that are omitted, empty or `-` are null."""
     row: dict[str, Any] = dict.fromkeys(FEATURES)
     row["utterance_id"], row["label"] = utterance_id, LABEL_NAMES.index(label)
     for column, value in columns.items():

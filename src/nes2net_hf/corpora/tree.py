@@ -1,4 +1,4 @@
-"""A corpus folder as people really have it: walked once, files found by their names in any nesting."""
+"""Finds the files of a corpus folder by name, at any depth, after listing the folder once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..files import walk_files
 
 
 class Tree:
-    """All files below `root`, by name; of several places, the first in the walk's order."""
+    """All files below `root`, by name. If a name occurs several times, the first one found is used."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
-            raise CorpusError(f"{root} is no folder: root must be the folder that the corpus was unpacked into.")
+            raise CorpusError(f"{root} is not a folder: name the folder that the corpus was unpacked into.")
         self.unreadable: list[str] = []
-        """A sentence for each folder that cannot be listed, and for each pipe or device that is named like audio."""
+        """A sentence for each folder that cannot be listed, and for each pipe or device named like audio."""
         self._audio: dict[str, list[str]] = defaultdict(list)
         self._others: dict[str, list[str]] = defaultdict(list)
         for path, problem, is_folder in walk_files(self.root):
@@ -34,21 +34,19 @@ class Tree:
 
     def file(self, *names: str, needed: str) -> Path:
         """
-        A protocol or key file under any of its names, which may hold folders (`LA/CM/trial_metadata.txt`).
+        Finds a protocol or key file by any of its names, which may include folders (`LA/CM/trial_metadata.txt`).
 
         Raises:
-            CorpusError: there is none; the message names all of them and says what it is `needed` for.
+            CorpusError: there is none. The message lists the names, and says how to get the file (`needed`).
         """
         path = self._first(names)
         if path is None:
             unread = f", and {self.unreadable[0].rstrip('.')}" if self.unreadable else ""
-            raise CorpusError(
-                f"{self.root} holds no {' and no '.join(names)} in any of its folders{unread}: {needed}."
-            )
+            raise CorpusError(f"{self.root} has no {' or '.join(names)} in any of its folders{unread}: {needed}.")
         return path
 
     def has(self, *names: str) -> bool:
-        """Whether `file` would find one."""
+        """Returns whether `file` would find one."""
         return self._first(names) is not None
 
     def _first(self, names: Sequence[str]) -> Path | None:
@@ -60,16 +58,16 @@ class Tree:
         return None
 
     def find(self, name: str) -> list[str]:
-        """Every place of a file that is no audio."""
+        """Returns all paths of a file that is not audio."""
         return self._others.get(name, [])
 
     def audio(self, utterance_id: str, folders: tuple[str, ...] = ()) -> list[str]:
         """
-        Paths of the audio file with this stem, those below one of `folders` first.
+        Returns the paths of audio files with this stem, those below one of `folders` first.
 
         Args:
             utterance_id: the file's name without its suffix.
-            folders: names that a folder on the file's way has where the archive is unpacked as published.
+            folders: names of folders that contain the file in the published archive.
         """
         paths = self._audio.get(utterance_id, [])
         if len(paths) > 1 and folders:

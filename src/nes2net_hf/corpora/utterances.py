@@ -1,4 +1,4 @@
-"""The audio of a row, wherever it lies."""
+"""Reads the audio of a row, from a file or from bytes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .corpus import Row
 
 def read_utterance(row: Row) -> np.ndarray:
     """
-    (S,) float32 at 16 kHz.
+    Returns the waveform (S,), float32 at 16 kHz.
 
     Raises:
-        AudioError: it cannot be read; the message names the file, or the utterance where there are only bytes.
+        AudioError: the audio cannot be read. The message names the file, or the utterance if there are only bytes.
     """
     audio = row["audio"]
-    if audio is None or audio["bytes"] is audio["path"] is None:  # of a dataset with gaps
+    if audio is None or audio["bytes"] is audio["path"] is None:  # a dataset may have gaps
         raise AudioError(f"utterance {row['utterance_id']} has no audio.")
     if audio["bytes"] is None:
         return read_audio(audio["path"])
@@ -30,9 +30,9 @@ def read_utterance(row: Row) -> np.ndarray:
 
 
 def audio_bytes(row: Row) -> int:
-    """The size of an utterance's file, near enough to its length to put like with like; 0 of one that is not there."""
+    """Returns the size of an utterance's file, a rough measure of its length; 0 if the file is missing."""
     audio = row["audio"]
     try:
         return len(audio["bytes"]) if audio["bytes"] is not None else os.stat(audio["path"]).st_size
-    except (OSError, TypeError):  # not there, or no path at all
+    except (OSError, TypeError):  # a missing file, or no path
         return 0

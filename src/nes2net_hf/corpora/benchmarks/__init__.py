@@ -1,1 +1,1 @@
-"""One file a benchmark: what it declares of itself (`corpora.corpus.Corpus`)."""
+"""One file per benchmark, each with its declaration (`corpora.corpus.Corpus`)."""

@@ -11,7 +11,7 @@ COUNTS = {"train": 25_380, "dev": 24_844, "eval": 71_237}
 
 
 def parse(fields: list[str], where: str, partition: str) -> Row:
-    """A line of the 2019 LA countermeasure protocols, whose form PartialSpoof shares."""
+    """Parses a line of the 2019 LA countermeasure protocols. PartialSpoof has the same form."""
     speaker, utterance, _, attack, key = fields[:5]
     return make_row(utterance, map_label(key, where), speaker_id=speaker, attack=attack, partition=partition)
 

@@ -11,7 +11,7 @@ from .asvspoof2021_la import NO_KEYS, phases
 def _parse(fields: list[str], where: str, partition: str) -> Row:
     speaker, utterance, codec, source, attack, key, trim, phase, vocoder, *rest = fields
     label = map_label(key, where)
-    # Of the VCC's: task, team, genders of source and target speaker (FF, MF, …), language.
+    # Lines from the Voice Conversion Challenges add task, team, genders of source and target (FF, MF, …), language.
     gender, language = rest[2:4] if len(rest) >= 4 else (None, None)
     is_spoof = label == "spoof"
     return make_row(

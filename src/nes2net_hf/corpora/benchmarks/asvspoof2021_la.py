@@ -1,4 +1,4 @@
-"""ASVspoof 2021 LA (Yamagishi et al. 2021): 2019's attacks through telephone networks and codecs."""
+"""ASVspoof 2021 LA (Yamagishi et al. 2021): the attacks of 2019, sent through telephone networks and codecs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ..labels import map_label
 from ..schema import make_row
 
 PHASES = ("progress", "eval", "hidden_track")
-NO_KEYS = "unpack the keys (LA-keys-full.tar.gz, DF-keys-full.tar.gz) there: without them nothing has a label"
+NO_KEYS = "unpack the keys (LA-keys-full.tar.gz, DF-keys-full.tar.gz) there, because they have the labels"
 
 
 def phases(counts: Mapping[str, int]) -> dict[str, Condition]:
-    """The phases of the challenge as conditions, with the published counts of those that are known."""
+    """Returns the phases of the challenge as conditions, with published counts where known."""
 
     def condition(phase: str) -> Condition:
         return Condition(lambda row: row["phase"] == phase, counts.get(phase))

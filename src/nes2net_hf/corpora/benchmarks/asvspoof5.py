@@ -20,7 +20,7 @@ def _parse(fields: list[str], where: str, partition: str) -> Row:
 CORPUS = Corpus(
     name="asvspoof5",
     title="ASVspoof 5, track 1",
-    protocols={  # separated by spaces, in spite of their names
+    protocols={  # separated by spaces, despite the suffix .tsv
         "train": ("ASVspoof5.train.tsv",),
         "dev": ("ASVspoof5.dev.track_1.tsv",),
         "eval": ("ASVspoof5.eval.track_1.tsv",),

@@ -1,4 +1,4 @@
-"""PartialSpoof (Zhang et al. 2022): bona fide utterances with spoofed stretches, labelled every 10 to 640 ms."""
+"""PartialSpoof (Zhang et al. 2022): bona fide utterances with spoofed segments, labelled every 10 to 640 ms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..schema import RESOLUTIONS_MS
 from ..tree import Tree
 from .asvspoof2019_la import COLUMNS, COUNTS, parse
 
-# What numpy needs to make arrays again, under its names before and after 2.0; all else is refused.
+# What numpy needs to restore arrays, with its names before and after 2.0. Everything else is refused.
 _NUMPY = {
     (module, name)
     for module in ("numpy.core.multiarray", "numpy._core.multiarray", "numpy")
@@ -26,18 +26,18 @@ _NUMPY = {
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _NUMPY:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
+            raise pickle.UnpicklingError(f"{module}.{name} is not part of an array")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def read_segment_labels(path: Path) -> Mapping[str, list[int]]:
     """
-    Utterance → its labels, 1 for bona fide and 0 for spoofed segments.
+    Returns the segment labels of each utterance: 1 for bona fide and 0 for spoof.
 
-    The file is a pickle in a `.npy`: it is read by an unpickler that makes arrays and nothing else.
+    The file is a pickle inside a `.npy`. It is read with an unpickler that can only make arrays.
 
     Raises:
-        CorpusError: the file is damaged, or holds anything but labels.
+        CorpusError: the file is damaged, or contains anything except labels.
     """
     try:
         with open(path, "rb") as file:
@@ -47,11 +47,13 @@ def read_segment_labels(path: Path) -> Mapping[str, list[int]]:
             content = _ArraysOnly(file).load()
         return {key: np.asarray(value).astype(np.int8).tolist() for key, value in content.item().items()}
     except (pickle.UnpicklingError, ValueError, EOFError, AttributeError, TypeError, OSError) as error:
-        raise CorpusError(f"{path} holds no segment labels as published ({error}).") from None
+        raise CorpusError(
+            f"{path} does not contain PartialSpoof's segment labels ({error}): unpack them again."
+        ) from None
 
 
 def _segment_labels(tree: Tree, partition: str) -> Callable[[Row], None]:
-    """Completes rows with the segment labels that lie below the tree."""
+    """Returns a function that adds the segment labels found in the tree to rows."""
     labels: dict[str, Mapping[str, list[int]]] = {}
     for resolution in RESOLUTIONS_MS:
         for found in tree.find(f"{partition}_seglab_{resolution / 1000:g}.npy")[:1]:
@@ -72,7 +74,7 @@ CORPUS = Corpus(
     columns=COLUMNS,
     parse=parse,
     folders={partition: (partition,) for partition in COUNTS},
-    counts=COUNTS,  # its utterances stand in for those of ASVspoof 2019 LA, one for one
+    counts=COUNTS,  # one utterance for each of ASVspoof 2019 LA
     has_segments=True,
     enrich=_segment_labels,
 )

@@ -1,1 +1,1 @@
-"""Parquet shards of a corpus: written, and read in any order."""
+"""Parquet shards of a corpus: writes them, and reads them in any order."""

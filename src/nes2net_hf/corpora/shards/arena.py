@@ -1,11 +1,11 @@
 """
-The form that datasets have in the Speech Anti-Spoofing Arena: four columns, one split `test`, an `eval.yaml`.
+The dataset format of the Speech Anti-Spoofing Arena: four columns, one split `test`, and an `eval.yaml`.
 
-Its package `speech-spoof-bench` 0.3 reads it, and checks it with `validate-dataset`: `path` is unique, `label` 0 for
-bona fide and 1 for spoof, `notes` JSON with an `utterance_id` that is unique and without white space (its score files
-have `utterance_id score` in a line). What only the maker of a dataset can give is left to them: licence, languages and
-arXiv number in the card, `LICENSE.txt`, `submissions/`, and audio that is mono, at 16 kHz and, in the first row, of a
-second at least.
+Its package `speech-spoof-bench` 0.3 reads the format and checks it with `validate-dataset`. `path` is unique. `label`
+is 0 for bona fide and 1 for spoof. `notes` is JSON with an `utterance_id` that is unique and has no white space,
+because each line of the Arena's score files is `utterance_id score`. The dataset's author must add the rest: licence,
+languages and arXiv number in the card, `LICENSE.txt`, `submissions/`, and mono audio at 16 kHz that lasts at least one
+second in the first row.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ..labels import LABEL_NAMES
 from ..schema import TEXT_COLUMNS
 
 SPLIT = "test"
-ARENA_LABEL_NAMES = ("bonafide", "spoof")  # in this order there, in the other here
-# Decoded where it is read, as the Arena's runner expects of a dataset on the Hub.
+ARENA_LABEL_NAMES = ("bonafide", "spoof")  # the reverse of our order
+# Audio is decoded on reading, as the Arena's runner expects.
 ARENA_FEATURES = Features(
     {
         "path": Value("string"),
@@ -38,7 +38,7 @@ ARENA_FEATURES = Features(
 
 
 def to_arena(row: Row) -> Row:
-    """A row of our columns, its audio as bytes and the name of its file → one of the Arena's."""
+    """Converts a row of ours, with its audio as bytes and file name, to one of the Arena's."""
     suffix = os.path.splitext(row["audio"]["path"])[1]
     known = {name: row[name] for name in ("utterance_id", *TEXT_COLUMNS, "segment_labels") if row[name] is not None}
     return {
@@ -51,23 +51,25 @@ def to_arena(row: Row) -> Row:
 
 def check_utterance_ids(utterance_ids: Iterable[str]) -> None:
     """
+    Checks that ids suit the Arena.
+
     Raises:
-        CorpusError: one is there twice, or holds white space.
+        CorpusError: an id is empty, occurs twice, or contains white space.
     """
     seen: set[str] = set()
     for utterance in utterance_ids:
         if utterance in seen:
-            raise CorpusError(f"utterance_id {utterance!r} is there twice: the Arena needs one for each row.")
+            raise CorpusError(f"utterance_id {utterance!r} occurs twice: the Arena needs a unique one in each row.")
         if utterance.split() != [utterance]:
             raise CorpusError(
-                f"utterance_id {utterance!r} is empty or holds white space, which the Arena's score files cannot: "
-                "give others in a column utterance_id."
+                f"utterance_id {utterance!r} is empty or contains white space, which the Arena does not allow: set "
+                "other ids in a column utterance_id."
             )
         seen.add(utterance)
 
 
 def eval_yaml(name: str, title: str, labels: Mapping[str, int]) -> str:
-    """What tells the Arena how to judge the dataset of this name: by the EER."""
+    """Returns the YAML that tells the Arena to score the dataset of this name by EER."""
     bonafide, spoof = labels.get("bonafide", 0), labels.get("spoof", 0)
     task: dict[str, Any] = {
         "id": "antispoofing_eval",

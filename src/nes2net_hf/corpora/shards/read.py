@@ -1,4 +1,4 @@
-"""Shards: Parquet files with audio and columns together, read by groups of rows from disk, Hub or S3 (fsspec)."""
+"""Reads shards, Parquet files that contain the audio, in groups of rows from disk, Hub or S3 (fsspec)."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ _NAME = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet
 
 
 def shard_name(split: str, index: int, count: int) -> str:
-    """The name of one of `count` shards, as the Hub's own converter gives it."""
+    """Returns the name of one of `count` shards, in the form of the Hub's converter."""
     return f"{split}-{index:05}-of-{count:05}.parquet"
 
 
 def is_url(root: str | os.PathLike[str]) -> bool:
-    """Whether `root` is for fsspec, e.g. `hf://datasets/org/name` or `s3://bucket/name`, and not a path."""
+    """Returns whether `root` is a URL for fsspec, e.g. `hf://datasets/org/name` or `s3://bucket/name`."""
     return "://" in os.fspath(root)
 
 
 def find_shards(root: str | os.PathLike[str]) -> dict[str, list[str]]:
     """
-    Split → its shards in order, as paths or URLs; empty where `root`, a folder or URL, holds none in `data/`.
+    Returns split → its shards in order, as paths or URLs; empty if the folder or URL `root` has none in `data/`.
 
     Raises:
-        CorpusError: a shard is missing, or the place cannot be reached.
+        CorpusError: a shard is missing, or `root` cannot be reached.
     """
     try:
         with bounded_requests() if os.fspath(root).startswith("hf://") else nullcontext():
             filesystem, path = fsspec.core.url_to_fs(os.fspath(root))
             paths = sorted(filesystem.glob(f"{path}/data/*-of-*.parquet"))
-    except Exception as error:  # whatever the file system of that protocol raises
+    except Exception as error:  # each file system raises its own
         raise CorpusError(f"{root} cannot be listed: {why(error)}.") from None
     found: dict[str, dict[int, str]] = {}
     counts: dict[str, int] = {}
@@ -59,27 +59,27 @@ def find_shards(root: str | os.PathLike[str]) -> dict[str, list[str]]:
         if absent:
             raise CorpusError(
                 f"{root}: {len(absent)} of {count} shards of {split} are missing ({', '.join(absent[:3])}): "
-                "copy them there, or make the shards again."
+                "copy them there, or make all shards again."
             )
     return {split: [by_index[index] for index in sorted(by_index)] for split, by_index in found.items()}
 
 
 def is_ours(url: str) -> bool:
-    """Whether a Parquet file has the columns of `FEATURES`."""
+    """Returns whether a Parquet file has the columns of `FEATURES`."""
     return set(FEATURES) <= set(_open(url).schema_arrow.names)
 
 
 class ShardedRows:
     """
-    The rows of shards by their number: a sequence that holds only a few groups of rows at a time.
+    A sequence of the rows of shards that keeps only a few groups of rows in memory.
 
-    `labels` (N,) has the class of each row, `group_sizes` the number of consecutive rows that are read together.
+    `labels` (N,) has the class of each row, and `group_sizes` the numbers of consecutive rows that are read together.
 
     Args:
-        urls: of the shards, in order.
-        columns: to read.
-        keep: which rows there are; it is given rows without their audio.
-        groups_in_memory: groups of rows that are held, the ones read last.
+        urls: the shards in order.
+        columns: the columns to read.
+        keep: returns whether to keep a row, which it gets without audio. None keeps all rows.
+        groups_in_memory: how many groups of rows to keep in memory, the most recent ones.
 
     Raises:
         CorpusError: a shard cannot be read.
@@ -94,7 +94,7 @@ class ShardedRows:
     ) -> None:
         self._groups_in_memory = groups_in_memory
         self._urls, self._columns = list(urls), list(columns)
-        places: list[np.ndarray] = []  # of each row: its shard, its group there, its number in the group
+        places: list[np.ndarray] = []  # for each row: shard, group, and number in the group
         labels: list[np.ndarray] = []
         for shard, url in enumerate(self._urls):
             file = _open(url)
@@ -124,7 +124,7 @@ class ShardedRows:
         return self._group(shard, group).slice(row, 1).to_pylist()[0]
 
     def utterances(self) -> list[str]:
-        """The ids of all rows."""
+        """Returns the utterance ids of all rows."""
         ids: list[str] = []
         for shard, url in enumerate(self._urls):
             file = _open(url)
@@ -136,11 +136,11 @@ class ShardedRows:
         return ids
 
     def files(self) -> None:
-        """None: shards hold the audio itself."""
+        """Returns None, because shards contain the audio itself."""
         return None
 
     def sizes(self) -> np.ndarray | None:
-        """None: shards do not tell the sizes of what they hold without being read."""
+        """Returns None, because the sizes are unknown until the audio is read."""
         return None
 
     def __getstate__(self) -> dict[str, Any]:
