@@ -1,5 +1,5 @@
 """
-Averages models of a run, batch-norm statistics included:
+Average the models of a run, including their batch-norm statistics:
 python training/average_checkpoints.py runs/asvspoof2021 --best 5 --out runs/asvspoof2021/average
 """
 
@@ -15,18 +15,18 @@ from nes2net_hf.trainer.recipe import load_kept
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("places", nargs="+", type=Path, metavar="RUN | MODEL", help="a run, or folders of models")
+    parser.add_argument("places", nargs="+", type=Path, metavar="RUN | MODEL", help="a run, or model folders")
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--best", type=int, metavar="N", help="of the run's kept epochs")
-    choice.add_argument("--last", type=int, metavar="N", help="of the run's kept epochs")
+    choice.add_argument("--best", type=int, metavar="N", help="average the N best kept epochs of the run")
+    choice.add_argument("--last", type=int, metavar="N", help="average the N last kept epochs of the run")
     parser.add_argument("--out", required=True, type=Path, help="the folder to write")
     parser.add_argument(
         "--official",
         action="store_true",
-        help="what the authors' averaging computes of c1 … cN: (2·c2 + c3 + … + cN) / N",
+        help="average c1 … cN as the authors' script does: (2·c2 + c3 + … + cN) / N",
     )
     parser.add_argument(
-        "--recalibrate-bn", type=int, metavar="BATCHES", help="measure batch norms anew, over the run's training data"
+        "--recalibrate-bn", type=int, metavar="BATCHES", help="recompute batch-norm statistics on the training data"
     )
     options = parser.parse_args()
     run = options.places[0]
@@ -36,12 +36,13 @@ def main() -> int:
         else:
             folders = options.places
         if options.recalibrate_bn and not (run / "recipe.yaml").is_file():
-            raise RecipeError(f"--recalibrate-bn needs a run: {run} holds no recipe.yaml.")
+            raise RecipeError(f"--recalibrate-bn needs a run, but {run} has no recipe.yaml: name a run's folder.")
         average_models(folders, options.out, options.official)
-        print(f"{options.out}: of {', '.join(folder.name for folder in folders)}; its threshold is still to be set")
+        names = ", ".join(folder.name for folder in folders)
+        print(f"{options.out}: the average of {names}. It has no threshold: set one with nes2net calibrate.")
         if options.recalibrate_bn:
             recalibrate_batch_norm(options.out, load_kept(run / "recipe.yaml"), options.recalibrate_bn)
-            print(f"batch norms measured over {options.recalibrate_bn} batches")
+            print(f"batch-norm statistics recomputed over {options.recalibrate_bn} batches")
     return end.code
 
 

@@ -1,4 +1,4 @@
-"""Trains a model as a recipe says: accelerate launch --quiet training/train.py --config RECIPE.yaml [key=value ...]"""
+"""Train a model from a recipe: accelerate launch --quiet training/train.py --config RECIPE.yaml [key=value ...]"""
 
 import argparse
 import logging
@@ -19,8 +19,8 @@ PATIENCE = 10  # s
 @contextmanager
 def said_once() -> Iterator[None]:
     """
-    If all processes fail alike, only the first one prints the error: the others wait until the launcher stops them,
-    and print theirs only if the first one did not fail.
+    If all processes fail in the same way, only the first one prints the error. The others wait for the launcher to
+    stop them. They print their own error only if the first process did not fail.
     """
     try:
         yield
@@ -34,7 +34,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, metavar="RECIPE.yaml")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint, if there is one")
-    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload each new best model; private if it is new")
+    parser.add_argument(
+        "--push-to-hub", metavar="ORG/NAME", help="upload each new best model, to a private repository if new"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.root=/data/asvspoof2019 epochs=2")
     options = parser.parse_intermixed_args()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)

@@ -176,7 +176,7 @@ def test_manifest_is_read_as_it_was_written(tmp_path):
 
 
 def test_missing_program_is_named_with_its_package():
-    with pytest.raises(CorpusError, match=r"no-such-program is not installed; apt-get install some-package\."):
+    with pytest.raises(CorpusError, match=r"no-such-program is not installed: apt-get install some-package\."):
         require_program("no-such-program", "some-package")
 
 

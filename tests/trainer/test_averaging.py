@@ -68,7 +68,10 @@ def test_the_script_averages_a_run_and_measures_its_batch_norms(run: Path, tmp_p
     assert answer.returncode == 0, answer.stderr
     folders = kept_epochs(run, 2, best=True)
     names = [folder.name for folder in folders]
-    assert answer.stdout == f"{out}: of {', '.join(names)}; its threshold is still to be set\n"
+    assert (
+        answer.stdout
+        == f"{out}: the average of {', '.join(names)}. It has no threshold: set one with nes2net calibrate.\n"
+    )
     config = Nes2NetForAudioClassification.from_pretrained(out).config
     assert config.averaged_from == names and config.threshold is None
     first, second, mean = (load_file(folder / "model.safetensors") for folder in (*folders, out))
@@ -86,4 +89,4 @@ def test_the_script_averages_a_run_and_measures_its_batch_norms(run: Path, tmp_p
     assert torch.allclose(in_use, in_training, atol=1e-2)
     missing = subprocess.run([*script[:2], str(tmp_path), "--last", "2", "--out", str(out)], capture_output=True,
                              text=True, check=False)  # fmt: skip
-    assert missing.returncode == 2 and "is no run" in missing.stderr and "Traceback" not in missing.stderr
+    assert missing.returncode == 2 and "is not a run" in missing.stderr and "Traceback" not in missing.stderr

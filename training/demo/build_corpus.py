@@ -1,4 +1,4 @@
-"""Builds and checks the corpus of the demonstration model; see training/demo/README.md."""
+"""Build and check the demonstration model's corpus; see training/demo/README.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ try:
     from corpus.errors import CorpusError
     from corpus.export import export as export_audio
 except ImportError as error:
-    sys.exit(f"build_corpus: {error.name} is not installed; pip install 'nes2net_hf[corpus]'.")
+    sys.exit(f"build_corpus: {error.name} is not installed: pip install 'nes2net_hf[corpus]'.")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Out = Annotated[Path, typer.Option("--out", help="Folder of the corpus.")]
@@ -25,9 +25,9 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the corpus.")]
 def build(
     context: typer.Context,
     out: Out = Path("demo-corpus"),
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 2,
     seed: Annotated[int, typer.Option(help="The same seed gives the same corpus.")] = 12345,
-    limit: Annotated[int | None, typer.Option(min=1, help="About as many utterances, for a quick look.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Make about so many utterances, for a quick look.")] = None,
 ) -> None:
     """Build the corpus, or continue a build that was stopped."""
     if context.invoked_subcommand is not None:
@@ -40,7 +40,7 @@ def build(
 
 @app.command()
 def check(out: Out = Path("demo-corpus")) -> None:
-    """Train the trivial baseline; exit status 1 where it tells spoofs from bona fide (EER under 35 %)."""
+    """Train the trivial baseline; exit with status 1 if it separates spoof from bona fide (EER below 35 %)."""
     if not check_corpus(out, print):
         sys.exit(1)
 
@@ -50,9 +50,9 @@ def export(
     bonafide: Annotated[str, typer.Option(help="Utterance id of the bona fide sample.")],
     spoof: Annotated[str, typer.Option(help="Utterance id of the spoofed sample.")],
     out: Out = Path("demo-corpus"),
-    repository: Annotated[Path, typer.Option(help="Where the samples and fixtures are written.")] = Path("."),
+    repository: Annotated[Path, typer.Option(help="Folder to write samples and fixtures to.")] = Path("."),
 ) -> None:
-    """Put two samples of the test partition and the tests' fixtures into the repository, with their attribution."""
+    """Copy two samples of the test partition and the tests' fixtures into the repository, with attribution."""
     export_audio(out, repository, bonafide, spoof)
 
 

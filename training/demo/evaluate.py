@@ -1,10 +1,10 @@
 """
-Judges the demonstration corpus's test partition with a model and with the trivial baseline; writes the card.
+Evaluate a model and the trivial baseline on the demonstration corpus's test partition, and write the model card.
 
     python training/demo/evaluate.py --corpus demo-corpus --model runs/demo/best
 
-Every utterance is judged whole, as `nes2net detect` does. Each attack is compared with the bona fide utterances of its
-own codec conditions. Prints the table; writes `evaluation.json` and the card `README.md` into the model's folder.
+Whole utterances are judged, as in `nes2net detect`. Each attack is compared with the bona fide utterances of its codec
+conditions. The script prints the table, and writes `evaluation.json` and the card `README.md` to the model's folder.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from nes2net_hf.pretrained.config_file import change_config
 
 @dataclass
 class Condition:
-    """One row of the table: EERs (fractions) with 95 % intervals of model and baseline on the same trials."""
+    """One row of the table: EERs of model and baseline on the same trials, as fractions with 95 % intervals."""
 
     name: str
     bonafide: int
@@ -39,12 +39,12 @@ class Condition:
 
 
 def read_partition(corpus: Path, partition: str) -> list[Entry]:
-    """The utterances of one partition, in the manifest's order."""
+    """Returns the utterances of a partition in manifest order."""
     return [entry for entry in read_manifest(corpus / "manifest.csv") if entry.partition == partition]
 
 
 def model_scores(model: Path, corpus: Path, utterances: list[Entry]) -> dict[str, float]:
-    """Utterance id → score, higher = bona fide."""
+    """Returns utterance id → score; higher means bona fide."""
     detector = Detector(str(model))
     scores = {}
     for utterance, result in zip(utterances, detector.stream([str(corpus / u.path) for u in utterances]), strict=True):
@@ -57,7 +57,7 @@ def model_scores(model: Path, corpus: Path, utterances: list[Entry]) -> dict[str
 
 
 def evaluate(name: str, spoofs: list[Entry], bonafide: list[Entry], systems: list[dict[str, float]]) -> Condition:
-    """Both systems on these spoofs and the bona fide utterances of their codec conditions."""
+    """Evaluates both systems on these spoofs and the bona fide utterances of their codec conditions."""
     codecs = {utterance.codec for utterance in spoofs}
     bonafide = [utterance for utterance in bonafide if utterance.codec in codecs]
     intervals = [
@@ -73,7 +73,7 @@ def evaluate(name: str, spoofs: list[Entry], bonafide: list[Entry], systems: lis
 
 
 def conditions(corpus: Path, systems: list[dict[str, float]], test: list[Entry]) -> list[Condition]:
-    """Seen attacks pooled and one by one, then unseen ones; 'seen' means that training had the attack."""
+    """Returns rows for the seen attacks, pooled and single, then for the unseen ones. Train has the seen attacks."""
     seen = {utterance.attack for utterance in read_partition(corpus, "train") if utterance.attack}
     bonafide = [utterance for utterance in test if utterance.label == "bonafide"]
     attacks: dict[str, list[Entry]] = defaultdict(list)
@@ -89,7 +89,7 @@ def conditions(corpus: Path, systems: list[dict[str, float]], test: list[Entry])
 
 
 def table(rows: list[Condition]) -> str:
-    """Markdown, rates in per cent."""
+    """Returns the rows as a Markdown table, with rates in per cent."""
 
     def percent(interval: Interval) -> str:
         return f"{100 * interval.estimate:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
@@ -105,11 +105,11 @@ def table(rows: list[Condition]) -> str:
 
 
 def write_card(folder: Path, rows: list[Condition], test: list[Entry]) -> None:
-    """The card is the template with this evaluation's figures; an unknown placeholder is an error."""
+    """Fills the card's template with the results. An unknown placeholder is an error."""
     model = Nes2NetForAudioClassification.from_pretrained(folder)
     recipe = folder.parent / "recipe.yaml"
     curve = folder.parent / "metrics.jsonl"
-    robust = folder / "robustness.json"  # with robustness.png, of `nes2net robustness`
+    robust = folder / "robustness.json"  # written by `nes2net robustness`, with robustness.png
     history = [json.loads(line) for line in curve.read_text(encoding="utf-8").splitlines()]
     card = render(
         "demo.md",
@@ -133,14 +133,14 @@ def write_card(folder: Path, rows: list[Condition], test: list[Entry]) -> None:
 
 
 def mark(folder: Path) -> None:
-    """Says in the configuration that nobody should rely on this model."""
+    """Marks the model in its configuration as a demonstration that nobody should rely on."""
     change_config(folder, demonstration=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True, help="a run's model, calibrated")
+    parser.add_argument("--model", type=Path, required=True, help="a calibrated model of a run")
     options = parser.parse_args()
     test = read_partition(options.corpus, "test")
     baseline = {row["utterance_id"]: row["score"] for row in baseline_scores(options.corpus)}

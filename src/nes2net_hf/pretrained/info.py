@@ -159,7 +159,7 @@ def _recipe(folder: Path) -> dict[str, Any] | None:
 
 def _evaluation(path: Path) -> dict[str, Any]:
     """Reads the pooled results of an evaluation, without the breakdown."""
-    with _reading(path, "make it again with nes2net evaluate --report, or remove it"):
+    with _reading(path, "run nes2net evaluate --report again, or remove it"):
         figures = _json(path)
         low, high = figures["intervals"]["eer"]
         bounds = {"low": low, "high": high, "unit": figures["interval_unit"]}  # EER interval
@@ -170,7 +170,7 @@ def _robustness(path: Path) -> dict[str, Any] | None:
     """Reads what robustness was measured on, the unmodified condition, and the worst one."""
     if not path.is_file():
         return None
-    with _reading(path, "make it again with nes2net robustness, or remove it"):
+    with _reading(path, "run nes2net robustness again, or remove it"):
         found = _json(path)
         rows = [{key: row[key] for key in _CONDITION} for row in found["conditions"] if row["eer"] is not None]
         return {

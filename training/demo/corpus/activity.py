@@ -1,4 +1,4 @@
-"""One silence policy for both classes: where speech is, how long a pause may be, where an utterance is cut."""
+"""One silence policy for both classes: finds speech, shortens pauses and cuts utterances."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import numpy as np
 from .audio import SAMPLE_RATE
 
 FRAME = 160  # samples, 10 ms
-SHORTEST_PAUSE = 6  # frames; a shorter dip in level belongs to the speech around it
-PAUSE_SECONDS = (0.06, 0.22)  # what is left of a longer pause is drawn from here
-PAUSE_GAIN_DB = -30.0  # pauses are turned down, so that the noise added later is the floor of both classes
+SHORTEST_PAUSE = 6  # frames; a shorter dip in level counts as speech
+PAUSE_SECONDS = (0.06, 0.22)  # range of the length that a longer pause is cut to
+PAUSE_GAIN_DB = -30.0  # turns pauses down, so that noise added later is the floor of both classes
 
 
 def frame_levels(wave: np.ndarray) -> np.ndarray:
-    """RMS level of each whole 10 ms frame of (S,): (S // 160,) in dB re full scale."""
+    """Returns the RMS level of each full 10 ms frame of (S,): (S // 160,) in dB re full scale."""
     frames = wave[: wave.size // FRAME * FRAME].reshape(-1, FRAME)
     return 10.0 * np.log10(np.mean(np.square(frames, dtype=np.float64), axis=1) + 1e-12)
 
 
 def active_frames(wave: np.ndarray) -> np.ndarray:
     """
-    Which 10 ms frames of (S,) hold speech: (S // 160,) bool.
+    Returns which 10 ms frames of (S,) have speech: (S // 160,) bool.
 
-    Speech is what lies less than 35 dB under the loud frames (95th percentile), or 6 dB over the recording's own
-    floor where that is higher. Dips of less than 60 ms are filled.
+    Speech is less than 35 dB below the loud frames (95th percentile), or more than 6 dB above the recording's noise
+    floor if that is higher. Dips shorter than 60 ms count as speech.
     """
     levels = frame_levels(wave)
     if levels.size == 0:
@@ -37,25 +37,25 @@ def active_frames(wave: np.ndarray) -> np.ndarray:
 
 
 def runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """The stretches [start, stop) of consecutive True in `mask` (T,)."""
+    """Returns the runs [start, stop) of consecutive True in `mask` (T,)."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def speech_only(wave: np.ndarray) -> np.ndarray:
-    """The active frames of (S,), joined: for spectra and levels, not for listening."""
+    """Joins the active frames of (S,), for measuring spectra and levels, not for listening."""
     active = active_frames(wave)
     return wave[: active.size * FRAME].reshape(-1, FRAME)[active].ravel()
 
 
 def trim(wave: np.ndarray) -> np.ndarray:
-    """(S,) without the silence before the first and after the last active frame."""
+    """Removes the silence before the first and after the last active frame of (S,)."""
     stretches = runs(active_frames(wave))
     return wave[stretches[0][0] * FRAME : stretches[-1][1] * FRAME] if stretches else wave[:0]
 
 
 def shorten_pauses(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(S,) trimmed, its pauses turned down and cut to a length drawn for each, with 5 ms ramps around them."""
+    """Trims (S,), turns its pauses down with 5 ms ramps, and cuts each pause to a length drawn for it."""
     wave = trim(wave)
     active = active_frames(wave)
     gain = np.repeat(np.where(active, 1.0, 10 ** (PAUSE_GAIN_DB / 20)), FRAME)
@@ -75,7 +75,7 @@ def shorten_pauses(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def cut(wave: np.ndarray, seconds: float) -> np.ndarray:
-    """At most `seconds` of (S,): to the last pause in the last third of that, or faded out over 10 ms at its end."""
+    """Cuts (S,) to at most `seconds`: at the last pause in the last third, or else with a 10 ms fade-out."""
     limit = round(seconds * SAMPLE_RATE)
     if wave.size <= limit:
         return wave

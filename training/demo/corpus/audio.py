@@ -1,4 +1,4 @@
-"""Audio in and out: decoding to 16 kHz mono, the G.722 round trip, the telephone band."""
+"""Audio input and output: decoding to 16 kHz mono, the G.722 round trip, and the telephone band."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ import soundfile as sf
 import soxr
 
 SAMPLE_RATE = 16000
-G722_DELAY = 22  # samples by which libavcodec's encoder and decoder together delay a signal
+G722_DELAY = 22  # delay of libavcodec's encoder and decoder together, in samples
 
 
 def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarray:
-    """(S,) at `rate` Hz to (S * target / rate,) at `target` Hz, float32."""
+    """Resamples (S,) at `rate` Hz to (S * target / rate,) at `target` Hz, float32."""
     wave = np.asarray(wave, dtype=np.float32)
     return wave if rate == target else soxr.resample(wave, rate, target, quality="HQ").astype(np.float32)
 
 
 def decode(path: Path) -> tuple[np.ndarray, int]:
-    """Reads any recording of the packages: (S,) float32 mono and its rate in Hz."""
+    """Reads a recording of the packages, and returns (S,) float32 mono and its rate in Hz."""
     if path.suffix not in {".g722", ".gsm"}:
         wave, rate = sf.read(path, dtype="float32", always_2d=True)
         return wave.mean(axis=1), rate
     with av.open(str(path), format=path.suffix[1:]) as container:
         blocks = [frame.to_ndarray().ravel() for frame in container.decode(audio=0)]
-        wave = np.concatenate([np.zeros(0, dtype=np.int16), *blocks])  # some prompts are files without audio
+        wave = np.concatenate([np.zeros(0, dtype=np.int16), *blocks])  # some prompt files have no audio
         return wave.astype(np.float32) / 32768.0, container.streams.audio[0].rate
 
 
 def write(path: Path, wave: np.ndarray) -> None:
-    """Writes (S,) in [-1, 1) as 16-bit FLAC at 16 kHz, rounded, without dither: the same signal, the same file."""
+    """Writes (S,) in [-1, 1) as 16-bit FLAC at 16 kHz, without dither, so that equal signals give equal files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sf.write(path, to_int16(wave), SAMPLE_RATE, subtype="PCM_16", format="FLAC")
 
 
 def read(path: Path) -> np.ndarray:
-    """Reads what `write` wrote: (S,) float32."""
+    """Reads a file of `write`: (S,) float32."""
     return sf.read(path, dtype="float32")[0]
 
 
 def to_int16(wave: np.ndarray) -> np.ndarray:
-    """(S,) in [-1, 1) to 16-bit integers, clipped."""
+    """Converts (S,) in [-1, 1) to 16-bit integers, with clipping."""
     return np.clip(np.round(np.asarray(wave) * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def g722_round_trip(wave: np.ndarray) -> np.ndarray:
-    """(S,) at 16 kHz through a G.722 encoder and decoder (64 kbit/s), its delay taken out: (S,) float32."""
+    """Encodes and decodes (S,) at 16 kHz with G.722 (64 kbit/s), and removes the delay: (S,) float32."""
     padded = np.concatenate([to_int16(wave), np.zeros(G722_DELAY + (wave.size + G722_DELAY) % 2, dtype=np.int16)])
     encoder = av.CodecContext.create("g722", "w")
     encoder.sample_rate, encoder.layout, encoder.format = SAMPLE_RATE, "mono", "s16"
@@ -62,6 +62,6 @@ def g722_round_trip(wave: np.ndarray) -> np.ndarray:
 
 
 def through_8khz(wave: np.ndarray) -> np.ndarray:
-    """(S,) at 16 kHz down to 8 kHz and back: what a narrow-band line leaves."""
+    """Resamples (S,) from 16 kHz to 8 kHz and back, like a narrow-band line."""
     narrow = resample(resample(wave, SAMPLE_RATE, 8000), 8000, SAMPLE_RATE)
     return np.pad(narrow, (0, max(0, wave.size - narrow.size)))[: wave.size]

@@ -1,7 +1,7 @@
 """
 The trivial baseline: logistic regression on level, silence, bandwidth and spectral-tilt statistics.
 
-It knows nothing of speech. Where it tells spoofs from bona fide on held-out speakers, the corpus leaks.
+It knows nothing about speech. If it separates spoof from bona fide on held-out speakers, the corpus leaks.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ FEATURES = (
 
 def features(wave: np.ndarray) -> np.ndarray:
     """
-    The statistics named in `FEATURES` of (S,) at 16 kHz: (23,).
+    Returns the statistics in `FEATURES` of (S,) at 16 kHz: (23,).
 
-    Levels and band energies in dB, silent shares as fractions of the 10 ms frames under the loudest, leading and
-    trailing silence in seconds, roll-off in kHz, tilt in dB per octave.
+    Levels and band energies are in dB, silence as the share of 10 ms frames far below the loudest, leading and
+    trailing silence in seconds, roll-off in kHz, and tilt in dB per octave.
     """
     levels = activity.frame_levels(wave)
     rms, peak = 10 * np.log10(np.mean(wave**2) + 1e-12), 20 * np.log10(np.abs(wave).max() + 1e-9)
@@ -63,7 +63,7 @@ def features(wave: np.ndarray) -> np.ndarray:
 
 
 def baseline_scores(corpus: Path) -> list[dict[str, Any]]:
-    """Trains on `train`; a row per utterance of `test` with `utterance_id` and `score` (higher = bona fide)."""
+    """Trains on `train`; returns a row per `test` utterance with `utterance_id` and `score` (higher: bona fide)."""
     entries = _entries(corpus)
     train = [entry for entry in entries if entry.partition == "train"]
     test = [entry for entry in entries if entry.partition == "test"]
@@ -76,7 +76,7 @@ def baseline_scores(corpus: Path) -> list[dict[str, Any]]:
 
 
 def check(corpus: Path, report: Callable[[str], None]) -> bool:
-    """Reports the baseline's EER, pooled and per attack; True where none is under 35 %."""
+    """Reports the baseline's EER, pooled and per attack; returns True if none is below 35 %."""
     scores = {row["utterance_id"]: row["score"] for row in baseline_scores(corpus)}
     entries = _entries(corpus)
     seen = {entry.attack for entry in entries if entry.partition == "train" and entry.attack}
@@ -92,7 +92,7 @@ def check(corpus: Path, report: Callable[[str], None]) -> bool:
     honest = True
     for name, members in groups.items():
         spoof = [entry for entry in test if entry.attack in members]
-        # Codec2 exists at 8 kHz only: each group is held against bona fide of the codec conditions it has.
+        # Codec2 exists only at 8 kHz, so each group is compared with bona fide speech of its own codec conditions.
         codecs = {entry.codec for entry in spoof}
         bonafide = [entry for entry in test if entry.label == "bonafide" and entry.codec in codecs]
         eer = equal_error_rate(
@@ -111,5 +111,5 @@ def _measure(corpus: Path, entries: list[Entry]) -> np.ndarray:
 def _entries(corpus: Path) -> list[Entry]:
     manifest = corpus / "manifest.csv"
     if not manifest.is_file():
-        raise CorpusError(f"{manifest} does not exist; run build_corpus.py --out {corpus} first.")
+        raise CorpusError(f"{manifest} does not exist: run build_corpus.py --out {corpus} first.")
     return read_manifest(manifest)

@@ -1,4 +1,4 @@
-"""From packages to corpus: fetch, prepare, plan, make each utterance, write the manifest."""
+"""Builds the corpus from packages: fetches, prepares, plans, makes each utterance, and writes the manifest."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def build(out: Path, seed: int, workers: int, limit: int | None, report: Callabl
     Builds the corpus in `out` and returns its manifest.
 
     Args:
-        out: folder of the corpus; `out/work` keeps packages, pieces and the journal that lets a build be resumed.
-        seed: of the plan and of every utterance.
-        workers: processes.
-        limit: about as many utterances, for a quick look; None for all.
-        report: is told, in a line, how far the build is.
+        out: folder of the corpus. `out/work` keeps packages, pieces, and the journal for resuming a build.
+        seed: seed of the plan and of every utterance.
+        workers: number of processes.
+        limit: approximate number of utterances, for a quick look; None for all.
+        report: called with a line about the progress.
     """
     packages, pieces_folder, journal = out / "work/packages", out / "work/pieces", out / "work/journal.jsonl"
     report("fetching the packages")
@@ -47,8 +47,8 @@ def build(out: Path, seed: int, workers: int, limit: int | None, report: Callabl
     plan = thin(plan, limit) if limit else plan
     done = {row["utterance_id"]: row for row in _read_journal(journal)}
     todo = [utterance for utterance in plan if not _is_made(out, utterance, done)]
-    report(f"{len(plan)} utterances planned, {len(plan) - len(todo)} there already")
-    # In random order the slow generators are spread out, and how long it takes can be told from the first lines.
+    report(f"{len(plan)} utterances planned, {len(plan) - len(todo)} already made")
+    # Random order spreads out the slow generators, so the first progress lines show how long the build will take.
     todo = [todo[index] for index in np.random.default_rng(seed).permutation(len(todo))]
     with open(journal, "a", encoding="utf-8") as file:
         for number, row in enumerate(_parallel(partial(make, out, pieces_folder), todo, workers), start=1):
@@ -64,7 +64,7 @@ def build(out: Path, seed: int, workers: int, limit: int | None, report: Callabl
 
 
 def make(out: Path, pieces_folder: Path, utterance: Utterance) -> dict[str, Any]:
-    """Makes one utterance's file; returns its line of the journal."""
+    """Makes the file of an utterance, and returns its journal line."""
     if utterance.attack:
         wave = _generated(pieces_folder, utterance)
     else:
@@ -84,7 +84,7 @@ def make(out: Path, pieces_folder: Path, utterance: Utterance) -> dict[str, Any]
 
 
 def _generated(pieces_folder: Path, utterance: Utterance) -> np.ndarray:
-    """What the utterance's attack makes, kept beside the pieces: a change of the channel need not make it anew."""
+    """Returns the output of the utterance's attack. It is cached, so a change of the channel can reuse it."""
     path = pieces_folder.parent / f"generated/{utterance.utterance_id}.{utterance.fingerprint():08x}.flac"
     if path.is_file():
         return audio.read(path)
@@ -94,8 +94,8 @@ def _generated(pieces_folder: Path, utterance: Utterance) -> np.ndarray:
     else:
         wave = VOCODERS[utterance.attack](recordings.join(pieces_folder, utterance.recordings, rng), rng)
     if not activity.active_frames(wave).any():
-        raise CorpusError(f"{utterance.utterance_id}: no speech came out of {utterance.attack}.")
-    # The recordings have been through G.722 once before the channel; what was generated goes through it, too.
+        raise CorpusError(f"{utterance.utterance_id}: {utterance.attack} made no speech.")
+    # Recordings pass through G.722 once before the channel, so generated speech must too.
     wave = audio.g722_round_trip(0.5 * wave / np.abs(wave).max())
     unfinished = path.with_suffix(".part")
     audio.write(unfinished, wave)
@@ -104,7 +104,7 @@ def _generated(pieces_folder: Path, utterance: Utterance) -> np.ndarray:
 
 
 def audio_path(utterance: Utterance) -> str:
-    """The utterance's path below the corpus folder."""
+    """Returns the utterance's path below the corpus folder."""
     return f"audio/{utterance.partition}/{utterance.utterance_id}.flac"
 
 
@@ -129,13 +129,13 @@ def _is_made(out: Path, utterance: Utterance, done: dict[str, dict[str, Any]]) -
 def _read_journal(path: Path) -> Iterator[dict[str, Any]]:
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
-            # A build that was stopped may have left half a line.
+            # A stopped build may have left an incomplete line.
             if line.endswith("}"):
                 yield json.loads(line)
 
 
 def _parallel(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """`function` over `items` in processes of one thread each; results in the items' order."""
-    # Also for the sake of the same files on every machine: how BLAS rounds depends on its number of threads.
+    """Applies `function` to `items` in processes with one thread each; yields results in order."""
+    # One thread also gives equal files on every machine, because BLAS rounds differently with more threads.
     with ProcessPoolExecutor(workers, initializer=threadpool_limits, initargs=(1,)) as pool:
         yield from pool.map(function, items, chunksize=8)

@@ -1,4 +1,4 @@
-"""Errors of a missing program, package or file."""
+"""Errors for missing programs, packages and files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import shutil
 
 
 class CorpusError(Exception):
-    """One sentence that says what is missing and how to fix it."""
+    """Something is missing. The message says what, and how to fix it."""
 
 
 def require_program(program: str, package: str) -> str:
-    """Path of `program`; raises CorpusError that names the `package` of Debian if it is not installed."""
+    """Returns the path of `program`; raises CorpusError that names the Debian `package` if it is not installed."""
     path = shutil.which(program)
     if path is None:
-        raise CorpusError(f"{program} is not installed; apt-get install {package}.")
+        raise CorpusError(f"{program} is not installed: apt-get install {package}.")
     return path

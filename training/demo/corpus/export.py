@@ -1,4 +1,4 @@
-"""Takes utterances out of the corpus into the repository: the two demo samples and the tests' fixtures, attributed."""
+"""Copies utterances from the corpus to the repository, with attribution: two samples and the tests' fixtures."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .sources import SOURCES
 SAMPLES, FIXTURES = Path("src/nes2net_hf/samples"), Path("tests/fixtures/audio")
 _BEGIN, _END = "<!-- audio files: written by build_corpus.py export -->", "<!-- end of audio files -->"
 
-# Of which speaker or attack the fixtures are, in which codec condition, and how many; the longest are taken. KDE's
-# speakers are left out: GPL recordings would be the only GPL files of the repository.
+# Speaker, attack, codec condition and number of the fixtures; the longest are taken. KDE's speakers are omitted,
+# because their recordings would be the only GPL files in the repository.
 _FIXTURE_GROUPS = (
     ("ivrvoice-ru", "", "g722", 4),
     ("ivrvoice-ru", "", "g722-8k", 1),
@@ -38,14 +38,14 @@ def export(corpus: Path, repository: Path, bonafide_id: str, spoof_id: str) -> N
     Writes both samples, the fixtures with their manifest, and the table of audio files in `LICENSES/README.md`.
 
     Raises:
-        CorpusError: an id is not in the corpus' test partition or has the other label.
+        CorpusError: an id is not in the corpus's test partition, or has the wrong label.
     """
     entries = {entry.utterance_id: entry for entry in read_manifest(corpus / "manifest.csv")}
     copied: list[tuple[Path, Entry]] = []
     for label, utterance_id in (("bonafide", bonafide_id), ("spoof", spoof_id)):
         entry = entries.get(utterance_id)
         if entry is None or entry.label != label or entry.partition != "test":
-            raise CorpusError(f"{utterance_id} is no {label} utterance of the test partition of {corpus}.")
+            raise CorpusError(f"{utterance_id} is not a {label} utterance in the test partition of {corpus}.")
         copied.append((_copy(corpus, entry, repository / SAMPLES / f"{label}.flac"), entry))
     chosen = choose_fixtures(list(entries.values()))
     folder = repository / FIXTURES
@@ -56,7 +56,7 @@ def export(corpus: Path, repository: Path, bonafide_id: str, spoof_id: str) -> N
 
 
 def choose_fixtures(entries: Sequence[Entry]) -> list[Entry]:
-    """The longest test utterances of each group of `_FIXTURE_GROUPS`, in order of utterance id."""
+    """Returns the longest test utterances of each group in `_FIXTURE_GROUPS`, ordered by utterance id."""
     chosen: list[Entry] = []
     for speaker, attack, codec, count in _FIXTURE_GROUPS:
         group = [
@@ -84,6 +84,6 @@ def _write_table(readme: Path, files: Sequence[tuple[Path, Entry]]) -> None:
         lines.append(f"| `{path}` | {entry.source} | {speaker} | {how}, {entry.codec} | {entry.licence} |")
     text = readme.read_text(encoding="utf-8")
     if _BEGIN not in text or _END not in text:
-        raise CorpusError(f"{readme} lacks the lines {_BEGIN!r} and {_END!r} between which the table is written.")
+        raise CorpusError(f"{readme} needs the lines {_BEGIN!r} and {_END!r} around the table: add them.")
     head, rest = text.split(_BEGIN, 1)
     readme.write_text(f"{head}{_BEGIN}\n" + "\n".join(lines) + f"\n{_END}{rest.split(_END, 1)[1]}", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the corpus says of itself: `manifest.csv` with checksums, `LICENCES.md` with attribution."""
+"""Describes the corpus: `manifest.csv` with checksums, and `LICENCES.md` with attribution."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Entry:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Returns the SHA-256 of a file in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -50,13 +50,13 @@ def write_manifest(path: Path, entries: Sequence[Entry]) -> None:
 
 
 def read_manifest(path: Path) -> list[Entry]:
-    """The entries of a manifest that `write_manifest` wrote."""
+    """Reads the entries of a manifest written by `write_manifest`."""
     with open(path, newline="", encoding="utf-8") as file:
         return [Entry(**row) for row in csv.DictReader(file)]
 
 
 def write_licences(path: Path, packages: Path) -> None:
-    """Writes who made each source and under which licence, with the packages' copyright files in full."""
+    """Writes the author and licence of each source, and the packages' full copyright files."""
     lines = [
         "# Licences of the demonstration corpus",
         "",

@@ -1,4 +1,4 @@
-"""Which utterance goes where: speakers apart, attacks apart, codec conditions balanced, everything from one seed."""
+"""Plans the utterances from one seed: separate speakers and attacks in each partition, balanced codec conditions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .sources import Recording
 from .synthesizers import VOICES
 
 PARTITIONS = ("train", "dev", "test")
-SECONDS = (2.0, 5.5)  # how long the speech of an utterance may be, drawn for both classes
-# Of the bona fide utterances that could be wide-band, so that about half of each partition is narrow-band, and of
-# TTS, so that with Codec2 (narrow-band only) the spoofs of train come to the same share.
+SECONDS = (2.0, 5.5)  # range of the maximum length of speech, the same for both classes
+# Narrow-band shares of the bona fide utterances that could be wide-band, so that about half of each partition is
+# narrow-band; and of TTS, so that train's spoofs, with Codec2 (only narrow-band), have the same share.
 NARROWBAND_SHARE = {"train": 0.4, "dev": 0.45, "test": 0.2}
 TTS_NARROWBAND_SHARE = {"train": 0.3, "dev": 0.3, "test": 0.45}
 
-# Volunteers of one language in KLettres, KTuberling and Tux Paint may be the same person: it has one partition.
+# Volunteers of one language in KLettres, KTuberling and Tux Paint may be the same person, so they share a partition.
 _VOLUNTEERS = {
     "dev": ("de", "he", "el", "nl", "tn", "gl", "uk", "da"),
     "test": ("en", "en-gb", "ru", "it", "hu", "pt", "pt-br", "sl", "es", "be"),
@@ -31,11 +31,11 @@ _PARTITION_OF = {
     "ivrvoice-ru": "test", "menardi": "test", "librivox-austen": "test", "pocketsphinx-cards": "test",
 }  # fmt: skip
 
-# The most bona fide utterances of a speaker, so that nobody is half of a partition.
+# Maximum number of bona fide utterances of a speaker, so that no one dominates a partition.
 _MOST = {"train": 180, "dev": 80, "test": 70}
 _MOST_OF = {"allison": 280, "klettres-ml": 110}  # two languages; single syllables only
 
-# Spoofed utterances per partition and attack. The seen attacks are those of train.
+# Number of spoofed utterances per partition and attack. Attacks in train are "seen".
 SEEN = ("world", "griffin-lim", "mel-magnitude", "stft-phase", "sinusoidal", "lpc", "codec2")
 QUOTAS: dict[str, dict[str, int]] = {
     "train": {
@@ -54,7 +54,7 @@ QUOTAS: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class Utterance:
-    """What is to be made. `recordings` are the ids a bona fide utterance or copy-synthesis is joined from."""
+    """An utterance to make. `recordings` are the ids that a bona fide utterance or copy-synthesis is joined from."""
 
     utterance_id: str
     partition: str
@@ -70,15 +70,15 @@ class Utterance:
     seed: int
     recordings: tuple[str, ...]
     text: str
-    reference: tuple[str, ...]  # recordings of the bona fide utterance whose spectrum the channel takes on
+    reference: tuple[str, ...]  # recordings of the bona fide utterance whose spectrum the channel matches
 
     def fingerprint(self) -> int:
-        """Changes where anything of the plan that the audio hangs on changes."""
+        """Returns a checksum that changes with any part of the plan that the audio depends on."""
         return zlib.crc32(repr(sorted(asdict(self).items())).encode())
 
 
 def partition_of(recording: Recording) -> str:
-    """The one partition of the recording's speaker."""
+    """Returns the partition of the recording's speaker."""
     if recording.speaker_id in _PARTITION_OF:
         return _PARTITION_OF[recording.speaker_id]
     language = recording.language.lower().replace("_", "-")
@@ -89,12 +89,12 @@ def partition_of(recording: Recording) -> str:
 
 
 def utterance_seed(seed: int, utterance_id: str) -> int:
-    """A seed of its own for each utterance: what is made does not hang on what was made before."""
+    """Returns the utterance's own seed, so that its audio does not depend on what was made before."""
     return zlib.crc32(f"{seed}:{utterance_id}".encode())
 
 
 def make_plan(recordings: Sequence[Piece], seed: int) -> list[Utterance]:
-    """All utterances of the corpus; the order is fixed by `seed` and the recordings."""
+    """Returns all utterances of the corpus, in an order fixed by `seed` and the recordings."""
     plan: list[Utterance] = []
     for partition in PARTITIONS:
         here = [item for item in recordings if partition_of(item.recording) == partition]
@@ -109,7 +109,7 @@ def make_plan(recordings: Sequence[Piece], seed: int) -> list[Utterance]:
 
 
 def thin(plan: Sequence[Utterance], limit: int) -> list[Utterance]:
-    """About `limit` utterances of the plan, of every partition and attack at least two."""
+    """Returns about `limit` utterances of the plan, with at least two of each partition and attack."""
     groups: dict[tuple[str, str], list[Utterance]] = {}
     for utterance in plan:
         groups.setdefault((utterance.partition, utterance.attack), []).append(utterance)
@@ -131,7 +131,7 @@ def _bonafide(recordings: Sequence[Piece], partition: str, seed: int) -> list[Ut
     for (speaker, language, narrowband), pool in sorted(pools.items()):
         rng = np.random.default_rng(utterance_seed(seed, f"{partition}:{speaker}:{language}:{narrowband}"))
         order, position = rng.permutation(len(pool)), 0
-        # Allison speaks two languages: she has her share of each.
+        # Allison speaks two languages, and each gets an equal share.
         languages = len({key[1] for key in pools if key[0] == speaker})
         most = made.get(speaker, 0) + _MOST_OF.get(speaker, _MOST[partition]) // languages
         while made.get(speaker, 0) < most and position < len(order):
@@ -164,14 +164,14 @@ def _with_references(utterances: Sequence[Utterance], seed: int) -> list[Utteran
 
 
 def _draw_reference(bonafide: Sequence[Utterance], codec: str, seed: int) -> tuple[str, ...]:
-    """The recordings of a bona fide utterance of the same partition and codec condition, each as likely."""
+    """Returns the recordings of a random bona fide utterance of the same partition and codec condition."""
     rng = np.random.default_rng([seed, 1])
     candidates = [utterance for utterance in bonafide if utterance.codec == codec]
     return candidates[rng.integers(len(candidates))].recordings
 
 
 def _copied(bonafide: Sequence[Utterance], partition: str, attack: str, quota: int, seed: int) -> list[Utterance]:
-    """Copy-synthesis of `quota` bona fide utterances drawn without repetition as long as there are enough."""
+    """Plans copy-synthesis of `quota` bona fide utterances, without repetition if there are enough."""
     rng = np.random.default_rng(utterance_seed(seed, f"{partition}:{attack}"))
     chosen = np.concatenate([rng.permutation(len(bonafide)) for _ in range(1 + quota // len(bonafide))])[:quota]
     utterances = []
@@ -190,7 +190,7 @@ def _copied(bonafide: Sequence[Utterance], partition: str, attack: str, quota: i
 
 
 def _spoken(bonafide: Sequence[Utterance], partition: str, attack: str, quota: int, seed: int) -> list[Utterance]:
-    """`quota` utterances of a TTS voice, on texts drawn for each."""
+    """Plans `quota` utterances of a TTS voice, each with a random text."""
     voice, utterances = VOICES[attack], []
     for number in range(1, quota + 1):
         utterance_id = f"{partition}-{attack}-{number:04d}"

@@ -1,4 +1,4 @@
-"""The packages' recordings made ready: 16 kHz mono, trimmed, long ones cut into pieces at their pauses."""
+"""Prepares the packages' recordings: 16 kHz mono, trimmed, and cut into pieces at pauses if long."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from . import activity, audio
 from .sources import Recording
 
 LONGEST = 5.5  # seconds of a piece
-SHORTEST = 0.2  # what is shorter is a click or nothing
+SHORTEST = 0.2  # seconds; anything shorter is a click or empty
 GAP_SECONDS = (0.1, 0.4)  # between joined pieces
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a recording: its id, speech in seconds, and whether the recording was made at 8 kHz or so."""
+    """A part of a recording: its id, length in seconds, and whether the recording has a rate below 16 kHz."""
 
     piece_id: str
     recording: Recording
@@ -31,7 +31,7 @@ def prepare(recording: Recording, folder: Path) -> list[Piece]:
     """
     Writes the pieces of a recording into `folder` and returns them.
 
-    What was not coded in G.722 yet goes through it once, so that no source is told by the number of its trips.
+    Recordings that are not in G.722 pass through it once, so that the number of passes does not identify a source.
     """
     wave, rate = audio.decode(recording.path)
     wave = activity.trim(audio.resample(wave, rate))
@@ -48,12 +48,12 @@ def prepare(recording: Recording, folder: Path) -> list[Piece]:
 
 
 def piece_path(folder: Path, piece_id: str) -> Path:
-    """Where `prepare` keeps a piece."""
+    """Returns the path where `prepare` writes a piece."""
     return folder / f"{piece_id.replace('#', '.')}.flac"
 
 
 def join(folder: Path, piece_ids: Sequence[str], rng: np.random.Generator) -> np.ndarray:
-    """The pieces one after the other with silence between them: (S,) float32 at 16 kHz."""
+    """Joins the pieces with silence between them: (S,) float32 at 16 kHz."""
     parts: list[np.ndarray] = []
     for piece_id in piece_ids:
         parts.append(audio.read(piece_path(folder, piece_id)))
@@ -62,13 +62,13 @@ def join(folder: Path, piece_ids: Sequence[str], rng: np.random.Generator) -> np
 
 
 def save_index(path: Path, pieces: Sequence[Piece]) -> None:
-    """Keeps the list of pieces beside them, so that a later build need not decode the packages again."""
+    """Saves the list of pieces, so that a later build need not decode the packages again."""
     rows = [{**asdict(piece), "recording": {**asdict(piece.recording), "path": ""}} for piece in pieces]
     path.write_text(json.dumps(rows), encoding="utf-8")
 
 
 def load_index(path: Path) -> Iterator[Piece]:
-    """What `save_index` kept; the recordings' own paths are not needed any more and left empty."""
+    """Yields the pieces that `save_index` saved. The recordings' paths are no longer needed, and are empty."""
     for row in json.loads(path.read_text(encoding="utf-8")):
         recording = replace(Recording(**row["recording"]), path=Path())
         yield Piece(**{**row, "recording": recording})

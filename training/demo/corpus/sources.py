@@ -1,4 +1,4 @@
-"""The human recordings: which Debian packages carry them, who speaks, under which licence."""
+"""The human recordings: their Debian packages, speakers and licences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Source:
     """A Debian package of recordings by one speaker, or by one speaker per language (`speaker` empty)."""
 
     package: str
-    folder: str  # where the recordings lie under usr/share
+    folder: str  # folder of the recordings below usr/share
     pattern: str
     speaker: str
     gender: str
@@ -27,7 +27,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Recording:
-    """One file of a package. `recording_id` is its path under usr/share with the package in front."""
+    """A file of a package. `recording_id` is the package name and the path in the source's folder."""
 
     recording_id: str
     path: Path
@@ -41,7 +41,7 @@ class Recording:
 _ASTERISK = "asterisk/sounds"
 _KDE = "the contributors of KDE's {} (kde-edu@mail.kde.org); speakers of the recordings are not named one by one"
 
-# Speakers of Tux Paint's descriptions, as its changelog credits them; the other languages' are few or not credited.
+# Speakers of Tux Paint's descriptions, as its changelog credits them. Other languages have few files or no credits.
 _TUXPAINT = (
     ("be", "f", "Kseniya Buraya"),
     ("bg", "m", "Krasimir Petkov"),
@@ -54,8 +54,8 @@ _TUXPAINT = (
     ("ru", "m", "Edwin Veber"),
 )
 
-# asterisk-prompt-es-co (GPL-2 only) and alsa-utils (GPL-2 only) are left out: their licence goes with neither
-# CC-BY-SA nor GPL-3, so a corpus with them could not be passed on as a whole.
+# asterisk-prompt-es-co and alsa-utils are omitted: their licence, GPL-2 only, is not compatible with CC-BY-SA or
+# GPL-3, so a corpus with them could not be distributed.
 SOURCES = (
     Source(
         "asterisk-core-sounds-en-g722",
@@ -193,7 +193,7 @@ SOURCES = (
     ),
 )
 
-# Not speech, or not only speech.
+# Files with these words are not speech, or not only speech.
 _NOT_SPEECH = (
     "beep",
     "2tone",
@@ -208,7 +208,7 @@ _NOT_SPEECH = (
 
 
 def fetch(folder: Path) -> None:
-    """Downloads and unpacks every package of `SOURCES` that is not under `folder` yet (apt-get download, dpkg -x)."""
+    """Downloads and unpacks the packages of `SOURCES` that `folder` does not have yet (apt-get download, dpkg -x)."""
     apt, dpkg = require_program("apt-get", "apt"), require_program("dpkg", "dpkg")
     folder.mkdir(parents=True, exist_ok=True)
     for source in SOURCES:
@@ -217,14 +217,14 @@ def fetch(folder: Path) -> None:
         result = subprocess.run([apt, "download", source.package], cwd=folder, capture_output=True, text=True)
         archives = sorted(folder.glob(f"{source.package}_*.deb"))
         if result.returncode or not archives:
-            reason = (result.stderr.strip().splitlines() or ["no archive came"])[-1]
-            raise CorpusError(f"apt-get download {source.package} failed ({reason}); run apt-get update first.")
+            reason = (result.stderr.strip().splitlines() or ["no archive was downloaded"])[-1]
+            raise CorpusError(f"apt-get download {source.package} failed ({reason}): run apt-get update first.")
         subprocess.run([dpkg, "-x", str(archives[-1]), str(folder / source.package)], check=True)
         archives[-1].unlink()
 
 
 def list_recordings(folder: Path) -> Iterator[Recording]:
-    """Every recording of speech below `folder`, as `fetch` left it, in a fixed order; of equal files the first."""
+    """Yields the speech recordings in the `folder` of `fetch` in a fixed order, and skips duplicate files."""
     seen: set[bytes] = set()
     for source in SOURCES:
         root = folder / source.package / "usr/share" / source.folder
@@ -235,7 +235,7 @@ def list_recordings(folder: Path) -> Iterator[Recording]:
                 continue
             if path.suffix not in {".g722", ".gsm", ".wav", ".ogg", ".opus"}:
                 continue
-            # KTuberling has its Serbian files four times, Tux Paint a letter's for each of its shapes.
+            # KTuberling has its Serbian files four times, and Tux Paint has a letter's file for each of its shapes.
             content = hashlib.sha256(path.read_bytes()).digest()
             if content in seen:
                 continue
@@ -247,5 +247,5 @@ def list_recordings(folder: Path) -> Iterator[Recording]:
 
 
 def copyright_file(folder: Path, package: str) -> Path:
-    """The package's copyright file, as Debian ships it."""
+    """Returns the path of the package's Debian copyright file."""
     return folder / package / "usr/share/doc" / package / "copyright"

