@@ -1,4 +1,4 @@
-"""The inference endpoint: whatever is sent is answered, by a verdict or by a sentence."""
+"""The inference endpoint answers every request with a verdict or a one-sentence error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def score(handler: EndpointHandler) -> float:
 
 
 def as_lists(**fields: Any) -> dict[str, Any]:
-    """As a body of JSON brings an array."""
+    """Returns an array as in a JSON body."""
     return json.loads(json.dumps({"array": read_audio(SPOOF).tolist(), "sampling_rate": 16_000} | fields))
 
 
@@ -64,43 +64,49 @@ BAD: dict[str, tuple[Any, str]] = {
     "nothing": ({}, "`inputs` is missing"),
     "null": ({"inputs": None}, "`inputs` is missing"),
     "another name": ({"input": TEXT}, "`inputs` is missing"),
-    "a list of requests": ([{"inputs": TEXT}], "no object with `inputs`"),
-    "bare bytes": (SPOOF.read_bytes(), "no object with `inputs`"),
+    "a list of requests": ([{"inputs": TEXT}], "not an object with `inputs`"),
+    "bare bytes": (SPOOF.read_bytes(), "not an object with `inputs`"),
     "empty text": ({"inputs": ""}, "`inputs` is empty"),
     "white space": ({"inputs": " \r\n "}, "`inputs` is empty"),
     "empty bytes": ({"inputs": b""}, "`inputs` is empty"),
-    "words": ({"inputs": "Dear Sir or Madam"}, "`inputs` is no base64"),
-    "umlauts": ({"inputs": "ÄÖÜ="}, "`inputs` is no base64"),
-    "an address": ({"inputs": "https://example.org/a.wav"}, "no base64: .*an address is not fetched"),
-    "a data URL in percents": ({"inputs": "data:audio/wav,%52%49"}, "`inputs` is no base64"),
-    "base64 cut short": ({"inputs": TEXT[:-3]}, "`inputs` is no base64"),
+    "words": ({"inputs": "Dear Sir or Madam"}, "`inputs` is not base64"),
+    "umlauts": ({"inputs": "ÄÖÜ="}, "`inputs` is not base64"),
+    "an address": ({"inputs": "https://example.org/a.wav"}, "not base64: .*addresses are not downloaded"),
+    "a data URL in percents": ({"inputs": "data:audio/wav,%52%49"}, "`inputs` is not base64"),
+    "base64 cut short": ({"inputs": TEXT[:-3]}, "`inputs` is not base64"),
     "base64 of a letter": ({"inputs": base64.b64encode(b"Dear Sir, " * 40).decode()}, "not an audio or video file"),
     "a number": ({"inputs": 5}, "`inputs` is 5:"),
-    "a huge number": ({"inputs": 10**400}, "`inputs` is a number without bounds"),
-    "NaN": ({"inputs": float("nan")}, "`inputs` is a number without bounds"),
+    "a huge number": ({"inputs": 10**400}, "`inputs` is a number out of range"),
+    "NaN": ({"inputs": float("nan")}, "`inputs` is a number out of range"),
     "true": ({"inputs": True}, "`inputs` is true or false"),
-    "a list": ({"inputs": SAMPLES}, "`inputs` is a list: .*one recording a request"),
-    "several": ({"inputs": [TEXT, TEXT]}, "`inputs` is a list: .*one recording a request"),
+    "a list": ({"inputs": SAMPLES}, "`inputs` is a list: .*one recording per request"),
+    "several": ({"inputs": [TEXT, TEXT]}, "`inputs` is a list: .*one recording per request"),
     "an empty object": ({"inputs": {}}, "`sampling_rate` must be a number from 8000 to 192000 Hz, got nothing"),
     "no rate": ({"inputs": {"array": SAMPLES}}, "`sampling_rate` must be .* got nothing"),
     "a rate as text": (
         {"inputs": {"array": SAMPLES, "sampling_rate": "16000"}},
         "`sampling_rate` must be .* got text",
     ),
-    "no array": ({"inputs": {"sampling_rate": 16_000}}, "`array` is no recording"),
-    "an empty array": ({"inputs": {"array": [], "sampling_rate": 16_000}}, "`array` is no recording"),
-    "a ragged array": ({"inputs": {"array": [[1.0], [0.1, 0.2]], "sampling_rate": 16_000}}, "`array` is no recording"),
-    "words in an array": ({"inputs": {"array": ["a"] * 800, "sampling_rate": 16_000}}, "`array` is no recording"),
-    "null in an array": ({"inputs": {"array": [None] * 800, "sampling_rate": 16_000}}, "`array` is no recording"),
-    "a cube": ({"inputs": {"array": [[[0.1]]], "sampling_rate": 16_000}}, "`array` is no recording"),
-    "huge integers": ({"inputs": {"array": [10**400] * 800, "sampling_rate": 16_000}}, "`array` is no recording"),
+    "no array": ({"inputs": {"sampling_rate": 16_000}}, "`array` is not a recording"),
+    "an empty array": ({"inputs": {"array": [], "sampling_rate": 16_000}}, "`array` is not a recording"),
+    "a ragged array": (
+        {"inputs": {"array": [[1.0], [0.1, 0.2]], "sampling_rate": 16_000}},
+        "`array` is not a recording",
+    ),
+    "words in an array": ({"inputs": {"array": ["a"] * 800, "sampling_rate": 16_000}}, "`array` is not a recording"),
+    "null in an array": ({"inputs": {"array": [None] * 800, "sampling_rate": 16_000}}, "`array` is not a recording"),
+    "a cube": ({"inputs": {"array": [[[0.1]]], "sampling_rate": 16_000}}, "`array` is not a recording"),
+    "huge integers": ({"inputs": {"array": [10**400] * 800, "sampling_rate": 16_000}}, "`array` is not a recording"),
     "huge floats": ({"inputs": {"array": [1e300] * 800, "sampling_rate": 16_000}}, "NaN or infinite samples"),
     "NaN in an array": ({"inputs": {"array": [float("nan")] * 800, "sampling_rate": 16_000}}, "NaN or infinite"),
     "integers of 16 bits": ({"inputs": {"array": [32767] * 800, "sampling_rate": 16_000}}, "but full scale is 1"),
     "silence": ({"inputs": {"array": [0.0] * 16_000, "sampling_rate": 16_000}}, "is silent"),
     "too short": ({"inputs": {"array": [0.5], "sampling_rate": 16_000}}, "is too short"),
     "channels last": ({"inputs": {"array": [[0.1, 0.2]] * 800, "sampling_rate": 16_000}}, "channels first"),
-    "parameters": ({"inputs": TEXT, "parameters": {"top_k": 2}}, "`parameters` has top_k, and there are none"),
+    "parameters": (
+        {"inputs": TEXT, "parameters": {"top_k": 2}},
+        "`parameters` has top_k, but no parameters are supported",
+    ),
     "parameters as a list": ({"inputs": TEXT, "parameters": [1]}, "`parameters` has a list"),
 }
 RATES = [0, -1, 16, 1e9, 10**400, float("nan"), float("inf"), True, None, [], {}]
@@ -121,13 +127,13 @@ def test_what_cannot_be_judged_is_a_sentence(handler: EndpointHandler, case: str
 
 
 def test_a_recording_may_not_be_longer_than_the_limit_whatever_it_declares(tmp_path: Path) -> None:
-    assert "is longer than the 3 seconds" in EndpointHandler(str(DEMO_MODEL), 3)({"inputs": TEXT})["error"]
+    assert "is longer than the limit of 3 seconds" in EndpointHandler(str(DEMO_MODEL), 3)({"inputs": TEXT})["error"]
     soundfile.write(tmp_path / "bomb.flac", np.zeros(3_700 * 8_000, np.int16), 8_000)
     bomb = bytearray((tmp_path / "bomb.flac").read_bytes())
     assert len(bomb) < 100_000
     handler = EndpointHandler(str(DEMO_MODEL))
     assert "is longer than the 60 minutes" in handler({"inputs": bomb})["error"]
-    # The number of samples is in the last 36 bits of bytes 18 to 25: 0 says that it is unknown.
+    # The last 36 bits of bytes 18 to 25 are the number of samples; 0 means unknown.
     bomb[21] &= 0xF0
     bomb[22:26] = bytes(4)
     assert "is longer than the 60 minutes" in handler({"inputs": bomb})["error"]
@@ -139,7 +145,7 @@ def test_a_file_may_not_be_larger_than_the_limit(tmp_path: Path) -> None:
     large = (tmp_path / "a.wav").read_bytes()
     for inputs in (large, base64.b64encode(large).decode(), {"array": [0.0] * 600_000, "sampling_rate": 16_000}):
         answer = handler({"inputs": inputs})
-        assert "MB, more than the 1 that are allowed here: cut the recording" in answer["error"]
+        assert "MB, more than the limit of 1 MB: cut the recording" in answer["error"]
 
 
 def test_several_results_are_a_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

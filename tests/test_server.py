@@ -1,4 +1,4 @@
-"""The server of `nes2net serve`: every request is answered, in one form, and none holds up the others."""
+"""The server of `nes2net serve` answers every request in one form, and no request blocks the others."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SOUND = SPOOF.read_bytes()
 
 
 class Held:
-    """A handler that judges until it is told to finish, one batch after the other, as a long recording does."""
+    """A handler that judges batch after batch until `finish` is set, like a long recording."""
 
     model_name = "held"
 
@@ -73,7 +73,7 @@ class Held:
 
 @contextmanager
 def serving(handler: Any, allow_hosts: Sequence[str] = (), **limits: Any) -> Iterator[str]:
-    """The address of a server in a thread of this process."""
+    """Yields the address of a server in a thread of this process."""
     judge = Judge(handler, **limits)
     taken = bind("127.0.0.1", 0)
     taken.listen()
@@ -142,7 +142,7 @@ def test_an_array_in_json_is_judged(address: str) -> None:
 
 
 def test_several_results_are_one_answer(handler: EndpointHandler, address: str, monkeypatch: Any) -> None:
-    """One of each channel; each says by itself whether it could be judged."""
+    """There is one result per channel, and each says whether the channel could be judged."""
     monkeypatch.setattr(handler._detector, "channels", "each")
     samples, rate = soundfile.read(SPOOF, dtype="float32")
 
@@ -170,14 +170,14 @@ NOT_JUDGED: dict[str, tuple[int, dict[str, Any], str]] = {
     "words in a form": (422, {"files": {"f": ("letter.txt", b"Dear Sir")}}, "letter.txt is not an audio"),
     "a truncated file": (422, {"content": SOUND[:20_000]}, "truncated"),
     "silence": (422, {"content": encoded(np.zeros(16_000), 16_000)}, "is silent"),
-    "too long": (422, {"content": encoded(np.zeros(61 * 8_000), 8_000)}, "is longer than the 60 seconds"),
+    "too long": (422, {"content": encoded(np.zeros(61 * 8_000), 8_000)}, "is longer than the limit of 60 seconds"),
     "nothing": (400, {"content": b""}, "The request has no body"),
     "a form without a file": (400, {"files": {"a": (None, "b")}}, "The form cannot be read: send one file"),
     "a form of two files": (400, {"files": [("a", SOUND), ("b", SOUND)]}, "The form cannot be read: send one file"),
     "an empty form": (
         400,
         {"content": b"--x--\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
-        "The form holds no file",
+        "The form has no file",
     ),
     "a form without a boundary": (
         400, {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, "The form cannot be read",
@@ -187,16 +187,16 @@ NOT_JUDGED: dict[str, tuple[int, dict[str, Any], str]] = {
         {"content": b"--x\r\nContent-", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
         "The form",
     ),
-    "half a JSON": (400, {"content": b'{"inputs": "', "headers": JSON}, "The body is no JSON"),
-    "deep JSON": (400, {"content": b"[" * 200_000, "headers": JSON}, "The body is no JSON"),
-    "JSON of bytes": (400, {"content": b"\xff\xfe\xff", "headers": JSON}, "The body is no JSON"),
+    "half a JSON": (400, {"content": b'{"inputs": "', "headers": JSON}, "The body is not JSON"),
+    "deep JSON": (400, {"content": b"[" * 200_000, "headers": JSON}, "The body is not JSON"),
+    "JSON of bytes": (400, {"content": b"\xff\xfe\xff", "headers": JSON}, "The body is not JSON"),
     "JSON without inputs": (400, {"json": {"input": "x"}}, "`inputs` is missing"),
     "a name that is no Unicode": (
-        400, {"content": rb'{"inputs": "x", "parameters": {"\ud800": 1}}', "headers": JSON}, "and there are none",
+        400, {"content": rb'{"inputs": "x", "parameters": {"\ud800": 1}}', "headers": JSON}, "no parameters are",
     ),
     "a compressed body": (415, {"content": SOUND, "headers": {"Content-Encoding": "gzip"}}, "is compressed"),
-    "too large": (413, {"content": bytes(1_000_001)}, "more than the 1 MB that are allowed here"),
-    "a form that is too large": (413, {"files": {"f": bytes(1_000_001)}}, "more than the 1 MB"),
+    "too large": (413, {"content": bytes(1_000_001)}, "more than the limit of 1 MB"),
+    "a form that is too large": (413, {"files": {"f": bytes(1_000_001)}}, "more than the limit of 1 MB"),
 }  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def test_what_cannot_be_judged_is_a_status_and_a_sentence(address: str, case: st
 def test_json_of_too_many_values_is_refused_before_python_holds_them(address: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(server_module, "MAX_JSON_VALUES", 1000)
     body = {"inputs": {"array": [0.5] * 1000, "sampling_rate": 16_000}}
-    assert "holds more than 1,000 values" in post(address, 413, json=body)["error"]
+    assert "has more than 1,000 values" in post(address, 413, json=body)["error"]
 
 
 def test_a_body_in_chunks_is_refused_once_it_is_too_large(address: str) -> None:
@@ -222,7 +222,7 @@ def test_a_body_in_chunks_is_refused_once_it_is_too_large(address: str) -> None:
         while not select.select([client], [], [], 0.005)[0]:
             client.sendall(chunk)
             sent += 50_000
-            assert sent < 30_000_000  # it would be read for ever
+            assert sent < 30_000_000  # otherwise it would be read forever
         assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
     assert sent > 1_000_000
 
@@ -277,7 +277,7 @@ def test_one_is_judged_at_a_time_some_wait_and_more_are_refused() -> None:
         until(lambda: httpx.post(f"{address}/judge", content=b"x").status_code == 503)
         refused = httpx.post(f"{address}/judge", content=SOUND)
         assert refused.status_code == 503 and int(refused.headers["retry-after"]) > 0
-        assert "Too many recordings wait already" in refused.json()["error"]
+        assert "Too many recordings are waiting" in refused.json()["error"]
         started = time.monotonic()
         assert httpx.get(f"{address}/health").status_code == 200 and time.monotonic() - started < 2
         held.finish.set()
@@ -301,7 +301,7 @@ def test_two_at_once_get_their_own_verdicts(address: str) -> None:
 
 
 def test_who_goes_away_holds_up_nobody() -> None:
-    """Neither while it is judged, nor while it waits, nor in the middle of its body."""
+    """The client disconnects while it is judged, while it waits, or in the middle of its body."""
     held = Held()
     head = f"POST /judge HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(SOUND)}\r\n\r\n".encode()
     with serving(held, queue=2) as address:
@@ -315,16 +315,16 @@ def test_who_goes_away_holds_up_nobody() -> None:
             client.close()
         until(lambda: held.stopped == 1)
         held.finish.set()
-        for _ in range(4):  # all places are free again
+        for _ in range(4):  # all places in the queue are free again
             post(address, 200, content=SOUND)
         assert held.stopped == 1
 
 
 def test_a_request_that_takes_too_long_is_ended() -> None:
-    """Whether it is judged too long or sent too slowly."""
+    """The request takes too long to judge, or is sent too slowly."""
     held = Held()
     with serving(held, queue=0, timeout=1) as address:
-        assert "Not judged within 1 s" in post(address, 503, content=SOUND)["error"]
+        assert "not judged within 1 s" in post(address, 503, content=SOUND)["error"]
         until(lambda: held.stopped == 1)
         with connected(address) as client:
             client.sendall(b"POST /judge HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc")
@@ -341,7 +341,7 @@ def test_the_end_of_the_server_is_said_to_who_waits(monkeypatch: pytest.MonkeyPa
             waiting = [pool.submit(post, address, 503, content=SOUND) for _ in range(2)]
             assert held.began.wait(20)
             time.sleep(0.2)
-        assert ["The server is ending" in one.result()["error"] for one in waiting] == [True, True]
+        assert ["The server is shutting down" in one.result()["error"] for one in waiting] == [True, True]
     assert held.stopped == 1
 
 
@@ -361,9 +361,9 @@ def test_a_port_that_is_taken_is_a_sentence(nes2net: Any) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         run = nes2net("serve", "--port", other.getsockname()[1])
-    assert run.code == 2 and run.err.startswith("Error: nothing can be served at 127.0.0.1:")
+    assert run.code == 2 and run.err.startswith("Error: the server cannot use 127.0.0.1:")
     run = nes2net("serve", "--host", "a..b")
-    assert run.code == 2 and run.err.startswith("Error: nothing can be served at a..b:8000")
+    assert run.code == 2 and run.err.startswith("Error: the server cannot use a..b:8000")
     signal.signal(signal.SIGTERM, before)
 
 
@@ -387,7 +387,7 @@ def free_port() -> int:
 
 
 def dockerfile() -> list[tuple[str, str]]:
-    """Its instructions, as pairs of their names and the rest."""
+    """Returns the Dockerfile's instructions, as pairs of name and arguments."""
     lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     return [
         (name, rest.strip())
@@ -401,14 +401,14 @@ def entry_point() -> list[str]:
 
 
 def served_by(words: Sequence[str]) -> dict[str, Any]:
-    """The options of a command line of `nes2net serve`."""
+    """Returns the options in a command line of `nes2net serve`."""
     assert words[:2] == ["nes2net", "serve"]
     command = typer.main.get_command(command_line).commands["serve"]  # type: ignore[attr-defined]
     return command.make_context("serve", list(words[2:])).params
 
 
 def test_the_dockerfile_starts_what_there_is() -> None:
-    """There is no Docker here: what it names is compared with what there is."""
+    """Docker is not available here, so the names in the Dockerfile are compared with the checkout."""
     options = served_by(entry_point())
     instructions = dict(dockerfile())
     assert options["host"] == "0.0.0.0" and str(options["port"]) == instructions["EXPOSE"]
@@ -454,7 +454,7 @@ def test_the_readme_runs_the_image_as_it_can_be_run() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be asked to end there")
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_the_readmes_server_answers_the_readmes_requests(end: signal.Signals, tmp_path: Path) -> None:
-    """The real command, asked by curl; told to end, it ends with 0 and leaves nothing behind."""
+    """Runs the real command and sends requests with curl. At a signal it exits with 0 and leaves no files."""
     curl = shutil.which("curl")
     if curl is None:
         pytest.skip("curl is not installed")
@@ -472,7 +472,7 @@ def test_the_readmes_server_answers_the_readmes_requests(end: signal.Signals, tm
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        assert process.stdout.readline() == f"Serving nes2net-demo at http://127.0.0.1:{port}; Ctrl+C ends it.\n"
+        assert process.stdout.readline() == f"Serving nes2net-demo at http://127.0.0.1:{port}; press Ctrl+C to stop.\n"
         for request in requests:
             line = shlex.join(request).replace(":8000", f":{port}")
             answer = json.loads(

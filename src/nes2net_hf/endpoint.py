@@ -1,7 +1,6 @@
 """
-Judging recordings that come as requests. A released folder's `handler.py` imports the class that an inference endpoint
-of Hugging Face looks for, and its `requirements.txt` brings this package; `nes2net serve` puts the same class behind a
-server of one's own.
+Judge recordings from requests. Inference endpoints of Hugging Face find this class through the `handler.py` of a
+released folder, and install this package through its `requirements.txt`. `nes2net serve` uses the same class.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ _FORMS = "send the bytes of an audio file, their base64, or an object with `arra
 
 class EndpointHandler:
     """
-    One recording a request, judged whole as `nes2net detect` does.
+    Judges one whole recording per request, like `nes2net detect`.
 
     Args:
         path: folder or Hub id of the model; the bundled demonstration model if None.
-        max_duration: seconds that a recording may have, counted as it is decoded, whatever its header declares.
-        max_size: megabytes that its file may have.
+        max_duration: maximum length of a recording in seconds, measured while decoding, not by its header.
+        max_size: maximum size of its file in megabytes.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -47,21 +46,23 @@ class EndpointHandler:
 
     @property
     def model_name(self) -> str:
-        """Of the model that judges, as results have it."""
+        """Name of the model, as in results."""
         return self._detector.model_name
 
     def __call__(self, data: Any) -> dict[str, Any] | list[dict[str, Any]]:
         """
+        Judges a request.
+
         Args:
-            data: a dict whose `inputs` are the bytes of an audio or video file, as an endpoint makes
-                them of a body with an audio content type; or, of a body of JSON, their base64 text (in lines or not,
-                also as a `data:` URL), or an object with `array`, samples in [-1, 1] as (S,) or (C, S), and
-                `sampling_rate` in Hz. There are no `parameters`.
+            data: a dict with `inputs`. An endpoint passes the bytes of an audio or video file if the content type is
+                audio. In JSON, `inputs` is the base64 text of these bytes (with or without line breaks, or a `data:`
+                URL), or an object with `array`, samples in [-1, 1] as (S,) or (C, S), and `sampling_rate` in Hz.
+                `parameters` are not supported.
 
         Returns:
-            What `nes2net detect --format jsonl` writes of a recording: `score`, `label`, `windows`, `warnings` ...,
-            and in `error` a sentence where it cannot be judged, whatever was sent. A list of such objects where the
-            recording has several results, such as one of each channel.
+            The result as `nes2net detect --format jsonl` writes it: `score`, `label`, `windows`, `warnings` ..., and a
+            sentence in `error` if the request cannot be judged. A list of results if there are several, e.g. one for
+            each channel.
         """
         try:
             results = self.judge(data)
@@ -74,16 +75,18 @@ class EndpointHandler:
         self, data: Any, name: str | None = None, progress: Callable[[float], None] | None = None
     ) -> list[Result]:
         """
+        Judges a request.
+
         Args:
-            data: as `__call__` takes it.
-            name: of the file, for results and their errors.
-            progress: as [`Detector.stream`] takes it; what it raises ends the judging.
+            data: as in `__call__`.
+            name: name of the file, for results and errors.
+            progress: as in [`Detector.stream`]; an exception that it raises ends the judging.
 
         Returns:
-            At least one result; `error` says of each why it could not be judged.
+            At least one result. Its `error` says why it could not be judged.
 
         Raises:
-            AudioError: the request holds no recording, or a file that is too large.
+            AudioError: the request has no recording, or its file is too large.
             DetectionError: the model ran out of memory.
         """
         source = self._recording(data)
@@ -94,13 +97,13 @@ class EndpointHandler:
         return [replace(result, file=name) for result in self._detector.stream([named], progress)]
 
     def _recording(self, data: Any) -> Any:
-        """What was sent as a source for the detector; raises AudioError."""
+        """Returns the request's recording as a source for the detector. Raises AudioError."""
         if not isinstance(data, Mapping):
-            raise AudioError(f"the request is no object with `inputs`: {_FORMS}.")
+            raise AudioError(f"the request is not an object with `inputs`: {_FORMS}.")
         parameters = data.get("parameters")
         if parameters:
             names = ", ".join(map(str, parameters)) if isinstance(parameters, Mapping) else _kind(parameters)
-            raise AudioError(f"`parameters` has {names[:200]}, and there are none: remove it.")
+            raise AudioError(f"`parameters` has {names[:200]}, but no parameters are supported: remove it.")
         inputs = data.get("inputs")
         if inputs is None:
             raise AudioError(f"`inputs` is missing: {_FORMS}.")
@@ -109,24 +112,24 @@ class EndpointHandler:
         if isinstance(inputs, str):
             inputs = self._decoded(inputs)
         if not isinstance(inputs, (bytes, bytearray, memoryview)):
-            raise AudioError(f"`inputs` is {_kind(inputs)}: {_FORMS}, one recording a request.")
+            raise AudioError(f"`inputs` is {_kind(inputs)}: {_FORMS}, with one recording per request.")
         if not inputs:
             raise AudioError(f"`inputs` is empty: {_FORMS}.")
         self._check_size(len(inputs))
         return bytes(inputs)
 
     def _decoded(self, text: str) -> bytes:
-        """Base64 → bytes."""
+        """Decodes base64."""
         self._check_size(len(text) * 3 // 4)
         if prefix := re.match(r"\s*data:[^,]*;base64,", text):
             text = text[prefix.end() :]
         try:
             return base64.b64decode("".join(text.split()), validate=True)
         except (binascii.Error, ValueError):
-            raise AudioError(f"`inputs` is no base64: {_FORMS}; an address is not fetched.") from None
+            raise AudioError(f"`inputs` is not base64: {_FORMS}; addresses are not downloaded.") from None
 
     def _array(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """An array as a JSON body has it, in the precision that is judged."""
+        """Returns the array of a JSON body in the precision of the model."""
         rate, samples = inputs.get("sampling_rate"), inputs.get("array", inputs.get("raw"))
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not MIN_RATE <= rate <= MAX_RATE:
             raise AudioError(f"`sampling_rate` must be a number from {MIN_RATE} to {MAX_RATE} Hz, got {_kind(rate)}.")
@@ -134,12 +137,12 @@ class EndpointHandler:
             array = np.asarray(samples)
             if array.dtype.kind not in "fiu" or array.ndim not in (1, 2) or not array.size:
                 raise ValueError
-            if not isinstance(samples, np.ndarray):  # numbers of JSON
-                with np.errstate(over="ignore"):  # infinite samples have a sentence of their own
+            if not isinstance(samples, np.ndarray):  # numbers from JSON
+                with np.errstate(over="ignore"):  # infinite samples are refused later
                     array = array.astype(np.float32)
         except (ValueError, TypeError, OverflowError):
             raise AudioError(
-                "`array` is no recording: send its samples as numbers in [-1, 1], in one list, or in a list of each "
+                "`array` is not a recording: send its samples as numbers in [-1, 1], in one list, or in one list per "
                 "channel."
             ) from None
         self._check_size(array.nbytes)
@@ -148,8 +151,8 @@ class EndpointHandler:
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
             raise AudioError(
-                f"`inputs` has {size / 1e6:.3g} MB, more than the {self._max_bytes / 1e6:.3g} that are allowed here: "
-                "cut the recording, or send it in a compressed format."
+                f"`inputs` has {size / 1e6:.3g} MB, more than the limit of {self._max_bytes / 1e6:.3g} MB: cut the "
+                "recording, or use a compressed audio format."
             )
 
 
@@ -158,8 +161,8 @@ class _NamedBytes(io.BytesIO):
 
 
 def _kind(value: Any) -> str:
-    """A value of JSON in a word or two."""
+    """Returns a short description of a JSON value."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"{value:.6g}" if abs(value) < 1e15 else "a number without bounds"
+        return f"{value:.6g}" if abs(value) < 1e15 else "a number out of range"
     names = {type(None): "nothing", bool: "true or false", str: "text", list: "a list", dict: "an object"}
     return names.get(type(value), type(value).__name__)

@@ -1,16 +1,16 @@
 """
-The HTTP server of `nes2net serve` (needs the extra `serve`): a recording in, its verdict out as JSON.
+The HTTP server of `nes2net serve` (needs the extra `serve`). It receives a recording and returns its verdict as JSON.
 
-    POST /judge    the bytes of a recording, a form with one file, or JSON as `EndpointHandler` takes it
-    GET  /health   whether the model is loaded, which one, and the version
+    POST /judge    the bytes of a recording, a form with one file, or JSON as for `EndpointHandler`
+    GET  /health   whether the model is loaded, its name, and the version
 
-Every answer of /judge is an object with `results`, what `nes2net detect --format jsonl` writes, one of each recording,
-channel or track that is judged, and `error`, null or a sentence:
+Every answer of /judge is an object with two fields. `results` has an entry for each judged recording, channel or
+track, as `nes2net detect --format jsonl` writes it. `error` is null or a sentence. The status is one of:
 
-    200  judged; where there are several results, each says by itself whether it could be
-    400  the request holds no recording          413  it is too large
+    200  judged; with several results, each one says whether its part could be judged
+    400  the request has no recording            413  it is too large
     415  its body is compressed                  422  the recording cannot be judged: `error` says why
-    500  the server failed                       503  busy, ending, or the time is up
+    500  the server failed                       503  busy, shutting down, or timed out
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, cast
 
-import python_multipart  # noqa: F401 - so that its absence is told at the start, and not at the first form
+import python_multipart  # noqa: F401 - so that a missing package is reported at the start, not at the first form
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -46,12 +46,12 @@ from .version import __version__
 logger = logging.getLogger(__name__)
 
 QUEUE, TIMEOUT = 4, 600.0
-MAX_JSON_VALUES = 5_000_000  # 5 minutes at 16 kHz; Python holds each in up to ten times its bytes
-GRACE = 5.0  # seconds that requests have to be answered once the server is told to end
-GONE = 499  # nobody reads this answer
+MAX_JSON_VALUES = 5_000_000  # 5 minutes at 16 kHz; each value takes up to ten times its bytes in Python
+GRACE = 5.0  # seconds to answer requests after the server is told to stop
+GONE = 499  # the client has disconnected
 NAMELESS = "<body>"
 WAYS = "POST a recording to /judge, or GET /health"
-ONE_FILE = "send one file, as `curl -F file=@call.mp3` does"
+ONE_FILE = "send one file, as with `curl -F file=@call.mp3`"
 
 
 class _Body(NamedTuple):
@@ -61,19 +61,19 @@ class _Body(NamedTuple):
 
 
 class _Stopped(Exception):
-    """Nobody waits for the verdict any more."""
+    """Nobody is waiting for the verdict any more."""
 
 
 class Judge:
     """
-    The answers of /judge. One recording is judged at a time, in one thread, because a model takes all cores; the
-    others wait, and a request that is more than `queue` behind is refused before its body is read.
+    Answers requests to /judge. One recording is judged at a time, in one thread, because a model uses all cores. Other
+    requests wait. If `queue` requests are waiting, a new one is refused before its body is read.
 
     Args:
-        handler: judges.
-        max_size: megabytes that a request may have.
-        queue: requests that may wait, or be read, beside the one that is judged.
-        timeout: seconds that a request may take, from its first byte to its verdict.
+        handler: judges the recordings.
+        max_size: maximum size of a request in megabytes.
+        queue: maximum number of requests that wait or are read, besides the one being judged.
+        timeout: maximum time in seconds from a request's first byte to its verdict.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class Judge:
         self._handler = handler
         self._max_bytes = max_size * 1_000_000
         self._timeout = timeout
-        self._places = threading.BoundedSemaphore(queue + 1)  # freed by the thread that judges, too
+        self._places = threading.BoundedSemaphore(queue + 1)  # also released by the judging thread
         self._thread = ThreadPoolExecutor(1, "judging")
         self._ending = asyncio.Event()
 
     async def answer(self, request: Request) -> Response:
         if not self._places.acquire(blocking=False):
-            raise HTTPException(503, "Too many recordings wait already: try again later.", {"Retry-After": "10"})
+            raise HTTPException(503, "Too many recordings are waiting: try again later.", {"Retry-After": "10"})
         answered = asyncio.ensure_future(self._read_and_judge(request))
         ending = asyncio.ensure_future(self._ending.wait())
         try:
@@ -96,22 +96,22 @@ class Judge:
             if answered.done():
                 return answered.result()
             if self._ending.is_set():
-                raise HTTPException(503, "The server is ending: try again later.", {"Retry-After": "10"})
+                raise HTTPException(503, "The server is shutting down: try again later.", {"Retry-After": "10"})
             raise HTTPException(
                 503,
-                f"Not judged within {self._timeout:g} s: send a shorter recording, or start the server with a "
-                "larger --timeout.",
+                f"The recording was not judged within {self._timeout:g} s: send a shorter one, or start the server "
+                "with a larger --timeout.",
             )
         finally:
             answered.cancel()
             ending.cancel()
 
     def end_soon(self) -> None:
-        """Requests have a few seconds left; called in the event loop."""
+        """Ends all requests after a few seconds. Must be called in the event loop."""
         asyncio.get_running_loop().call_later(GRACE, self._ending.set)
 
     def close(self) -> None:
-        """Waits for the thread: an interpreter that ends while one is inside torch aborts."""
+        """Waits for the thread. Python aborts if it exits while a thread is inside torch."""
         self._thread.shutdown(cancel_futures=True)
 
     async def _read_and_judge(self, request: Request) -> Response:
@@ -124,7 +124,7 @@ class Judge:
         finally:
             if job is None:
                 self._places.release()
-            else:  # not before: its body is in memory
+            else:  # only when the job is done, because its body is in memory until then
                 job.add_done_callback(lambda _: self._places.release())
         judged: asyncio.Future[Response] = asyncio.wrap_future(job)
         gone: asyncio.Future[None] = asyncio.ensure_future(_has_gone(request))
@@ -138,9 +138,9 @@ class Judge:
             gone.cancel()
 
     async def _read(self, request: Request) -> _Body:
-        """The body, of which no more than the limit is ever held; raises HTTPException."""
+        """Returns the body, without ever holding more than the limit. Raises HTTPException."""
         if request.headers.get("content-encoding", "identity") != "identity":
-            raise HTTPException(415, "The body is compressed (Content-Encoding): send the recording as it is.")
+            raise HTTPException(415, "The body is compressed (Content-Encoding): send it without compression.")
         declared = request.headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared) > self._max_bytes:
             raise self._too_large()
@@ -154,7 +154,7 @@ class Judge:
 
     async def _read_form(self, request: Request) -> _Body:
         parser = MultiPartParser(request.headers, self._counted(request), max_files=1, max_fields=0)
-        parser.spool_max_size = self._max_bytes + 1  # in memory, never on the disk
+        parser.spool_max_size = self._max_bytes + 1  # keeps it in memory, never on disk
         try:
             form = await parser.parse()
         except MultiPartException:
@@ -165,7 +165,7 @@ class Judge:
                     return _Body(await file.read(), name=file.filename or NAMELESS)
         finally:
             await form.close()
-        raise HTTPException(400, f"The form holds no file: {ONE_FILE}.")
+        raise HTTPException(400, f"The form has no file: {ONE_FILE}.")
 
     async def _counted(self, request: Request) -> AsyncGenerator[bytes, None]:
         size = 0
@@ -178,12 +178,12 @@ class Judge:
     def _too_large(self) -> HTTPException:
         return HTTPException(
             413,
-            f"The request has more than the {self._max_bytes / 1e6:g} MB that are allowed here: cut the recording, "
-            "send it in a compressed format, or start the server with a larger --max-size.",
+            f"The request has more than the limit of {self._max_bytes / 1e6:g} MB: cut the recording, use a "
+            "compressed audio format, or start the server with a larger --max-size.",
         )
 
     def _judged(self, body: _Body, stop: threading.Event) -> Response:
-        """In the thread."""
+        """Runs in the judging thread."""
 
         def on_batch(_: float) -> None:
             if stop.is_set():
@@ -203,25 +203,25 @@ class Judge:
         except Exception as error:
             logger.error("%s could not be judged (%s: %s); please report it", body.name, type(error).__name__, error)
             logger.debug("its traceback", exc_info=error)
-            return respond("The server failed while it judged the recording: its log says why.", 500)
+            return respond("The server failed while judging the recording: see its log.", 500)
 
 
 def _parsed(body: _Body) -> Any:
-    """What `EndpointHandler` takes; raises HTTPException."""
+    """Returns the input for `EndpointHandler`. Raises HTTPException."""
     if not body.content:
         raise HTTPException(400, "The request has no body: send the bytes of a recording.")
     if not body.is_json:
         return {"inputs": body.content}
     if sum(map(body.content.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
-        raise HTTPException(413, f"The JSON holds more than {MAX_JSON_VALUES:,} values: send the bytes of a file.")
+        raise HTTPException(413, f"The JSON has more than {MAX_JSON_VALUES:,} values: send the bytes of a file.")
     try:
         return json.loads(body.content)
     except (ValueError, RecursionError):
-        raise HTTPException(400, "The body is no JSON, as its Content-Type says: send it as audio/*.") from None
+        raise HTTPException(400, "The body is not JSON, but its Content-Type says so: send it as audio/*.") from None
 
 
 async def _has_gone(request: Request) -> None:
-    """Returns once the client has closed the connection; of a request that was read to its end."""
+    """Returns when the client closes the connection. The request must have been read to its end."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -229,7 +229,7 @@ async def _has_gone(request: Request) -> None:
 def respond(
     error: str | None, status: int, results: Sequence[Result] = (), headers: dict[str, str] | None = None
 ) -> Response:
-    """An answer in the one form that all have; ASCII, because a sentence may quote what is no Unicode."""
+    """Returns an answer in the form of /judge; ASCII, because a sentence may quote invalid Unicode."""
     content = {"error": error, "results": [result.to_dict() for result in results]}
     return _json(content, status, headers)
 
@@ -240,13 +240,16 @@ def _json(content: dict[str, Any], status: int = 200, headers: Any = None) -> Re
 
 def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    sentences = {404: f"Nothing is at {request.url.path}: {WAYS}.", 405: f"Not by {request.method}: {WAYS}."}
+    sentences = {
+        404: f"There is nothing at {request.url.path}: {WAYS}.",
+        405: f"{request.method} is not supported here: {WAYS}.",
+    }
     sentence = sentences.get(error.status_code, error.detail)
     return respond(sentence, error.status_code, headers=dict(error.headers or {}))
 
 
 def build_app(handler: EndpointHandler, judge: Judge, host: str, allow_hosts: Sequence[str] = ()) -> Starlette:
-    """The ASGI application; arguments as of `serve`."""
+    """Returns the ASGI application; arguments as in `serve`."""
 
     async def health(_: Request) -> Response:
         return _json({"status": "ok", "model": handler.model_name, "version": __version__})
@@ -259,7 +262,7 @@ def build_app(handler: EndpointHandler, judge: Judge, host: str, allow_hosts: Se
 
 
 class Server(uvicorn.Server):
-    """Ends what is being judged where it is told to end."""
+    """A server that also ends the current judging when it shuts down."""
 
     def __init__(self, app: Starlette, judge: Judge) -> None:
         super().__init__(
@@ -290,48 +293,47 @@ def serve(
 
     Args:
         model: Hub id or folder; the bundled demonstration model if None.
-        max_size: megabytes that a request may have.
-        max_duration: seconds that a recording may have, counted as it is decoded, whatever its header declares.
-        queue, timeout: as `Judge` takes them.
-        allow_hosts: names under which clients find the server, beside this machine's own, such as a proxy's; `*` for
-            any.
+        max_size: maximum size of a request in megabytes.
+        max_duration: maximum length of a recording in seconds, measured while decoding, not by its header.
+        queue, timeout: as in `Judge`.
+        allow_hosts: other host names under which clients reach the server, such as a proxy's; `*` allows all.
 
     Raises:
         UsageError: host and port cannot be bound.
         ModelError: the model cannot be loaded.
-        KeyboardInterrupt: it was interrupted or terminated before it served.
+        KeyboardInterrupt: it was interrupted or terminated before it started serving.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with bind(host, port) as taken:  # before the model is loaded, which takes its time
+    with bind(host, port) as taken:  # before the slow loading of the model
         handler = EndpointHandler(model, max_duration, max_size)
         judge = Judge(handler, max_size, queue, timeout)
         server = Server(build_app(handler, judge, host, allow_hosts), judge)
         taken.listen(128)
         name = f"[{host}]" if ":" in host else host
-        print(f"Serving {handler.model_name} at http://{name}:{port}; Ctrl+C ends it.", flush=True)
+        print(f"Serving {handler.model_name} at http://{name}:{port}; press Ctrl+C to stop.", flush=True)
         try:
             server.run(sockets=[taken])
-        except KeyboardInterrupt:  # uvicorn has ended in good order, and raises the signal again
+        except KeyboardInterrupt:  # uvicorn has shut down cleanly and raises the signal again
             pass
         finally:
             judge.close()
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket at this place, which does not listen yet; raises UsageError."""
+    """Returns a bound socket that does not listen yet. Raises UsageError."""
     taken = None
     try:
         [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         taken = socket.socket(family, kind, protocol)
-        if sys.platform != "win32":  # where a port that is taken would be shared
+        if sys.platform != "win32":  # Windows would share a port that is in use
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(address)
         return taken
-    except (OSError, UnicodeError):  # a host with impossible characters is the latter
+    except (OSError, UnicodeError):  # UnicodeError: the host has invalid characters
         if taken is not None:
             taken.close()
         raise UsageError(
-            f"nothing can be served at {host}:{port}: choose another --port, or a --host of this machine."
+            f"the server cannot use {host}:{port}: choose another --port, or a --host of this machine."
         ) from None
