@@ -205,7 +205,7 @@ def test_a_model_without_a_run_says_what_is_not_known(nes2net: Any, tiny_model_d
     card = ModelCard.load(out / "README.md")
     assert "What it was trained on is not known here" in card.text
     assert "Nothing was measured for this release." in card.text and card.data.eval_results is None
-    assert "0.5 · score +\n-1.25" in card.text and "bona fide from a score of 2.5 on" in card.text
+    assert "0.5 · score +\n-1.25" in card.text and "scores of 2.5 and higher are bona fide" in card.text
     released = json.loads((out / "config.json").read_text())
     assert released["calibration"]["provenance"]["root"] == "manifest.csv" and released["dtype"] == "bfloat16"
     assert (out / "model.safetensors").stat().st_size < 0.6 * (model / "model.safetensors").stat().st_size
