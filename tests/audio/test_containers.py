@@ -1,4 +1,4 @@
-"""The whole of a file is read: what a header declares is a claim. Less than declared is an error, more a warning."""
+"""Files are read to their end, not to the declared end. Less audio than declared is an error, more is a warning."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST, SECOND = voice(3.0), voice(2.0, pitch=200)  # seconds
 
 
 def written(samples: np.ndarray, form: str, codec: str, rate: int = SAMPLING_RATE, **options: Any) -> bytes:
-    """(S,) or (S, C) → the bytes of a file of libsndfile's."""
+    """Returns the bytes of a file that libsndfile writes of (S,) or (S, C)."""
     buffer = io.BytesIO()
     channels = 1 if samples.ndim == 1 else samples.shape[1]
     with soundfile.SoundFile(buffer, "w", rate, channels, codec, format=form, **options) as file:
@@ -32,7 +32,7 @@ def flv(seconds: float) -> bytes:
 
 
 def read(source: Any, **options: Any) -> tuple[float, str]:
-    """Seconds that were read, and the warnings."""
+    """Returns the seconds that were read, and the warnings."""
     with open_audio(source, **options) as audio:
         samples = sum(block.shape[1] for block in audio.blocks("each"))
         assert audio.summary is not None
@@ -49,13 +49,13 @@ def mp3(samples: np.ndarray, rate: int = SAMPLING_RATE) -> bytes:
 
 
 def counting(mp3: bytes, frames: int) -> bytes:
-    """The same MP3 whose header counts other frames."""
+    """Returns the MP3 with another number of frames in its header."""
     place = max(mp3.find(b"Xing"), mp3.find(b"Info")) + 8
     return mp3[:place] + struct.pack(">I", frames) + mp3[place + 4 :]
 
 
 def vbri(mp3: bytes, frames: int) -> bytes:
-    """The same MP3 with Fraunhofer's header instead."""
+    """Returns the MP3 with Fraunhofer's header instead."""
     end = mp3.index(mp3[:2], 4)
     lead = mp3[:4].ljust(36, b"\0") + b"VBRI" + struct.pack(">HHHII", 1, 0, 0, 0, frames)
     return lead.ljust(end, b"\0") + mp3[end:]
@@ -73,7 +73,7 @@ def mp3_in_wav(mp3: bytes) -> bytes:
 
 
 def of_flac(flac: bytes, samples: int) -> bytes:
-    """The same FLAC that declares another number of samples."""
+    """Returns the FLAC with another declared number of samples."""
     bits = int.from_bytes(flac[18:26], "big") >> 36 << 36 | samples
     return flac[:18] + bits.to_bytes(8, "big") + flac[26:]
 
@@ -96,7 +96,7 @@ VORBIS, OPUS, OPUS2 = (
 )
 
 
-APE = b"APETAGEX" + struct.pack("<IIII", 2000, 0, 0, 0) + bytes(8)  # empty, and its size is wrong
+APE = b"APETAGEX" + struct.pack("<IIII", 2000, 0, 0, 0) + bytes(8)  # empty, with a wrong size
 
 
 FLAC, FLAC2 = (written(one, "FLAC", "PCM_16") for one in (FIRST, SECOND))
@@ -277,7 +277,7 @@ def test_a_gap_in_the_middle_of_a_film_is_said() -> None:
 
 
 class Failing(io.BytesIO):
-    """A file on a disk that fails after some reads."""
+    """A file whose disk fails after some reads."""
 
     left = 30
 

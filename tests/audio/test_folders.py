@@ -1,4 +1,4 @@
-"""Folders as people really have them: links, loops, folders that cannot be listed, pipes."""
+"""Difficult folders: links, loops, folders that cannot be listed, pipes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SAMPLE = Path(__file__).parents[2] / "src/nes2net_hf/samples/bonafide.flac"
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Two real folders with a recording each, beside a third one that only links lead to."""
+    """Returns a folder of two folders, each with a recording. A third folder outside it is only reachable by links."""
     for name in ("in/b/two.flac", "in/a/one.flac", "out/deep/three.flac"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
@@ -31,7 +31,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def denied(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Makes a folder one that cannot be listed, also for root, whom the permissions of a file do not bind."""
+    """Makes a folder impossible to list, also for root, who ignores permissions."""
     closed: set[str] = set()
     scandir = os.scandir
 
@@ -52,7 +52,7 @@ def below(root: Path) -> list[str]:
 
 def test_folders_behind_links_are_walked_once_and_after_all_others(tree: Path) -> None:
     assert below(tree) == ["a/one.flac", "b/two.flac"]
-    (tree / "0").symlink_to("b")  # also by the name that sorts first: what has a path of its own keeps it
+    (tree / "0").symlink_to("b")  # sorts first, but files keep their real path
     (tree / "a/first").symlink_to(tree.parent / "out")
     (tree / "second").symlink_to(tree.parent / "out/deep")
     (tree / "third").symlink_to("a/first/deep")
@@ -76,7 +76,7 @@ def test_a_loop_behind_a_link_ends(tree: Path) -> None:
 
 def test_a_link_as_the_root_and_links_to_files(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree.parent / "root").symlink_to(tree)
-    (tree / "again.flac").symlink_to("a/one.flac")  # a recording of its own name, as caches and annexes keep them
+    (tree / "again.flac").symlink_to("a/one.flac")  # as in caches and annexes
     assert below(tree.parent / "root") == ["again.flac", "a/one.flac", "b/two.flac"]
     monkeypatch.chdir(tree)
     assert [os.path.normpath(path) for path in list_audio(".")] == sorted(map(os.path.normpath, below(tree)))

@@ -1,4 +1,4 @@
-"""The page of `nes2net demo`: its verdicts, its table, its server, and the Space made of it."""
+"""The page of `nes2net demo`: its verdicts, its table, its server, and its Space."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def detector() -> Detector:
 
 @pytest.fixture
 def broken(tmp_path: Path) -> dict[str, Path]:
-    """Files that cannot be judged, by what their sentence says."""
+    """Returns files that cannot be judged, by a part of the expected message."""
     folder = tmp_path / "broken"
     folder.mkdir()
     (folder / "empty.wav").write_bytes(b"")
@@ -83,7 +83,7 @@ def broken(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def spliced(tmp_path: Path, detector: Detector) -> Path:
-    """Three windows of bona fide speech, one of spoofed, two of bona fide: in all, it passes."""
+    """Returns three bona fide windows, one spoofed and two bona fide; as a whole they pass as bona fide."""
     good, bad = (np.resize(read_audio(path), detector.window_length) for path in (BONAFIDE, SPOOF))
     path = tmp_path / "spliced.wav"
     soundfile.write(path, np.concatenate([good, good, good, bad, good, good]), SAMPLING_RATE)
@@ -207,7 +207,7 @@ def test_a_model_of_frames_marks_its_own_stretches(tmp_path: Path) -> None:
     path = tmp_path / "window.wav"
     soundfile.write(path, read_audio(BONAFIDE)[:64_000], SAMPLING_RATE)
     [result] = detect(path, model=tmp_path, device="cpu")
-    assert result.score is not None  # that of the lowest frame
+    assert result.score is not None  # the lowest frame's score
     [result] = detect(path, model=tmp_path, device="cpu", threshold=result.score + 0.01)
     assert result.spoofed and result.spoofed[0].end - result.spoofed[0].start < 1
     marked = [(float(start), float(end)) for start, end in PLAY.findall(show(str(path), result)["html"])]
@@ -246,7 +246,7 @@ def test_an_upload_that_was_deleted_is_a_sentence(detector: Detector) -> None:
 def test_names_of_files_cannot_become_part_of_the_page() -> None:
     html = render(Result('<img src=x onerror="alert(1)">.wav', error="It is <b>broken</b>."))
     assert "<img" not in html and "<b>" not in html
-    assert "{{" not in VERDICT  # filled by Handlebars, a name of `${...}` would be run
+    assert "{{" not in VERDICT  # Handlebars would run a file name with `${...}`
 
 
 def test_nothing_uploaded_loads_no_model() -> None:
@@ -285,7 +285,7 @@ def test_the_table_has_a_row_a_recording_and_the_csv_the_columns_of_detect(
 def test_the_notice_and_the_limits_of_a_card_are_in_sight(tmp_path: Path) -> None:
     for model in (None, str(DEMO_MODEL), f"org/{DEMO_MODEL.name}"):
         assert DEMO_NOTICE[1:] in describe(model)
-    assert "no far-field microphones" in describe(None) and "## " not in describe(None)
+    assert "no street noise" in describe(None) and "## " not in describe(None)
     assert describe("org/model") == LIMITS
     (tmp_path / "README.md").write_text("# A model\n\n## Limits\n\n- Only songs.\n\n## Citation\n\nnone\n")
     assert "- Only songs." in describe(str(tmp_path)) and "Citation" not in describe(str(tmp_path))
@@ -293,7 +293,7 @@ def test_the_notice_and_the_limits_of_a_card_are_in_sight(tmp_path: Path) -> Non
 
 @pytest.fixture
 def only_here(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Where this process connected to, other than to itself: such a connection is refused and noted."""
+    """Returns a list of this process's connections to other hosts, which are refused."""
     elsewhere: list[Any] = []
     connect = socket.socket.connect
 
@@ -318,7 +318,7 @@ def only_here(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture
 def served(uploads: Path, tmp_path: Path) -> Iterator[Any]:
-    """The page of the bundled model and of a folder that holds none, at a free port, for files up to 1 MB."""
+    """Yields the page with the bundled model and a folder without a model, at a free port, for files up to 1 MB."""
     (tmp_path / "nothing").mkdir()
     page = launch(build_page([None, str(tmp_path / "nothing")]), "127.0.0.1", free_port(), max_size=1)
     yield page

@@ -1,4 +1,4 @@
-"""Who may use the page that is served on this machine, and how long a recording it takes."""
+"""The guard of the page on this machine, and the page's limit on the length of recordings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.recordings import film_of
 
 
 def answer(guard: PageGuard, kind: str = "http", method: str = "POST", **headers: str | list[str]) -> int:
-    """The status that a request gets; of a websocket, 200 where it comes through and 403 where it is closed."""
+    """Returns the status of a request; for a websocket, 200 if it is accepted and 403 if it is closed."""
     lines = [
         (name.replace("_", "-").encode(), value.encode())
         for name, values in headers.items()
@@ -136,7 +136,7 @@ def test_what_the_browser_says_of_the_site_counts_where_there_is_no_origin() -> 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The page at a free port, for recordings of up to ten seconds."""
+    """Yields the page at a free port, for recordings of up to ten seconds."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
     page = launch(build_page([None], max_duration=10), "127.0.0.1", free_port(), max_size=50)
@@ -179,7 +179,7 @@ def test_a_space_is_behind_its_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What it takes
+# Recordings and tracks
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -187,7 +187,7 @@ def test_a_recording_above_the_limit_is_a_sentence_whatever_it_declares(served: 
     long, lying = tmp_path / "long.flac", tmp_path / "lying.flac"
     soundfile.write(long, np.resize(read_audio(BONAFIDE), 16_000 * 11), 16_000)
     content = bytearray(long.read_bytes())
-    content[21] &= 0xF0  # the number of samples, 0: unknown
+    content[21] &= 0xF0  # sets the number of samples to 0: unknown
     content[22:26] = bytes(4)
     lying.write_bytes(content)
     files = [handle_file(path) for path in (BONAFIDE, long, lying)]
@@ -207,7 +207,7 @@ def test_the_options_of_the_command_reach_the_server(nes2net: Any, monkeypatch: 
 
 @pytest.fixture
 def film(tmp_path: Path) -> Path:
-    """A file with two audio tracks, the bona fide sample and the spoofed one."""
+    """Returns a file with two audio tracks: the bona fide sample and the spoofed one."""
     return film_of(tmp_path / "film.mkv", BONAFIDE, SPOOF)
 
 

@@ -1,4 +1,4 @@
-"""What people see of `nes2net demo`: the command itself, and its page in a headless chromium."""
+"""`nes2net demo` as users see it: the command, and its page in a headless chromium."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SIDES = "element => { const {left, right} = element.getBoundingClientRect(); ret
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the command serves its page; when it ends, it leaves neither a traceback nor a recording."""
+    """Yields the address of the command's page. When it ends, it leaves no traceback and no recording."""
     folder, port = tmp_path_factory.mktemp("server"), free_port()
     command = [sys.executable, "-m", "nes2net_cli", "demo", "--port", str(port)]
     with open(folder / "log", "wb") as log:
@@ -67,7 +67,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A browser whose microphone hears the spoofed sample, and that finds no host but 127.0.0.1."""
+    """Yields a browser whose microphone plays the spoofed sample, and which only reaches 127.0.0.1."""
     heard = tmp_path_factory.mktemp("microphone") / "heard.wav"
     soundfile.write(heard, read_audio(SPOOF), SAMPLING_RATE)
     options = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
@@ -83,7 +83,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def tab(chromium: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page as it opens, in a window of the size that `tab` is parametrised with; it asks nobody but its server."""
+    """Yields the opened page in a window of the parametrised size. It must send requests only to its own server."""
     asked: list[str] = []
     failed: list[Any] = []
     tab = chromium.new_page(viewport=getattr(request, "param", DESK))
@@ -92,7 +92,7 @@ def tab(chromium: Any, address: str, request: pytest.FixtureRequest) -> Iterator
     tab.on("websocket", lambda socket: asked.append(socket.url))
     tab.on("pageerror", lambda error: failed.append(error))
     tab.goto(address)
-    tab.get_by_text("The verdict comes here.").wait_for()
+    tab.get_by_text("The verdict appears here.").wait_for()
     yield tab
     tab.close()
     own = urlsplit(address).netloc
@@ -109,7 +109,7 @@ def letter(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def spliced(tmp_path: Path) -> Path:
-    """Bona fide speech with the spoofed sample in its midst: in all, it passes."""
+    """Returns bona fide speech with the spoofed sample in the middle; as a whole it passes as bona fide."""
     good, bad = read_audio(BONAFIDE), read_audio(SPOOF)
     path = tmp_path / "spliced.wav"
     soundfile.write(path, np.concatenate([good, good, bad, good, good]), SAMPLING_RATE)
@@ -117,7 +117,7 @@ def spliced(tmp_path: Path) -> Path:
 
 
 def drop(tab: Any, *paths: Path) -> str:
-    """Uploads; the text of the verdict that comes."""
+    """Uploads files and returns the text of the verdict."""
     tab.locator("input[type=file]").first.set_input_files(paths)
     tab.locator(".verdict h2").wait_for()
     return tab.locator(".verdict").inner_text()
@@ -125,7 +125,7 @@ def drop(tab: Any, *paths: Path) -> str:
 
 def clear(tab: Any) -> None:
     tab.get_by_label("Clear").first.click()
-    tab.get_by_text("The verdict comes here.").wait_for()
+    tab.get_by_text("The verdict appears here.").wait_for()
 
 
 def minus(number: float) -> str:
@@ -138,14 +138,14 @@ def test_the_warning_is_in_sight_before_and_beside_a_verdict(tab: Any) -> None:
     for _ in range(2):
         box = warning.bounding_box()
         assert warning.is_visible() and box["y"] + box["height"] < tab.viewport_size["height"] / 2  # without scrolling
-        assert "no far-field microphones" in tab.locator(".notice").first.inner_text()
+        assert "no street noise" in tab.locator(".notice").first.inner_text()
         drop(tab, SPOOF)
 
 
 @pytest.mark.parametrize(
     ("path", "headline", "meaning"),
     [
-        (BONAFIDE, "Bona fide", "found no sign of synthetic or converted speech. That is no proof"),
+        (BONAFIDE, "Bona fide", "found no sign of synthetic or converted speech. This does not prove"),
         (SPOOF, "Spoof", "sounds like synthetic or converted speech"),
     ],
     ids=["bonafide", "spoof"],
@@ -159,7 +159,7 @@ def test_a_recording_gets_the_verdict_of_detect(
     far = abs(row["score"] - row["threshold"])
     side = "above" if path == BONAFIDE else "below"
     assert f"{minus(row['score'])} (higher = bona fide), {far:.2f} {side} the threshold of" in verdict
-    assert "What to do next" in verdict and "a calibrated model that is no demonstration" in verdict
+    assert "What to do next" in verdict and "a calibrated model that is not a demonstration" in verdict
     assert tab.locator(".timeline button.stretch").count() == (0 if path == BONAFIDE else 1)
     tab.wait_for_function("() => document.querySelector('.verdict + audio').duration > 0")
     assert tab.evaluate("() => document.querySelector('.verdict + audio').duration") == pytest.approx(
@@ -265,17 +265,17 @@ def test_on_a_phone_the_table_shows_lowest_windows_and_remarks_without_moving(
     assert headings == ["file", "verdict", "lowest window", "remarks"]
     for cell in shown:
         left, right = cell.evaluate(SIDES)
-        assert left >= 0 and right <= width and right - left > 50  # no word is broken into letters
+        assert left >= 0 and right <= width and right - left > 50  # wide enough that words do not break into letters
 
 
 def test_of_several_tracks_each_can_be_judged(tab: Any, tmp_path: Path) -> None:
-    choice = tab.get_by_text("Of several audio tracks, judge")
+    choice = tab.get_by_text("Audio tracks to judge")
     drop(tab, SPOOF)
     assert not choice.is_visible()
     clear(tab)
     text = drop(tab, film_of(tmp_path / "film.mkv", BONAFIDE, SPOOF))
     assert "film.mkv (track 0)" in text and "2 audio tracks: only track 0 was judged" in text
-    tab.get_by_label("each", exact=True).check()
+    tab.get_by_label("each track", exact=True).check()
     tab.get_by_text("film.mkv (track 1)").first.click()
     tab.locator(".verdict h2", has_text="Spoof").wait_for()
 
@@ -289,5 +289,5 @@ def test_a_page_of_another_site_reads_and_sends_nothing(chromium: Any, address: 
     }"""
     for path in ("config", "gradio_api/upload", "gradio_api/queue/join"):
         assert other.evaluate(refused, address + path) == ["refused", "refused"]
-    assert other.goto(address).status == 200  # by its own address, it opens
+    assert other.goto(address).status == 200  # it opens at its own address
     other.close()

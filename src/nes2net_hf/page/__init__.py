@@ -1,4 +1,4 @@
-"""The page of `nes2net demo`. Needs the extra `demo`."""
+"""The web page of `nes2net demo`. Needs the extra `demo`."""
 
 from .page import build_page, serve
 

@@ -1,7 +1,6 @@
 """
-Who may use what is served on this machine, by `nes2net demo` or `nes2net serve`: those who opened it here, and not
-other web pages in their browser. A page of another site can send requests to 127.0.0.1, or let its own name point
-there (DNS rebinding).
+Protect the servers of `nes2net demo` and `nes2net serve` from pages of other sites in the user's browser. Such a page
+can send requests to 127.0.0.1, or point its own host name there (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ _HOST = re.compile(r"(?P<name>\[[0-9a-f:.%]+\]|[\w.-]+?)\.?(?::\d{1,5})?", re.IG
 
 class PageGuard:
     """
-    ASGI middleware that answers a request only where its `Host` is this machine's, and no other site's page sent it.
+    ASGI middleware that refuses a request if its `Host` is not this machine's, or if a page of another site sent it.
 
-    starlette's TrustedHostMiddleware knows neither addresses that are only bound to (0.0.0.0) nor origins.
+    starlette's TrustedHostMiddleware does not handle wildcard addresses (0.0.0.0) or origins.
 
     Args:
-        app: what it stands before.
-        bound: the host that the server is bound to; where that is every address of this machine, any address may be
-            asked for, because a name is what a foreign page would come by. The port may be another's (a tunnel).
-        more: names that are asked for as well, such as a proxy's; `*` lets everything through.
-        refuse: makes the answer to what is refused, of a sentence and a status.
+        app: the protected application.
+        bound: the host that the server is bound to. If it is every address of this machine, every address is
+            accepted, because an attacking page would use a name. The port may differ (a tunnel).
+        more: other accepted host names, such as a proxy's; `*` accepts all requests.
+        refuse: returns the answer to a refused request, given a sentence and a status.
     """
 
     def __init__(
@@ -58,35 +57,35 @@ class PageGuard:
             await self._refuse(refusal[1], refusal[0])(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """Status and sentence, where there is something to refuse."""
+        """Returns status and sentence if the request must be refused, else None."""
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         name = _name(hosts[0]) if len(hosts) == 1 else None
         if name is None or not (name in self._names or (self._any_address and _is_address(name))):
             asked = f" {name}" if name else ""
             return 400, (
-                f"This is served for this machine, and not under the name{asked}: if the name is yours, start the "
-                "server with --allow-host and the name."
+                f"This server does not accept the host name{asked}: if the name is yours, start the server with "
+                "--allow-host and the name."
             )
         if self._is_foreign(scope, headers, hosts[0]):
-            return 403, "Requests from pages of other sites are refused: open this one by its own address."
+            return 403, "Requests from pages of other sites are refused: open this page at its own address."
         return None
 
     def _is_foreign(self, scope: Scope, headers: Headers, host: str) -> bool:
-        """Whether a page of another site sent the request. Whoever is no browser says nothing of origins."""
+        """Returns whether a page of another site sent the request. Only browsers send origins."""
         origin = headers.get("origin")
         if origin is not None:
             place = origin.partition("://")[2]
             return _without_usual_port(place) != _without_usual_port(host) and _name(place) not in self._more
         if headers.get("sec-fetch-site") in (None, "same-origin", "none"):
             return False
-        # A link that leads here is followed; a picture, a frame or a form that brings us into another page is not.
+        # Links to this page are allowed. Images, frames and forms in pages of other sites are not.
         is_link = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
         return not (is_link and scope.get("method") in ("GET", "HEAD"))
 
 
 def _name(host: str) -> str | None:
-    """`LOCALHOST.:7860` → `localhost`; None where it is no host."""
+    """`LOCALHOST.:7860` → `localhost`; None if it is not a host."""
     match = _HOST.fullmatch(host)
     return match["name"].lower() if match else None
 

@@ -1,9 +1,9 @@
 """
-The page of `nes2net demo` (needs the extra `demo`): recordings in, verdicts to read, see and hear. All judging is
-`Detector`'s.
+The web page of `nes2net demo` (needs the extra `demo`). It judges recordings with `Detector`, and shows and plays the
+verdicts.
 
     serve([None])                   # the bundled model, on this machine only, until Ctrl+C
-    build_page(["org/model"])       # the gradio.Blocks alone
+    build_page(["org/model"])       # only the gradio.Blocks
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: the page calls nobody
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported, so that it contacts nobody
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -33,7 +33,7 @@ from ..pretrained.load import DEMO_MODEL, ModelError
 from .guard import PageGuard
 from .verdict import FILES, make_playable, remarks, render
 
-# Their kind, and their width in per cent of the table's.
+# Column → type, and width in per cent of the table.
 COLUMNS: dict[str, tuple[Any, int]] = {
     "no": ("number", 6),
     "file": ("str", 19),
@@ -45,30 +45,30 @@ COLUMNS: dict[str, tuple[Any, int]] = {
     "length": ("str", 8),
     "remarks": ("str", 21),
 }
-MAX_SECONDS, MAX_MEGABYTES = 3600.0, 200  # of a recording and of its file
-KEPT = 3600  # seconds that uploads stay on the disk, at least; a sixth more at most
+MAX_SECONDS, MAX_MEGABYTES = 3600.0, 200  # of a recording, of its file
+KEPT = 3600  # minimum seconds that uploads stay on disk; at most a sixth longer
 LIMITS = (
-    "A detector knows the attacks it was trained on and some of their kin; new generators, languages, codecs and "
-    "microphones move its scores. A score is no probability and no proof."
+    "A detector knows the attacks it was trained on and some similar ones. New generators, languages, codecs and "
+    "microphones move its scores. A score is neither a probability nor a proof."
 )
-# Of a file with several audio tracks, and of one with several channels.
-TRACKS = [("the default one", "default"), ("each", ALL_TRACKS)]
-CHANNELS = [("each where they differ much", "auto"), ("their mix", "mix"), ("each", "each")]
-PRIVACY = "Recordings are judged on the machine that serves this page, and deleted there after about an hour."
-# From gradio's own files; its default asks for the half-bold cut, whose file lacks most letters.
+# For files with several audio tracks or channels.
+TRACKS = [("the default track", "default"), ("each track", ALL_TRACKS)]
+CHANNELS = [("each channel if they differ much", "auto"), ("the mix", "mix"), ("each channel", "each")]
+PRIVACY = "The machine that serves this page judges the recordings, and deletes them after about an hour."
+# From gradio's own files. Its default uses the semibold font, whose file lacks most letters.
 FONT = (gr.themes.LocalFont("Source Sans Pro", (400, 700)), "sans-serif")
-# The value is never filled into Handlebars' braces: what comes out of those is evaluated as a template once more.
-VERDICT = """${value ? value.html : '<p class="quiet">The verdict comes here.</p>'}
+# Handlebars braces are not used for the value, because their output is evaluated as a template again.
+VERDICT = """${value ? value.html : '<p class="quiet">The verdict appears here.</p>'}
 ${value && value.audio ? `<audio controls src="${value.audio.url}"></audio>` : ""}"""
 
 
 def build_page(models: Sequence[str | None] = (None,), max_duration: float = MAX_SECONDS) -> gr.Blocks:
     """
-    Builds the page; a model is loaded when it first has something to judge.
+    Builds the page. A model is loaded when it first judges a recording.
 
     Args:
-        models: Hub ids and folders to choose from, None for the bundled demonstration model; the first is chosen.
-        max_duration: seconds that a recording may have, counted as it is decoded, whatever its header declares.
+        models: Hub ids and folders to choose from, None for the bundled demonstration model; the first is selected.
+        max_duration: maximum length of a recording in seconds, measured while decoding, not by its header.
     """
     known = {DEMO_MODEL.name if model is None else model: model for model in models}
     load = functools.cache(lambda name: Detector(known[name], max_duration=max_duration))
@@ -101,10 +101,10 @@ def build_page(models: Sequence[str | None] = (None,), max_duration: float = MAX
         )
 
     def on_select(judged: list[tuple[str, Result]], event: gr.SelectData) -> Any:
-        return show(*judged[int(event.row_value[0]) - 1])  # by its number, because the table may be sorted
+        return show(*judged[int(event.row_value[0]) - 1])  # the table may be sorted, so the number identifies the row
 
     with gr.Blocks(title="Nes2Net", analytics_enabled=False, delete_cache=(KEPT // 6, KEPT)) as page:
-        gr.Markdown("# Bona fide or spoofed?\nDrop recordings of speech, or record some: Nes2Net judges them.")
+        gr.Markdown("# Bona fide or spoofed?\nDrop recordings of speech, or record some. Nes2Net judges them.")
         notice = gr.Markdown(describe(models[0]), elem_classes="notice")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -113,8 +113,8 @@ def build_page(models: Sequence[str | None] = (None,), max_duration: float = MAX
                 recording = gr.Audio(
                     label="Or record", sources=["microphone"], type="filepath", editable=False, buttons=[]
                 )
-                tracks = gr.Radio(TRACKS, value="default", label="Of several audio tracks, judge", visible=False)
-                channels = gr.Radio(CHANNELS, value="auto", label="Of several channels, judge", visible=False)
+                tracks = gr.Radio(TRACKS, value="default", label="Audio tracks to judge", visible=False)
+                channels = gr.Radio(CHANNELS, value="auto", label="Channels to judge", visible=False)
                 gr.Markdown(PRIVACY, elem_classes="quiet")
             with gr.Column(scale=3, min_width=320):
                 verdict = gr.HTML(
@@ -149,14 +149,14 @@ def build_page(models: Sequence[str | None] = (None,), max_duration: float = MAX
 
 
 def choosing(detector: Detector, tracks: str, channels: str) -> Detector:
-    """The same model, judging the default audio track of a file or all of them, and their channels as chosen."""
+    """Returns the detector with the selected audio tracks (the default one or all) and channels."""
     chosen = copy.copy(detector)
     chosen.track, chosen.channels = None if tracks == "default" else ALL_TRACKS, channels
     return chosen
 
 
 def choices(judged: Sequence[tuple[str, Result]]) -> list[Any]:
-    """Whether there is anything to choose, of audio tracks and of channels: then their choice is shown."""
+    """Returns updates that show the choices of audio tracks and channels, if a recording has several."""
     results = [result for _, result in judged]
     tracks = any(result.track is not None for result in results)
     channels = any(result.channel is not None or {CANCELLING, DIFFERING} & set(result.warnings) for result in results)
@@ -167,14 +167,14 @@ def judge(
     paths: Sequence[str], load: Callable[[], Detector], tell: Callable[[int, float], object]
 ) -> list[tuple[str, Result]]:
     """
-    Judges uploaded files, named as they were uploaded and not as they lie on the server.
+    Judges uploaded files. Results have the names of the uploads, without the server's folders.
 
     Args:
-        load: gives the model; not called where there is nothing to judge.
-        tell: called with the number of recordings done and the seconds of audio judged, as these grow.
+        load: returns the model; only called if there is something to judge.
+        tell: called with the number of recordings done and the seconds of audio judged so far.
 
     Returns:
-        Each result with the path that it is of; several of a file where each of its audio tracks is judged.
+        Pairs of path and result; a file has several if each of its audio tracks or channels is judged.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -197,9 +197,9 @@ def judge(
 
 
 def show(path: str, result: Result) -> dict[str, Any]:
-    """What the verdict's place holds: `html`, and `audio` to be played where there is a verdict."""
+    """Returns the content of the verdict: `html`, and `audio` to play unless there is an error."""
     if result.error is None and not os.path.exists(path):
-        result = Result(result.file, error=f"{result.file} was deleted meanwhile: upload it again.")
+        result = Result(result.file, error=f"{result.file} has been deleted: upload it again.")
     if result.error is not None:
         return {"html": render(result), "audio": None}
     playable = _new_file("heard.wav")
@@ -208,7 +208,7 @@ def show(path: str, result: Result) -> dict[str, Any]:
 
 
 def row(number: int, result: Result) -> list[str | float | None]:
-    """A result as a row of the table, with numbers to sort by."""
+    """Returns a result as a row of the table, with numbers that can be sorted."""
     if result.score is None or result.min_window_score is None:
         return [number, result.name, in_words(result), None, None, None, "", "", result.error]
     far = None if result.threshold is None else round(result.score - result.threshold, 2)
@@ -225,7 +225,7 @@ def row(number: int, result: Result) -> list[str | float | None]:
 
 
 def write_csv(results: Sequence[Result]) -> str:
-    """A file with the columns of `nes2net detect --format csv`."""
+    """Writes a file with the columns of `nes2net detect --format csv`; returns its path."""
     path = _new_file("verdicts.csv")
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = CsvWriter(file)
@@ -235,7 +235,7 @@ def write_csv(results: Sequence[Result]) -> str:
 
 
 def describe(model: str | None) -> str:
-    """What must be known of a model before it is believed, as Markdown: its card's limits, or those of all."""
+    """Returns what users must know about a model, as Markdown: the limits in its card, or those of all models."""
     folder = DEMO_MODEL if model is None else Path(model)
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
@@ -247,7 +247,7 @@ def describe(model: str | None) -> str:
 
 
 def is_demonstration(folder: Path) -> bool:
-    """Whether a model's folder, or one of the demonstration model's name on the Hub, says that it is one."""
+    """Returns whether a model is a demonstration: by its config, or on the Hub by its name."""
     config = folder / "config.json"
     if config.is_file():
         return bool(json.loads(config.read_text(encoding="utf-8")).get("demonstration"))
@@ -263,15 +263,15 @@ def serve(
     allow_hosts: Sequence[str] = (),
 ) -> None:
     """
-    Serves the page until it is interrupted or terminated; then all that was uploaded is deleted.
+    Serves the page until it is interrupted or terminated, then deletes all uploads.
 
     Args:
-        models: as `build_page` takes them.
-        host, port: None leaves them to gradio's environment variables, as a Space sets them.
-        max_size: megabytes that a file may have.
-        max_duration: seconds that a recording may have.
-        allow_hosts: names under which browsers find the page, beside this machine's own, such as a proxy's; `*` for
-            any. A Space, whose proxy sees to it, asks for none.
+        models: as in `build_page`.
+        host, port: None uses gradio's environment variables, which a Space sets.
+        max_size: maximum size of a file in megabytes.
+        max_duration: maximum length of a recording in seconds.
+        allow_hosts: other host names under which browsers reach the page, such as a proxy's; `*` allows all. A Space
+            needs none, because its proxy checks them.
 
     Raises:
         OSError: host and port cannot be bound.
@@ -280,18 +280,18 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="nes2net-demo-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         page = launch(build_page(models, max_duration), host, port, max_size, allow_hosts)
-        print(f"Open {page.local_url} in a browser; Ctrl+C ends it.", flush=True)
+        print(f"Open {page.local_url} in a browser; press Ctrl+C to stop.", flush=True)
         page.block_thread()
 
 
 def launch(
     page: gr.Blocks, host: str | None, port: int | None, max_size: int, allow_hosts: Sequence[str] = ()
 ) -> gr.Blocks:
-    """Starts the server, which runs in a thread of its own."""
-    bound = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"  # as gradio chooses
+    """Starts the server in its own thread."""
+    bound = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"  # like gradio
     in_space = os.environ.get("SPACE_ID") or os.environ.get("SPACE_HOST")
     guard = [] if in_space else [Middleware(PageGuard, bound=bound, more=allow_hosts)]
-    os.environ["GRADIO_NUM_WORKERS"] = "0"  # they would serve files at ports of their own, where nobody guards
+    os.environ["GRADIO_NUM_WORKERS"] = "0"  # workers would serve files at other ports, without the guard
     page.launch(
         server_name=host,
         server_port=port,
@@ -312,7 +312,7 @@ def launch(
 
 
 def _new_file(name: str) -> Path:
-    """A path in a new folder among the uploads, the only place that files are served from."""
+    """Returns a path in a new folder among the uploads. Files are served only from there."""
     place = gr.utils.get_upload_folder()
     os.makedirs(place, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=place)) / name

@@ -1,4 +1,4 @@
-"""A Hugging Face Space that serves the page of `nes2net demo` for one model."""
+"""Write a Hugging Face Space with the page of `nes2net demo` for one model."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from ..version import __version__
 APP = """\
 from nes2net_hf.page import serve
 
-serve([{model_id!r}], host=None, port=None)  # both as the Space says
+serve([{model_id!r}], host=None, port=None)  # the Space sets host and port
 """
 TEXT = """\
 # Bona fide or spoofed?
 
-Audio in, verdicts out: Nes2Net ([arXiv 2504.05657](https://arxiv.org/abs/2504.05657)) judges whether speech was
-recorded or synthesised. The model is {model}; its card says what it can and cannot tell. A score is no probability and
-no proof.
+Nes2Net ([arXiv 2504.05657](https://arxiv.org/abs/2504.05657)) judges whether speech is bona fide or spoofed
+(synthesised or converted). The model is {model}; its card describes its limits. A score is neither a probability nor a
+proof.
 
-Written by `nes2net_hf.space.write_space`. `nes2net demo --model {model_id}` serves the same page on your own machine.
+Written by `nes2net_hf.page.space.write_space`. To serve the same page on your own machine, run
+`nes2net demo --model {model_id}`.
 """
 
 
 def write_space(folder: str | os.PathLike[str], model_id: str, requirement: str | None = None) -> None:
     """
-    Writes `app.py`, `requirements.txt` and `README.md` of a Space into a folder, ready for `hf upload`. It needs the
-    extra `demo`, because the Space takes the installed gradio's version.
+    Writes `app.py`, `requirements.txt` and `README.md` of a Space to a folder, ready for `hf upload`. Needs the extra
+    `demo`, because the Space uses the installed version of gradio.
 
     Args:
-        folder: made where it does not exist; files of these names in it are replaced.
-        model_id: Hub id of the model, or a folder of it that the Space has, too.
-        requirement: what pip installs this package from; this version of it on PyPI if None. Where it is not there, a
-            wheel beside these files (`./nes2net_hf-...whl[demo]`) or an address (`nes2net_hf[demo] @ https://...`).
+        folder: created if it does not exist; existing files with these names are replaced.
+        model_id: Hub id of the model, or a model folder that the Space has, too.
+        requirement: pip requirement for this package; this version on PyPI if None. If it is not on PyPI, pass a wheel
+            in the folder (`./nes2net_hf-...whl[demo]`) or an address (`nes2net_hf[demo] @ https://...`).
 
     Raises:
-        ValueError: the model's id is neither a folder nor possible on the Hub.
+        ValueError: the model's id is neither a folder nor a valid id on the Hub.
     """
     on_hub = None if Path(model_id).is_dir() else [model_id]
     if on_hub:
@@ -60,7 +61,7 @@ def write_space(folder: str | os.PathLike[str], model_id: str, requirement: str 
         short_description="Nes2Net judges whether speech is real",
         tags=["anti-spoofing", "deepfake-detection", "nes2net"],
         models=on_hub,
-        preload_from_hub=on_hub,  # downloaded when the Space is built, and not when its first visitor waits
+        preload_from_hub=on_hub,  # downloaded when the Space is built, not at the first visit
     )
     model = f"[{model_id}](https://huggingface.co/{model_id})" if on_hub else f"`{model_id}`"
     text = TEXT.format(model=model, model_id=model_id)

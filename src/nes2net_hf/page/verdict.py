@@ -1,4 +1,4 @@
-"""What the page shows of one recording: its verdict, how certain it is, and a timeline to look at and to hear."""
+"""Render the verdict of one recording for the page: headline, advice, certainty, and a timeline that plays."""
 
 from __future__ import annotations
 
@@ -18,56 +18,56 @@ from ..detection.results import NO_SPEECH, TOO_SHORT
 from ..detection.words import chance, clock, sentence, signed
 
 FILES = Path(__file__).parent / "static"
-# Of each verdict a headline, what it means, and what to do next.
+# Verdict → headline, meaning, and what to do next.
 VERDICTS = {
     "bonafide": (
         "Bona fide",
-        "The model found no sign of synthetic or converted speech. That is no proof that the recording is genuine.",
-        "If much depends on it, judge the original file rather than a copy, and confirm with the speaker in another "
-        "way, such as a call back on a number that you know.",
+        "The model found no sign of synthetic or converted speech. This does not prove that the recording is genuine.",
+        "If it is important, judge the original file rather than a copy, and confirm with the speaker in another way, "
+        "for example by calling back on a number that you know.",
     ),
     "partly": (
         "Bona fide, but not all of it",
-        "A fake sentence may have been cut into a genuine recording.",
-        "Listen to the suspicious passages below. If they matter, get the original file and judge it, and confirm "
-        "what is said there with the speaker in another way.",
+        "Someone may have inserted fake speech into a genuine recording.",
+        "Listen to the suspicious passages below. If they are important, judge the original file, and ask the speaker "
+        "in another way to confirm what is said there.",
     ),
     "spoof": (
         "Spoof",
-        "To the model this sounds like synthetic or converted speech. That is no proof that the recording is fake.",
-        "Listen to the passages below, and judge the original file rather than a copy. Confirm with the speaker in "
-        "another way before you act on it.",
+        "To the model this sounds like synthetic or converted speech. This does not prove that the recording is fake.",
+        "Listen to the passages below, and judge the original file rather than a copy. Before you act, confirm with "
+        "the speaker in another way.",
     ),
     TOO_SHORT: (
         "Too short to judge",
-        "There is less than a second of sound. A score of so little sound means nothing.",
-        "Find a longer recording, with several seconds of speech.",
+        "The recording has less than a second of sound. A score for so little sound is meaningless.",
+        "Use a longer recording, with several seconds of speech.",
     ),
     NO_SPEECH: (
         "No speech found",
-        "The model judges speech only. Its score of music, tones or noise means nothing.",
-        "Check that this is the right file. Of a film or a call, try another audio track or each channel.",
+        "The model judges only speech. Its score for music, tones or noise is meaningless.",
+        "Check that this is the right file. For a film or a call, try another audio track or each channel.",
     ),
 }
 
 
 def _kind(result: Result) -> str:
-    """Which of the verdicts it is."""
+    """Returns the key of the verdict in `VERDICTS`."""
     if result.label == "bonafide" and result.suspicious():
         return "partly"
     return str(result.label or result.undecided)
 
 
 def facts(result: Result) -> dict[str, str]:
-    """What is known of a verdict and its certainty, by name, in the order of the page."""
+    """Returns the facts about a verdict and its certainty, by name, in the order of the page."""
     assert result.score is not None and result.min_window_start is not None
     scores = [window.score for window in result.windows if window.score is not None]
     fake = sum(window.looks_fake for window in result.windows)
-    far = "no threshold is known, the log-odds decide"
+    far = "no threshold is known, so the log-odds decide"
     if result.threshold is not None:
         side = "above" if result.score >= result.threshold else "below"
         far = f"{abs(result.score - result.threshold):.2f} {side} the threshold of {signed(result.threshold)}"
-    probability = "none: it takes a verdict, and a calibrated model that is no demonstration"
+    probability = "none: it needs a verdict, and a calibrated model that is not a demonstration"
     if result.spoof_probability is not None:
         probability = chance(result)
     return {
@@ -80,17 +80,17 @@ def facts(result: Result) -> dict[str, str]:
 
 
 def remarks(result: Result) -> list[str]:
-    """The detector's warnings as sentences."""
+    """Returns the detector's warnings as sentences."""
     return [sentence(warning) for warning in result.warnings]
 
 
 def render(result: Result, waveform: tuple[np.ndarray, np.ndarray, float] | None = None) -> str:
     """
-    A result as HTML.
+    Returns a result as HTML.
 
     Args:
-        waveform: lowest (N,) and highest (N,) sample of equal stretches and the seconds of one; only a result with an
-            error, which is a sentence without a timeline, needs none.
+        waveform: lowest (N,) and highest (N,) sample of equal stretches, and the length of a stretch in seconds. Not
+            needed for a result with an error, which has no timeline.
     """
     template = Environment(
         loader=FileSystemLoader(FILES, encoding="utf-8"),
@@ -118,11 +118,11 @@ def make_playable(
     source: str | os.PathLike[str], path: Path, track: int | None = None, channel: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """
-    Writes what the model heard (a channel of a track or their mix, 16 kHz) as a WAV file, which every browser plays
-    and seeks in.
+    Writes the audio that the model judged (a channel of a track, or the mix, at 16 kHz) as a WAV file. Every browser
+    can play and seek in it.
 
     Returns:
-        Its waveform, as `render` takes it.
+        The waveform for `render`.
 
     Raises:
         AudioError: the source cannot be read.
@@ -140,7 +140,7 @@ def make_playable(
 
 
 class _Timeline:
-    """Where things lie in the picture: times and levels in per cent of its width and height."""
+    """Positions in the timeline: times and levels in per cent of its width and height."""
 
     def __init__(self, result: Result, low: np.ndarray, high: np.ndarray, step: float) -> None:
         assert result.duration and result.score is not None

@@ -1,5 +1,5 @@
-// Plays a stretch of the recording and shows where it is. `element` holds the verdict, whose content is exchanged.
-let stretch = null; // that plays: [start, end] in seconds
+// Plays a stretch of the recording and moves the playhead. `element` contains the verdict; its content is replaced.
+let stretch = null; // the stretch that is playing: [start, end] in seconds
 
 function play(start, end) {
   const audio = element.querySelector("audio");
@@ -32,13 +32,13 @@ element.addEventListener("click", (event) => {
   }
 });
 
-// Events of media do not bubble: they are caught on their way down.
+// Media events do not bubble, so they are captured.
 element.addEventListener("play", follow, true);
 element.addEventListener("seeked", follow, true);
 element.addEventListener(
   "seeking",
   ({ target }) => {
-    // By the player's own controls, out of the stretch: what follows plays on.
+    // If the user seeks out of the stretch, playing continues past its end.
     if (stretch && (target.currentTime < stretch[0] - 0.05 || target.currentTime > stretch[1])) stretch = null;
   },
   true,
