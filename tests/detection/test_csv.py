@@ -1,4 +1,4 @@
-"""CSV survives every file name, goes on where it was, and holds no formula."""
+"""CSV works with every file name, can be continued, and contains no formula."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_a_row_that_was_cut_off_is_left_out() -> None:
     for length in range(len(whole)):
         assert csv_rows(whole[:length]) == ([["a", "b"]] if length >= 4 else [])
     assert csv_rows(whole) == [["a", "b"], ['1 "\n', "2\n"]]
-    assert csv_rows(whole.replace("\n", "\r\n")) == csv_rows(whole)  # through a spreadsheet on Windows
+    assert csv_rows(whole.replace("\n", "\r\n")) == csv_rows(whole)  # as saved by a spreadsheet on Windows
     assert csv_rows(csv_row(["a" * 200_000])) == [["a" * 200_000]]
 
 
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A recording of each name, one of them broken, in the working folder."""
+    """A working folder with a recording of each name. One of them is broken."""
     folder = tmp_path / "calls"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -79,7 +79,7 @@ def test_every_name_is_judged_once_and_goes_on(nes2net: Any, tiny_model_dir: Pat
     assert [from_cell(cell) for cell in columns["file"]] == NAMES
     assert not [cell for name in ("file", "error") for cell in columns[name] if cell[:1] in tuple("=+-@\t\r\n")]
     assert columns["error"][3].startswith("'-1.flac") and float(columns["score"][0]) != 0
-    with open(out, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:  # as others read it
+    with open(out, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:  # as other programs read it
         assert [from_cell(row["file"]) for row in csv.DictReader(file)] == NAMES
 
     shutil.copy(SAMPLES / "spoof.flac", calls / "-1.flac")
@@ -87,12 +87,12 @@ def test_every_name_is_judged_once_and_goes_on(nes2net: Any, tiny_model_dir: Pat
     before = out.read_bytes()
     assert "0 judged, 0 failed" in nes2net("detect", *arguments, "--resume", "--", *NAMES).err
     assert out.read_bytes() == before
-    out.write_bytes(before[: before.rindex(b"\n", 0, -1) + 40])  # killed in its last row
+    out.write_bytes(before[: before.rindex(b"\n", 0, -1) + 40])  # as if killed in the last row
     assert "1 judged, 0 failed" in nes2net("detect", *arguments, "--resume", "--", *NAMES).err
     assert out.read_bytes() == before
 
 
-# As version 0.1.0 wrote it.
+# The columns that version 0.1.0 wrote.
 OLD = (
     "file", "channel", "duration", "score", "label", "llr", "spoof_probability", "prior", "threshold",
     "min_window_score", "min_window_start", "windows", "spoofed", "warnings", "model", "schema_version", "error",
@@ -106,11 +106,11 @@ def test_a_file_of_the_first_version_goes_on(nes2net: Any, tiny_model_dir: Path,
     fields = {"score": -1.5, "label": "spoof", "threshold": 0.0, "model": tiny_model_dir}
     fields |= {"windows": windows, "spoofed": spoofed}
     rows = [",".join(OLD)]
-    names = [name for name in NAMES if name != "'=quoted.flac" and name != "''-.flac"]  # which look like ours
+    names = [name for name in NAMES if name != "'=quoted.flac" and name != "''-.flac"]  # these look like ours
     for name in names:
         shown = name.encode("utf-8", "backslashreplace").decode()
         quoted = shown.replace('"', '""')
-        cell = f'"{quoted}"' if set(shown) & set('",\n') else shown  # and a CR as it is
+        cell = f'"{quoted}"' if set(shown) & set('",\n') else shown  # version 0.1.0 did not quote a CR
         rows.append(",".join(str({"file": cell, "schema_version": 1, **fields}.get(column, "")) for column in OLD))
     old = ("\n".join(rows) + "\n").encode()
     out.write_bytes(old)
@@ -120,7 +120,7 @@ def test_a_file_of_the_first_version_goes_on(nes2net: Any, tiny_model_dir: Path,
     header, *found = csv_rows(out.read_bytes().decode("utf-8-sig", "surrogateescape"))
     assert set(header) == set(COLUMNS) and len(found) == len(names)
     assert {row[header.index("spoofed")] for row in found} == {"1.20-2.10 (-3.40)"}
-    assert out.with_name("out.csv.old").read_bytes() == old  # it has the windows
+    assert out.with_name("out.csv.old").read_bytes() == old  # the copy has the windows
     assert "1 judged" in nes2net("detect", *arguments, "--", *names, "''-.flac").err
     assert out.with_name("out.csv.old").read_bytes() == old
 

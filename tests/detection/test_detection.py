@@ -1,4 +1,4 @@
-"""Recordings are judged over their whole length, in batches across files, whatever is broken among them."""
+"""Recordings are judged over their whole length, in batches across files, even if some are broken."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioClassification
 from nes2net_hf.audio import SAMPLING_RATE
 from nes2net_hf.detection import DetectionError, Detector, Result, detect
-from nes2net_hf.detection import detector as detector_module
+from nes2net_hf.detection import windows as windows_module
 from nes2net_hf.detection.batches import Batch
 from nes2net_hf.pretrained.load import ModelError, choose_device
 from tests.helpers import KEYS, tiny_model
@@ -32,7 +32,7 @@ def detector(tiny_model_dir: Path) -> Detector:
 
 
 def by_hand(folder: Path, samples: np.ndarray) -> float:
-    """The score of one window, straight from extractor and model."""
+    """Returns the score of one window, directly from extractor and model."""
     model = Nes2NetForAudioClassification.from_pretrained(folder).eval()
     extractor = Nes2NetFeatureExtractor.from_pretrained(folder)
     with torch.inference_mode():
@@ -125,7 +125,7 @@ def test_the_tracks_of_a_film_are_chosen_or_judged_each(tiny_model_dir: Path, de
     film = muxed(melody(5), "mp4", "aac", tracks=2)
     default = one(detector, film)
     assert default.track == 0 and default.warnings == [
-        "2 audio tracks: only track 0 was judged, choose another one or all"
+        "2 audio tracks: only track 0 was judged; choose another track or all"
     ]
     each = detect(film, model=tiny_model_dir, device="cpu", track="all")
     assert [result.track for result in each] == [0, 1]
@@ -192,9 +192,9 @@ def test_an_unforeseen_failure_of_a_decoder_is_that_files_error(detector: Detect
     def broken(source: Any, **options: Any) -> None:
         raise RuntimeError("decoder\nexploded")
 
-    monkeypatch.setattr(detector_module, "open_audio", broken)
+    monkeypatch.setattr(windows_module, "open_audio", broken)
     assert one(detector, "x.wav").error == (
-        "x.wav could not be read: it is damaged, or of an unusual form; convert it to WAV, or download it again."
+        "x.wav could not be read: it is damaged or in an unusual format; convert it to WAV, or download it again."
     )
 
 
@@ -297,7 +297,7 @@ def test_reading_runs_ahead_only_a_little_and_ends_with_the_stream(detector: Det
     time.sleep(0.3)
     assert len(opened) <= 5 * detector.batch_size
     stream.close()  # type: ignore[attr-defined]
-    # Gone once the stream is closed: a thread in native code aborts an interpreter that ends.
+    # The thread must be gone: the interpreter aborts if it exits while a thread runs native code.
     assert "decoding" not in [thread.name for thread in threading.enumerate()]
 
 
@@ -319,10 +319,10 @@ def test_paths_are_taken_one_or_many(detector: Detector, tmp_path: Path) -> None
 
 
 def test_the_bundled_model_says_what_it_is(tiny_model_dir: Path, monkeypatch: Any, caplog: Any) -> None:
-    monkeypatch.setattr(detector_module, "DEMO_MODEL", tiny_model_dir)
+    monkeypatch.setattr("nes2net_hf.detection.detector.DEMO_MODEL", tiny_model_dir)
     with caplog.at_level(logging.WARNING):
         [result] = detect((melody(1), SAMPLING_RATE), device="cpu")
-    assert "demonstration model: do not rely on its verdicts; `nes2net convert` makes a real one" in caplog.text
+    assert "demonstration model: do not rely on its verdicts; for a real model, run `nes2net convert`" in caplog.text
     assert result.model == tiny_model_dir.name
 
 
@@ -386,7 +386,7 @@ def test_no_code_from_a_model_folder_is_run(tiny_model_dir: Path, tmp_path: Path
 
 
 def test_an_hour_is_judged_in_the_memory_of_a_minute(detector: Detector, monkeypatch: Any, tmp_path: Path) -> None:
-    """What is held at once is a few batches of windows, however many pass."""
+    """Only a few batches of windows are held at once, however long the recording is."""
     held = 0
     highest = 0
     prepare = Batch.close

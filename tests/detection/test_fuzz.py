@@ -1,8 +1,8 @@
 """
-Thousands of damaged recordings in one run: each gives a verdict or a sentence of ours, and none ends the run.
+Thousands of damaged recordings in one run: each gets a verdict or an error message of ours, and none ends the run.
 
-The seed is fixed; `NES2NET_FUZZ=3000 pytest -m slow tests/detection/test_fuzz.py -s` prints the counts for that many
-files.
+The seed is fixed. `NES2NET_FUZZ=3000 pytest -m slow tests/detection/test_fuzz.py -s` tests that many files and prints
+the counts.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from nes2net_hf.detection import Detector
 from tests.recordings import PYAV_FORMATS, SOUNDFILE_FORMATS, encode
 
 FILES = int(os.environ.get("NES2NET_FUZZ", "500"))
-MEMORY = 256  # MiB that decoding may add, whatever a header says
+MEMORY = 256  # MiB that decoding may use, with any header
 SPEECH = Path(__file__).parents[2] / "src/nes2net_hf/samples"
-# What only a library would say.
+# Words that only a library would use.
 FOREIGN = re.compile(
     r"\w+(Error|Exception|Warning)\b|Errno|Traceback|zip\(|codec can't|libsnd|ffmpeg|av\.|\bNone\b|0x[0-9a-f]{4}"
 )
 
 
 def seeds() -> list[bytes]:
-    """Whole recordings of speech in every format that we can write here."""
+    """Returns intact recordings of speech in every format that we can write here."""
     speech, _ = soundfile.read(SPEECH / "spoof.flac", dtype="float32")
     speech = speech[: 2 * SAMPLING_RATE]
     others = [
@@ -54,7 +54,7 @@ def seeds() -> list[bytes]:
 
 
 def damaged(data: bytes, other: bytes, random: np.random.Generator) -> bytes:
-    """One to three wounds of the kinds that files get, most of them near the start, where headers are."""
+    """Damages a file in one or two typical ways, mostly near the start, where headers are."""
     for _ in range(random.integers(1, 3)):
         size = max(len(data), 1)
         place = int(random.integers(size) if random.random() < 0.6 else random.integers(min(size, 200)))
@@ -91,7 +91,7 @@ def test_damaged_recordings_give_verdicts_or_our_sentences(
         path = tmp_path / f"{number:05}"
         path.write_bytes(damaged(whole[number % len(whole)], whole[int(random.integers(len(whole)))], random))
         paths.append(str(path))
-    list(detector.stream([str(SPEECH / "spoof.flac")]))  # what is loaded once
+    list(detector.stream([str(SPEECH / "spoof.flac")]))  # so that everything that is loaded once is loaded
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     results = list(detector.stream(paths))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

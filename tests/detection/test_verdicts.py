@@ -1,4 +1,4 @@
-"""What is said of a recording: channels, windows that look fake, too little sound, no speech, no false probability."""
+"""Verdicts and warnings: channels, windows that look fake, too little sound, no speech, no false probability."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ NOISE = np.random.default_rng(0).standard_normal(len(TIME))
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    """The bundled model, which judges the two samples right."""
+    """The bundled model, which judges both samples correctly."""
     return Detector(device="cpu")
 
 
 def judged(detector: Detector, *signals: np.ndarray, rate: int = SAMPLING_RATE, **settings: Any) -> list[Result]:
-    """A recording whose channels are these."""
+    """Judges a recording with these channels."""
     length = max(map(len, signals))
     array = np.stack([np.pad(signal, (0, length - len(signal))) for signal in signals]).astype(np.float32)
     before = {name: getattr(detector, name) for name in settings}
@@ -45,7 +45,7 @@ def judged(detector: Detector, *signals: np.ndarray, rate: int = SAMPLING_RATE, 
 
 
 def notes(frequencies: list[float], decay: float) -> np.ndarray:
-    """A melody of half seconds, seven harmonics each."""
+    """A melody of half-second notes with seven harmonics."""
     time = np.arange(SAMPLING_RATE // 2) / SAMPLING_RATE
     tone = [sum(0.15 / k * np.sin(2 * np.pi * f * k * time) for k in range(1, 8)) for f in frequencies]
     return np.concatenate([note * np.exp(-decay * time) for note in tone])
@@ -110,7 +110,7 @@ def test_finding_speech_leaves_torch_its_threads() -> None:
 @pytest.mark.parametrize(("seconds", "verdict"), [(0.1, False), (0.4, False), (0.9, False), (1.05, True), (3, True)])
 def test_below_a_second_of_sound_it_is_too_short_to_judge(detector: Detector, seconds: float, verdict: bool) -> None:
     speech = BONAFIDE[8_000 : 8_000 + round(seconds * SAMPLING_RATE)]
-    for signal in (speech, np.pad(speech, (0, 80_000))):  # silence is no sound
+    for signal in (speech, np.pad(speech, (0, 80_000))):  # silence does not count as sound
         [result] = judged(detector, signal)
         assert (result.label is not None) == verdict
         assert result.undecided == (None if verdict else "too short to judge")
@@ -140,7 +140,7 @@ def test_speakers_who_take_turns_and_one_who_reverses(detector: Detector) -> Non
     turns = judged(detector, np.concatenate([BONAFIDE[:LENGTH], silence]), np.concatenate([silence, SPOOF[:LENGTH]]))
     assert [result.label for result in turns] == ["bonafide", "spoof"]
     assert len(judged(detector, SPOOF, SPOOF[::-1])) == 2
-    assert [result.channel for result in judged(detector, BONAFIDE, -BONAFIDE)] == [0, 1]  # a mix would cancel
+    assert [result.channel for result in judged(detector, BONAFIDE, -BONAFIDE)] == [0, 1]  # their mix would cancel
 
 
 def test_channels_that_are_one_signal_are_mixed_without_a_word(detector: Detector) -> None:
@@ -188,7 +188,7 @@ def test_a_passing_whole_names_its_windows_that_do_not(detector: Detector) -> No
 def test_without_a_threshold_log_odds_say_which_windows_look_fake(detector: Detector) -> None:
     good, bad = np.resize(BONAFIDE, 2 * WINDOW), np.resize(SPOOF, WINDOW)
     before = detector.threshold
-    detector.threshold = None  # as of a converted model that scores by the bona fide logit
+    detector.threshold = None  # as in a converted model whose score is the bona fide logit
     try:
         [result] = judged(detector, np.concatenate([good, bad, good]))
     finally:
@@ -205,7 +205,7 @@ def test_without_a_threshold_log_odds_say_which_windows_look_fake(detector: Dete
 
 
 def test_from_the_threshold_on_it_is_bona_fide(detector: Detector) -> None:
-    """The score itself is compared: means of differences are rounded otherwise."""
+    """The label must compare the score itself, because means of differences are rounded differently."""
     [result] = judged(detector, np.resize(BONAFIDE, 7 * WINDOW + 1234))
     assert result.score is not None
     assert judged(detector, np.resize(BONAFIDE, 7 * WINDOW + 1234), threshold=result.score)[0].label == "bonafide"

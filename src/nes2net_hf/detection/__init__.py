@@ -1,20 +1,23 @@
 """
-Detection: recordings in, verdicts out. What `nes2net detect` and `nes2net_hf.detect` run.
+Detection: recordings in, verdicts out. `nes2net detect` and `nes2net_hf.detect` use this package.
 
-    detector.py    the model, and how windows become a verdict
-    results.py     what a verdict holds
-    recordings.py  one recording on its way to its verdict: its windows, warnings and errors
-    batches.py     windows of many recordings judged together, decoded in a thread
+    detector.py    the model, and the run from recordings to results
+    results.py     the fields of a verdict
+    recordings.py  a recording while it is judged: windows, warnings, errors
+    windows.py     reads recordings and cuts them into windows
+    batches.py     batches of windows from many recordings, decoded in a thread
+    deciding.py    how window scores become a verdict
     speech.py      whether there is speech at all
-    words.py       how its parts are written for people
-    writers.py     JSON Lines, CSV and tables; what --resume skips
+    words.py       text for people: verdicts, times, numbers
+    writers.py     JSON Lines, CSV and tables; --resume
     plot.py        --plot
 """
 
 from ..errors import AudioError, DetectionError, ModelError
-from .detector import ALL_TRACKS, CHANNELS, DEMO_NOTICE, Detector, detect
+from .detector import CHANNELS, DEMO_NOTICE, Detector, detect
 from .recordings import Unreadable, list_recordings
 from .results import SCHEMA_VERSION, Result, Stretch, WindowScore
+from .windows import ALL_TRACKS
 from .words import clock
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Windows of many recordings, judged together and decoded in a thread of their own."""
+"""Batches of windows from many recordings, decoded in a background thread."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Batch:
-    """Windows judged together, and the recordings that are complete once they are."""
+    """Windows judged together, and the recordings that are then complete."""
 
     windows: list[tuple[Recording, WindowScore]] = field(default_factory=list)
-    samples: list[np.ndarray] = field(default_factory=list)  # (S,) of each
+    samples: list[np.ndarray] = field(default_factory=list)  # each (S,)
     finished: list[Recording] = field(default_factory=list)
     inputs: Tensor | None = None
 
     def close(self, extractor: Any, finder: SpeechFinder) -> Batch:
-        """Does ahead of time what the model is not needed for; what goes wrong is met where the windows are judged."""
+        """Does the work that needs no model, ahead of time. An error shows later, when the windows are judged."""
         if self.samples:
             with suppress(Exception):
                 self.inputs = self.prepared(extractor)
@@ -39,13 +39,13 @@ class Batch:
         return self
 
     def prepared(self, extractor: Any) -> Tensor:
-        """The inputs (B, S) as in training: each window filled up and normalised by itself."""
+        """Returns the inputs (B, S) as in training: each window is padded and normalised by itself."""
         if self.inputs is None:
             self.inputs = extractor(self.samples, sampling_rate=SAMPLING_RATE, return_tensors="pt")["input_values"]
         return self.inputs
 
     def _find_speech(self, finder: SpeechFinder) -> None:
-        """Looks for speech in recordings in which none was found so far: mostly in their first windows only."""
+        """Looks for speech in recordings where none was found so far. For most, that means only the first windows."""
         asked = [
             (recording, samples)
             for (recording, _), samples in zip(self.windows, self.samples, strict=True)
@@ -54,15 +54,54 @@ class Batch:
         if asked:
             try:
                 found = finder.holds_speech([samples for _, samples in asked])
-            except Exception as error:  # no verdict is withheld because of it
+            except Exception as error:  # it must not withhold a verdict
                 logger.debug("speech could not be looked for", exc_info=error)
                 found = [True] * len(asked)
             for (recording, _), speech in zip(asked, found, strict=True):
                 recording.has_speech |= speech
 
 
+class Batcher:
+    """
+    Gathers windows, across recordings, into batches of equal length. Each call returns the batches that it completed.
+
+    Args:
+        size: windows per batch.
+        extractor, finder: the feature extractor and the speech finder, which process each complete batch.
+    """
+
+    def __init__(self, size: int, extractor: Any, finder: SpeechFinder) -> None:
+        self._size, self._extractor, self._finder = size, extractor, finder
+        self._batch = Batch()
+
+    def add(self, recording: Recording, window: WindowScore, samples: np.ndarray) -> list[Batch]:
+        """Adds a window to judge."""
+        held = self._batch.samples
+        # Only a recording shorter than a window has another length, and only if the extractor does not pad it.
+        differs = held and self._extractor.length_policy == "whole" and len(held[0]) != len(samples)
+        completed = [self._take()] if differs else []
+        self._batch.windows.append((recording, window))
+        self._batch.samples.append(samples)
+        if len(self._batch.windows) == self._size:
+            completed.append(self._take())
+        return completed
+
+    def finish(self, recording: Recording) -> list[Batch]:
+        """Adds a recording that has no more windows. It is complete once the batch with its last window is judged."""
+        self._batch.finished.append(recording)
+        return [] if self._batch.windows else [self._take()]
+
+    def flush(self) -> list[Batch]:
+        """Returns the last batch."""
+        return [self._take()] if self._batch.windows else []
+
+    def _take(self) -> Batch:
+        taken, self._batch = self._batch, Batch()
+        return taken.close(self._extractor, self._finder)
+
+
 def in_background(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
-    """Runs an iterator in a thread, two items ahead; closing it ends the thread, an error in it is raised here."""
+    """Runs an iterator in a thread, two items ahead. Closing it ends the thread; its errors are raised here."""
     ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=2)
     stopped = threading.Event()
 
@@ -83,13 +122,13 @@ def in_background(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
         except BaseException as error:
             put(error)
 
-    # A daemon because a read of standard input may never return; all else is waited for below.
+    # A daemon thread, because a read of standard input may never return. Everything else is waited for below.
     thread = threading.Thread(target=work, name="decoding", daemon=True)
     thread.start()
     try:
         while True:
             try:
-                item = ready.get(timeout=0.5)  # with a timeout because Windows cannot interrupt it otherwise
+                item = ready.get(timeout=0.5)  # without a timeout, Windows could not interrupt it
             except queue.Empty:
                 continue
             if item is None:
@@ -99,5 +138,5 @@ def in_background(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
             yield item
     finally:
         stopped.set()
-        # The interpreter aborts where it ends while a thread is inside native code of torch or of a decoder.
+        # The interpreter aborts if it exits while a thread runs native code of torch or a decoder.
         thread.join(timeout=5)

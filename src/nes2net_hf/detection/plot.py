@@ -1,4 +1,4 @@
-"""`nes2net detect --plot`: scores over time, with the waveform under them. Needs the extra `plot`."""
+"""`nes2net detect --plot`: scores over time, with the waveform below. Needs the extra `plot`."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def plot_scores(
     results: Sequence[Result], source: Any, path: str | os.PathLike[str], is_demonstration: bool = False
 ) -> None:
     """
-    Draws the score of each window over time, with the waveform under it, for each judged channel of one recording.
+    Draws the score of each window over time, with the waveform below, for each judged channel of a recording.
 
     Args:
-        results: what `detect` gave for the recording; channels that could not be judged are left out.
-        source: the recording itself, read once more for its waveform.
-        path: the picture, a PNG.
-        is_demonstration: whether the picture is to say that nobody should rely on the model.
+        results: results of `detect` for the recording. Channels with an error are omitted.
+        source: the recording, which is read again for its waveform.
+        path: the PNG to write.
+        is_demonstration: whether to print the notice of a demonstration model.
     """
     results = [result for result in results if result.error is None]
     by_channel = any(result.channel is not None for result in results)
@@ -55,7 +55,7 @@ def plot_scores(
 
 
 def _draw_scores(panel: Axes, result: Result) -> None:
-    """A line for each window, from its start to its end."""
+    """Draws a line for each window, from its start to its end."""
     assert result.score is not None and result.min_window_start is not None and result.min_window_score is not None
     color = {"bonafide": BONAFIDE, "spoof": SPOOF, None: FAINT}[result.label]
     judged = [window for window in result.windows if window.score is not None]
@@ -71,7 +71,7 @@ def _draw_scores(panel: Axes, result: Result) -> None:
     if result.threshold is not None:
         panel.axhline(result.threshold, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
         lines.append((result.threshold, f"threshold {signed(result.threshold)}", FAINT, not above))
-    for value, name, ink, high in lines:  # on either side of their lines because these may lie close together
+    for value, name, ink, high in lines:  # one above and one below, because the lines may be close together
         va = "bottom" if high else "top"
         panel.text(1.005, value, name, transform=panel.get_yaxis_transform(), color=ink, va=va, fontsize=8)
     place, lowest = next(
@@ -119,6 +119,6 @@ def _draw_waveform(panel: Axes, result: Result, low: np.ndarray, high: np.ndarra
 
 
 def _clock(seconds: float) -> str:
-    """Seconds as min:s, with hundredths where there are any."""
+    """Returns seconds as min:s, with hundredths if there are any."""
     rest = f"{seconds % 60:05.2f}".rstrip("0").rstrip(".")
     return f"{int(seconds // 60)}:{rest.zfill(2)}"

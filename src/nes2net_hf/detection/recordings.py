@@ -1,4 +1,4 @@
-"""One recording on its way from the decoder to its verdict."""
+"""A recording while it is judged, from the decoder to its verdict."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 UNRELIABLE_BELOW = 2.0  # s of sound
 ALIKE, SAME_SCENE = 0.99, 0.5
 """
-Correlations of channels. From the first on they are one signal, and their mix is, too. Below the second they are
-separate: a call with a speaker on each channel.
+Correlations of channels. At or above the first, they are one signal, and so is their mix. Below the second, they are
+separate, as in a call with one speaker on each channel.
 """
 CANCELLING = "the channels nearly cancel in the mix (opposite phase): judge each channel"
 DIFFERING = "the channels differ, and their mix was judged: judge each channel"
@@ -30,14 +30,14 @@ DIFFERING = "the channels differ, and their mix was judged: judge each channel"
 
 @dataclass
 class Recording:
-    """A recording, or one track or channel of it: what was decoded and judged of it so far."""
+    """A recording, or one of its tracks or channels, with what was decoded and judged so far."""
 
     name: str
     channel: int | None = None
     track: int | None = None
     windows: list[WindowScore] = field(default_factory=list)
-    log_odds: list[float] = field(default_factory=list)  # of the windows that hold sound
-    frames: list[tuple[int, list[float]]] = field(default_factory=list)  # of them, the first frame and all scores
+    log_odds: list[float] = field(default_factory=list)  # of the windows with sound
+    frames: list[tuple[int, list[float]]] = field(default_factory=list)  # of these, first frame and scores
     sound: float = 0.0  # s
     has_speech: bool = False
     duration: float | None = None
@@ -50,12 +50,12 @@ class Recording:
 
     def conclude(self, audio: AudioStream, row: int, *, mixed: bool, of_several: bool) -> None:
         """
-        Takes over what is known once all has been read.
+        Fills in duration, sound, warnings and error once everything was read.
 
         Args:
-            row: of the blocks that were read, the one that holds this recording.
+            row: the row of the blocks that holds this recording.
             mixed: whether it is the mix of all channels.
-            of_several: whether there are more audio tracks, and nobody chose this one.
+            of_several: whether there are other audio tracks, and the user chose none.
         """
         assert audio.summary is not None
         summary = audio.summary
@@ -65,8 +65,8 @@ class Recording:
         self.warnings += summary.warnings
         if of_several:
             self.warnings.append(
-                f"{audio.info.tracks} audio tracks: only track {audio.info.track} was judged, choose another one or "
-                "all"
+                f"{audio.info.tracks} audio tracks: only track {audio.info.track} was judged; choose another track "
+                "or all"
             )
         if mixed and summary.cancelling:
             self.warnings.append(CANCELLING)
@@ -78,25 +78,25 @@ class Recording:
         if self.sound < summary.duration / 2 and self.channel is None:  # on a channel, others speak meanwhile
             self.warnings.append(f"mostly silence: {self.sound:.1f} of {summary.duration:.1f} s hold sound")
         if audio.info.sampling_rate <= 8000:
-            self.warnings.append("8 kHz recording: nothing above 4 kHz to judge by")
+            self.warnings.append("8 kHz recording: it has no frequencies above 4 kHz to judge by")
         if clipped > 0.001:
             self.warnings.append(f"clipping: {100 * clipped:.1f} % of the samples are at full scale")
 
 
 def _rounded_down(seconds: float) -> str:
-    """At most two decimals: what is too short by a hair does not read as long enough."""
+    """Rounds down to two decimals, so that a time just below the limit does not look long enough."""
     return f"{math.floor(100 * seconds + 1e-6) / 100:g}"
 
 
 def list_recordings(sources: Any) -> Iterator[Any]:
     """
-    One source or an iterable of them → the recordings, folders replaced by the audio files in them, sorted.
+    Yields the recordings of one source or an iterable of sources. Each folder is replaced by its audio files, sorted.
 
-    A folder without audio files stays in the list, to be an error of its own, and so does what cannot be read below
-    it; hidden files are passed over.
+    A folder without audio files stays in the list and gets an error of its own. So does anything in a folder that
+    cannot be read. Hidden files are ignored.
     """
     for source in [sources] if _is_one_recording(sources) else sources:
-        if isinstance(source, Unreadable):  # of a list that was made here before
+        if isinstance(source, Unreadable):  # from an earlier call of this function
             yield source
         elif isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
             found = find_audio(source)
@@ -108,7 +108,7 @@ def list_recordings(sources: Any) -> Iterator[Any]:
 
 
 class Unreadable(str):
-    """A path in a folder that was searched, and the `problem` that makes it an error instead of a recording."""
+    """A path found in a folder, and the `problem` that makes it an error instead of a recording."""
 
     problem: str
 
@@ -127,12 +127,12 @@ def _is_one_recording(sources: Any) -> bool:
 
 
 def why_unread(name: str, error: Exception) -> str:
-    """A sentence of ours, whatever went wrong while a recording was read."""
+    """Returns a sentence of ours for any error in reading a recording."""
     if isinstance(error, AudioError):
         return str(error)
     logger.debug("%s could not be read", name, exc_info=error)
     if isinstance(error, MemoryError):
-        return f"{name} could not be read: it needs more memory than there is."
+        return f"{name} could not be read: it needs more memory than is available."
     if isinstance(error, OSError) and error.strerror:
         return f"{name} could not be read: {error.strerror}."
-    return f"{name} could not be read: it is damaged, or of an unusual form; convert it to WAV, or download it again."
+    return f"{name} could not be read: it is damaged or in an unusual format; convert it to WAV, or download it again."

@@ -1,4 +1,4 @@
-"""What a verdict holds."""
+"""The fields of a verdict."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class WindowScore:
     start: float
     """Seconds."""
     end: float
-    """Seconds; before the window's own end where the recording is shorter than a window."""
+    """Seconds; the end of the recording, if that is shorter than a window."""
     score: float | None
-    """None where the window holds no sound (never rises above -60 dBFS): it is not judged."""
+    """None if the window has no sound (it never rises above -60 dBFS) and was not judged."""
     looks_fake: bool = False
-    """Whether it lies below the threshold, or has log-odds below 0 where none is known. Without a label, false."""
+    """Whether its score is below the threshold or, without one, its log-odds are below 0. False without a label."""
 
 
 @dataclass
 class Stretch:
-    """A passage below the threshold: frames in a row, or windows in a row."""
+    """A passage below the threshold: a run of frames or windows."""
 
     start: float
     """Seconds."""
@@ -35,36 +35,36 @@ class Stretch:
 
 @dataclass
 class Result:
-    """The verdict on one recording, or on one channel of it; `error` says why there is none."""
+    """The verdict on a recording, or on one of its channels. If there is none, `error` says why."""
 
     file: str
     channel: int | None = None
-    """Counted from 0 where a channel was judged by itself; None where the mix was, or where it cannot be read."""
+    """Counted from 0, if channels were judged separately. None for the mix, and if the file cannot be read."""
     track: int | None = None
-    """Counted from 0, of a file with several audio tracks; else None."""
+    """Counted from 0, if the file has several audio tracks; else None."""
     duration: float | None = None
     score: float | None = None
-    """Mean over the windows that hold sound, of a model of frames the lowest of them; higher = bona fide."""
+    """Mean over the windows with sound; for a model of frames, the lowest frame. Higher means bona fide."""
     label: str | None = None
-    """`bonafide` from the threshold on, `spoof` below; None where the verdict is `undecided`."""
+    """`bonafide` at or above the threshold, `spoof` below. None if the verdict is `undecided`."""
     undecided: str | None = None
     """Why a recording with a score has no label: "too short to judge" or "no speech found"."""
     llr: float | None = None
-    """Natural log-likelihood ratio of bona fide over spoof, of a calibrated model."""
+    """Log-likelihood ratio of bona fide to spoof (natural log), from a calibrated model."""
     spoof_probability: float | None = None
     """
-    Probability that the recording is spoofed, from the ratio and the `prior`; of a calibrated model. It differs from
-    what transformers' pipeline prints, which is the softmax of the first window's logits: no probability of spoofing.
+    Probability that the recording is spoofed, from `llr` and `prior`; calibrated models only. The `score` of
+    transformers' pipeline is something else, the softmax of the first window's logits: no probability of spoofing.
     """
     prior: float | None = None
-    """The share of spoofed recordings that is assumed before a recording is heard."""
+    """Prior probability of spoofing: the assumed share of spoofed recordings."""
     threshold: float | None = 0.0
-    """None where the score is the bona fide logit and no threshold is known: the label is that of the log-odds."""
+    """None if the score is the bona fide logit and no threshold is known. The log-odds then decide the label."""
     min_window_score: float | None = None
     min_window_start: float | None = None
     windows: list[WindowScore] = field(default_factory=list)
     spoofed: list[Stretch] | None = None
-    """What a model of frames calls spoofed; None of a model that judges utterances, and where there is no verdict."""
+    """Stretches that a model of frames calls spoofed. None for a model of utterances, and without a verdict."""
     warnings: list[str] = field(default_factory=list)
     model: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -72,13 +72,13 @@ class Result:
 
     @property
     def name(self) -> str:
-        """The file, and which of its tracks and channels."""
+        """The file, with the number of its track and channel."""
         where = {"track": self.track, "channel": self.channel}
         places = [f"{what} {number}" for what, number in where.items() if number is not None]
         return f"{self.file} ({', '.join(places)})" if places else self.file
 
     def suspicious(self) -> list[Stretch]:
-        """What to listen to: what a model of frames calls spoofed, or else windows in a row that look fake."""
+        """Returns the passages to listen to: `spoofed` for a model of frames, else runs of windows that look fake."""
         if self.spoofed is not None:
             return self.spoofed
         stretches = []
@@ -90,7 +90,7 @@ class Result:
         return stretches
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields in the order above, floats rounded to six decimals (times to the sample)."""
+        """Returns the fields in the order above, with floats rounded to six decimals (finer than a sample)."""
         return _rounded(asdict(self))
 
 

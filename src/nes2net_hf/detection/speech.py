@@ -1,6 +1,6 @@
 """
-Whether a recording holds speech at all: a detector of spoofed speech gives a score to a tone or to music, too, and it
-means nothing. Silero VAD (the package silero-vad, MIT) finds speech, sung and whispered speech included.
+Finds out whether a recording has speech at all. A detector of spoofed speech also scores a tone or music, but such
+scores mean nothing. Silero VAD (the package silero-vad, MIT) also finds sung and whispered speech.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ import torch
 
 from ..audio import MIN_DURATION, SAMPLING_RATE, holds_sound
 
-CHUNK = 512  # samples, 32 ms, that Silero VAD gives a probability of
-PROBABILITY = 0.5  # from which a chunk is speech
+CHUNK = 512  # samples (32 ms): Silero VAD gives a probability for each chunk
+PROBABILITY = 0.5  # lowest probability of a chunk with speech
 SHARE = 0.2
 """
-Of the sound in a window, how much must be speech. Of 16 rock tracks of Debian's packages fretsonfire-songs-*, 54
-minutes in 778 windows, 11 have no such window, and 14 have none in their first 90 s; 11 windows are taken for speech.
-Sung and whispered speech has 0.24 and more in its best window.
+The share of a window's sound that must be speech. In 16 rock tracks of Debian's packages fretsonfire-songs-* (54
+minutes, 778 windows), 11 windows are taken for speech; 11 tracks have no such window, and 14 have none in their first
+90 s. In sung and whispered speech, the share in the best window is 0.24 or more.
 """
 FRAME = round(MIN_DURATION * SAMPLING_RATE)
-_LOCK = threading.Lock()  # the model has a state
+_LOCK = threading.Lock()  # the model keeps state between calls
 
 
 class SpeechFinder:
-    """Says of windows whether they hold speech; it is loaded once."""
+    """Loads Silero VAD once and tells which windows have speech."""
 
     def __init__(self) -> None:
         threads = torch.get_num_threads()
         from silero_vad import load_silero_vad
 
-        torch.set_num_threads(threads)  # importing it leaves torch one thread
+        torch.set_num_threads(threads)  # the import sets torch to one thread
         self._model: Any = load_silero_vad()
 
     @torch.inference_mode()
     def holds_speech(self, windows: Sequence[np.ndarray]) -> list[bool]:
-        """Of each window (S,) at 16 kHz, with sound in it, whether speech is at least a fifth of that sound."""
+        """Returns for each window (S,), at 16 kHz and with sound, whether at least a fifth of its sound is speech."""
         length = -(-max(window.size for window in windows) // CHUNK) * CHUNK
         padded = np.stack([np.pad(window, (0, length - window.size)) for window in windows])
         peaks = np.abs(padded).max(axis=1, keepdims=True)

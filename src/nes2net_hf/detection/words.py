@@ -1,4 +1,4 @@
-"""How a verdict's parts are written for people: in tables, pictures and on the page."""
+"""Text for people, in tables, pictures and on the page."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from .results import Result
 
 
 def verdict(result: Result) -> str:
-    """`bona fide`, `spoof`, or why there is no verdict."""
+    """Returns `bona fide`, `spoof`, or why there is no verdict."""
     return "bona fide" if result.label == "bonafide" else result.label or result.undecided or "not judged"
 
 
 def sentence(remark: str) -> str:
-    """A remark with its capital and its full stop."""
+    """Returns a remark with a capital letter and a full stop."""
     return f"{remark[0].upper()}{remark[1:]}."
 
 
@@ -24,12 +24,12 @@ def clock(seconds: float) -> str:
 
 
 def signed(number: float | None) -> str:
-    """Two decimals, with a true minus sign."""
+    """Returns a number with two decimals and a true minus sign."""
     return "" if number is None else f"{number:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def chance(result: Result) -> str:
-    """What a calibrated model's probability means."""
+    """Returns a calibrated model's probability in words."""
     assert result.spoof_probability is not None and result.prior is not None
     share = "half" if result.prior == 0.5 else f"{100 * result.prior:.3g} %"
     return f"{100 * result.spoof_probability:.1f} % chance of being fake, if {share} of such recordings are"

@@ -1,10 +1,10 @@
 """
-Writing results as they come: JSON Lines, CSV, or a table for people; and taking up a run that was interrupted.
+Writes results one by one, as JSON Lines, CSV or a table for people, and resumes an interrupted run.
 
-CSV has the columns of `Result.to_dict` except `windows`, because a cell of a spreadsheet holds 32,767 characters.
-`spoofed` is text there (`12.10-16.14 (-3.40); …`, times in seconds), `warnings` are joined by "; ", and a name that a
-spreadsheet would compute has an apostrophe before it (`spreadsheets`). CSV files begin with a byte order mark, without
-which spreadsheets misread names.
+CSV has the columns of `Result.to_dict` except `windows`, because a spreadsheet cell holds at most 32,767 characters.
+`spoofed` is text (`12.10-16.14 (-3.40); …`, times in seconds), and `warnings` are joined by "; ". A name that a
+spreadsheet would take for a formula gets an apostrophe in front (`spreadsheets`). CSV files begin with a byte order
+mark, because spreadsheets misread names without it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from .words import chance, clock, verdict
 COLUMNS = tuple(field.name for field in fields(Result) if field.name != "windows")
 _WINDOWS = "windows"  # the column of JSON that version 0.1.0 wrote
 _MARK = "\ufeff"
-_STRETCHES = 20  # that a cell names
-_NEEDED = {"file", "channel", "score", "threshold", "model", "error"}  # of every version
-_NAMES = ("file", "model", "warnings", "error")  # columns that begin with a name, or may
+_STRETCHES = 20  # at most in a cell
+_NEEDED = {"file", "channel", "score", "threshold", "model", "error"}  # columns that every version writes
+_NAMES = ("file", "model", "warnings", "error")  # columns that begin with a name, or can
 
 
 class Sink(Protocol):
-    """What rows are written to."""
+    """A place that rows are written to."""
 
     def write(self, text: str, /) -> Any: ...
 
@@ -43,8 +43,8 @@ class Sink(Protocol):
 
 
 class RowFile:
-    """A file that grows by whole rows: one that a full disk cuts off is taken back. Names that are not valid Unicode
-    keep their bytes."""
+    """A file that grows by whole rows: a row that a full disk cuts off is removed again. Names that are not valid
+    Unicode keep their bytes."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - it is closed by `__exit__`
@@ -55,12 +55,12 @@ class RowFile:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError:
-            with suppress(OSError):  # a device
+            with suppress(OSError):  # a device cannot be truncated
                 self._file.truncate(start)
             raise
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: rows are not buffered."""
 
     def __enter__(self) -> RowFile:
         return self
@@ -71,11 +71,11 @@ class RowFile:
 
 class Writer(Protocol):
     def write(self, result: Result) -> None:
-        """Writes one result and flushes it."""
+        """Writes one result, without delay."""
 
 
 class JsonLinesWriter:
-    """One JSON object a line."""
+    """Writes one JSON object per line."""
 
     def __init__(self, file: Sink, fresh: bool = True) -> None:
         self._file = file
@@ -87,11 +87,11 @@ class JsonLinesWriter:
 
 class CsvWriter:
     """
-    One row a result, under a header. A text file must be opened with `newline=""`, `errors="surrogateescape"`.
+    Writes a header and one row per result. A text file must be opened with `newline=""`, `errors="surrogateescape"`.
 
     Args:
         fresh: whether the file is empty.
-        mark: whether a fresh one begins with a byte order mark; standard output and devices do not.
+        mark: whether an empty file gets a byte order mark. Standard output and devices get none.
     """
 
     def __init__(self, file: Sink, fresh: bool = True, mark: bool = True) -> None:
@@ -108,7 +108,7 @@ class CsvWriter:
 
 
 class TableWriter:
-    """Lines for a terminal, under a header; the file comes last because its name may be long."""
+    """Prints lines under a header. The file is last, because its name may be long."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -135,21 +135,21 @@ class TableWriter:
 
 def finished_files(path: Path, form: str, model: str, threshold: float | None, several: bool) -> set[str]:
     """
-    The files an interrupted run has judged, for `--resume`; leaves in the output only their rows.
+    Returns the files that an interrupted run has judged, for `--resume`, and keeps only their rows in the output.
 
-    A half-written last line is dropped, and so are all rows of a file that had an error in any of them: it is judged
-    again. Where a file may give `several` rows, one a channel or track, and the last file does, so is that one: some
-    of its rows may be missing. CSV of version 0.1.0 is put into today's columns, and a copy of it, which has the
-    windows, is kept as `NAME.old`.
+    A half-written last line is dropped. So are all rows of a file with an error in any of them: it is judged again. A
+    file may have `several` rows, one per channel or track. If the last file has, it is judged again, too, because some
+    of its rows may be missing. CSV of version 0.1.0 gets the present columns, and a copy of it, which has the windows,
+    is kept as `NAME.old`.
 
     Raises:
-        OutputError: the output is not one of ours, or was written with another model or threshold.
+        OutputError: nes2net detect did not write the output, or used another model or threshold.
     """
     content = path.read_bytes()
     text = content.decode("utf-8-sig", errors="surrogateescape")
     rows = _read_json_lines(path, text) if form == "jsonl" else _read_csv(path, text)
     for row in rows:
-        # None is an empty cell in CSV.
+        # CSV has an empty cell for None.
         its_threshold = None if row["threshold"] in (None, "") else float(row["threshold"])
         asked = {"model": model, "threshold": None if threshold is None else round(threshold, 6)}
         check_same_work(path, {"model": row["model"], "threshold": its_threshold}, asked)
@@ -164,24 +164,24 @@ def finished_files(path: Path, form: str, model: str, threshold: float | None, s
     if _bytes(new) != content:
         if any(_WINDOWS in row for row in kept) and form == "csv":
             _keep(path)
-        with atomic_file(path, "wb") as file:  # nothing is lost if we are interrupted here
+        with atomic_file(path, "wb") as file:  # an interruption here loses nothing
             file.write(_bytes(new))
     done = {row["file"] for row in kept}
-    if form == "csv":  # version 0.1.0 wrote bytes of names that are not UTF-8 as `\udcff`
+    if form == "csv":  # version 0.1.0 wrote bytes that are not UTF-8 as `\udcff`
         done |= {re.sub(r"\\(udc[89a-f][0-9a-f])", lambda code: chr(int(code[1][1:], 16)), name) for name in done}
     return done
 
 
 def _read_json_lines(path: Path, text: str) -> list[dict[str, Any]]:
     rows = []
-    lines = text.split("\n")  # what follows the last newline is nothing, or half a line
+    lines = text.split("\n")  # after the last newline there is nothing, or half a line
     for number, line in enumerate(lines[:-1], 1):
         try:
             row = json.loads(line)
         except ValueError:
             row = None
         if not isinstance(row, dict) or not row.keys() >= _NEEDED:
-            raise OutputError(f"{path}, line {number}, is no result of nes2net detect: write to another file.")
+            raise OutputError(f"{path}, line {number}, is not a result of nes2net detect: write to another file.")
         rows.append(row)
     return rows
 
@@ -189,19 +189,19 @@ def _read_json_lines(path: Path, text: str) -> list[dict[str, Any]]:
 def _read_csv(path: Path, text: str) -> list[dict[str, Any]]:
     header, *rows = csv_rows(text) or [[]]
     if text.strip() and not _NEEDED <= set(header) <= {*COLUMNS, _WINDOWS}:
-        raise OutputError(f"{path} has not the columns of nes2net detect: write to another file.")
-    empty = dict.fromkeys(COLUMNS, "")  # those that an earlier version had not
+        raise OutputError(f"{path} does not have the columns of nes2net detect: write to another file.")
+    empty = dict.fromkeys(COLUMNS, "")  # for columns that earlier versions lack
     found = [empty | dict(zip(header, row)) for row in rows if len(row) == len(header)]
     for row in found:
         row |= {name: from_cell(row[name]) for name in _NAMES}
-        if row["spoofed"].startswith("["):  # of version 0.1.0
+        if row["spoofed"].startswith("["):  # written by version 0.1.0
             with suppress(ValueError, KeyError, TypeError):
                 row["spoofed"] = _spoofed(json.loads(row["spoofed"])) or ""
     return found
 
 
 def _keep(path: Path) -> None:
-    """Copies a file to `NAME.old`, unless that is there."""
+    """Copies a file to `NAME.old`, unless that exists."""
     old = path.with_name(f"{path.name}.old")
     if not old.exists():
         with atomic_file(old, "wb") as file:
@@ -209,7 +209,7 @@ def _keep(path: Path) -> None:
 
 
 def _spoofed(stretches: list[dict[str, float]] | None) -> str | None:
-    """What a cell says of them: times in seconds and the score, of the first ones, and how many more there are."""
+    """Returns the text of a cell: times in seconds and score of the first stretches, and how many more there are."""
     if stretches is None:
         return None
     named = [f"{part['start']:.2f}-{part['end']:.2f} ({part['score']:.2f})" for part in stretches[:_STRETCHES]]
@@ -225,7 +225,7 @@ def _csv(row: dict[str, Any]) -> str:
 def _bytes(text: str) -> bytes:
     try:
         return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # what no file system of bytes gives
+    except UnicodeEncodeError:  # surrogates that no file name of bytes contains
         return text.encode("utf-8", "backslashreplace")
 
 
