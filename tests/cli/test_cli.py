@@ -1,4 +1,4 @@
-"""`nes2net detect` as people call it: what it prints, what it keeps, how it ends."""
+"""`nes2net detect` as users run it: output, resumed runs, exit codes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMAND = [sys.executable, "-m", "nes2net_cli"]
 
 @pytest.fixture
 def detect(nes2net: Any, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`nes2net detect` with the tiny model, which is loaded only once."""
+    """Runs `nes2net detect` with the tiny model, which is loaded only once."""
     loaded: dict[Any, Detector] = {}
 
     def make(model: str, **options: Any) -> Detector:
@@ -42,7 +42,7 @@ def detect(nes2net: Any, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three recordings, the second of them broken."""
+    """A folder of three recordings. The second is broken."""
     folder = tmp_path / "calls"
     folder.mkdir()
     (folder / "a.flac").write_bytes(encode(melody(3, 1), 16_000, "flac"))
@@ -90,7 +90,7 @@ def test_a_table_names_label_score_and_lowest_window(detect: Any, folder: Path) 
 
 def test_a_list_names_recordings(detect: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = tmp_path / "list.txt"
-    (tmp_path / "#1.flac").write_bytes((folder / "a.flac").read_bytes())  # no comment
+    (tmp_path / "#1.flac").write_bytes((folder / "a.flac").read_bytes())  # not a comment
     text = f"\ufeff{folder / 'c.flac'}\r\n\r\n{folder / 'a.flac'}\r\n#1.flac\n"
     names.write_bytes(text.encode())
     monkeypatch.chdir(tmp_path)
@@ -126,7 +126,7 @@ def test_resume_skips_what_was_judged_and_tries_errors_again(detect: Any, folder
     assert run.code == 1 and run.out == "" and "2 judged, 1 failed" in run.err
     before = output.read_bytes()
     newline = before[:-1].rindex(b"\n") + 1
-    output.write_bytes(before[: newline + 40])  # killed while it wrote its last line
+    output.write_bytes(before[: newline + 40])  # as if killed while it wrote the last line
 
     (folder / "b.wav").write_bytes(encode(melody(1), 16_000, "wav"))
     run = detect(folder, "--output", output, "--resume")
@@ -147,7 +147,7 @@ def test_resume_judges_a_file_again_whose_channels_may_be_missing(detect: Any, f
     arguments = (folder / "a.flac", folder / "c.flac", "--channels", "each", "--output", output)
     detect(*arguments)
     whole = output.read_text()
-    output.write_text("".join(whole.splitlines(keepends=True)[:2]))  # killed between two channels
+    output.write_text("".join(whole.splitlines(keepends=True)[:2]))  # as if killed between two channels
     detect(*arguments, "--resume")
     assert output.read_text() == whole
 
@@ -263,7 +263,7 @@ def test_a_real_interrupt_ends_at_once_without_a_traceback(folder: Path, tiny_mo
         "--batch-size",
         "1",
     ]
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's job in the background inherits it ignored
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell inherit an ignored signal
     try:
         process = subprocess.Popen(
             [*COMMAND, "detect", *arguments],
@@ -275,7 +275,7 @@ def test_a_real_interrupt_ends_at_once_without_a_traceback(folder: Path, tiny_mo
     finally:
         signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
-    first = process.stdout.readline()  # flushed at once, though the second file goes on
+    first = process.stdout.readline()  # flushed at once, while the second file is still being judged
     assert json.loads(first)["file"].endswith("a.flac")
     started = time.monotonic()
     process.send_signal(signal.SIGINT)

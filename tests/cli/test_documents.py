@@ -1,4 +1,4 @@
-"""Every command in the documents is one that the programs take; those that need no other's data or model are run."""
+"""The programs accept every command in the documents. Commands that need no external data or model are run."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ DOCUMENTS = (*GUIDES, "training/demo/README.md", "tests/benchmarks/README.md", "
 TEXTS = (*DOCUMENTS, "LICENSES/README.md", "tests/fixtures/README.md")
 
 
-# What tells a command that is not run: a server, other people's checkpoints at full size, something sent to a Hub.
+# Marks of commands that are not run: servers, the authors' full-size checkpoints, uploads to the Hub.
 NOT_RUN = ("nes2net demo", "nes2net serve", "best.pth", ".pth nes2net-asv21", "xlsr2_300m.pt", "back.pth", "--push")
 
 
 def test_the_readme_takes_a_minute() -> None:
-    """Later features go to the guides. `.ci/run` reads the first block, which is two lines."""
+    """New features belong in the guides. `.ci/run` runs the first block, which must have two lines."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) < 150
     assert len(next(blocks("README.md", "bash")).splitlines()) == 2
 
 
 def anchors(document: Path) -> set[str]:
-    """The addresses of a document's headings, as GitHub makes them."""
+    """The anchors of a document's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -58,7 +58,7 @@ def test_links_lead_somewhere(document: str) -> None:
 
 @pytest.mark.parametrize("document", TEXTS)
 def test_paths_in_texts_are_there(document: str) -> None:
-    """Those written from the root of the repository."""
+    """Checks paths that start at the root of the repository."""
     text = (ROOT / document).read_text(encoding="utf-8")
     for path in re.findall(r"`((?:src|tests|training|model_cards|docs|LICENSES|\.ci)/[\w./-]*)`", text):
         assert (ROOT / path).exists(), path
@@ -116,7 +116,7 @@ def test_benchmarks_take_what_is_written_beside_their_figures() -> None:
 
 @pytest.fixture
 def place(tmp_path: Path, speech: list[np.ndarray], tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the README speaks of: recordings, a model, scores and keys, benchmarks on the disk."""
+    """A folder with everything that the guides use: recordings, models, scores and keys, benchmarks."""
     monkeypatch.chdir(tmp_path)
     for name in ("call.wav", "call.mp3", "recordings/a.flac", "recordings/b.wav"):
         Path(name).parent.mkdir(exist_ok=True)
@@ -159,7 +159,7 @@ def place(tmp_path: Path, speech: list[np.ndarray], tiny_model_dir: Path, monkey
         meta.append(f"{number}.wav,speaker {number % 6},{'bona-fide' if real else 'spoof'}")
         label = "bonafide" if real else "spoof"
         train.append(f"LA_{number % 5:04} LA_T_{number:07} - {'-' if real else 'A01'} {label}")
-        # Some labels are wrong, for classes without an error cannot be calibrated.
+        # Some labels are wrong, because scores that separate the classes perfectly cannot be calibrated.
         own.append(f"{(wild / f'{number}.wav').resolve()},{'bonafide' if real == (number % 6 < 4) else 'spoof'}")
     (wild / "meta.csv").write_text("\n".join(meta) + "\n")
     (protocols / "ASVspoof2019.LA.cm.train.trn.txt").write_text("\n".join(train) + "\n")
@@ -187,7 +187,7 @@ def test_commands_run_in_their_order(document: str, expected: set[str], place: P
             continue
         arguments = [word.replace("/data/", "data/") if word.startswith("/data/") else word for word in words[1:]]
         run = nes2net(*arguments)
-        # A benchmark of which only a part is there is not as published, and the command's answer is that.
+        # The benchmark is only partly there, so `corpus check` reports that it is not as published.
         assert run.code == (1 if line.startswith("nes2net corpus check asvspoof") else 0), f"{line}: {run.err}"
         ran.add(words[1])
     assert ran == expected
@@ -198,7 +198,7 @@ def test_commands_run_in_their_order(document: str, expected: set[str], place: P
 def test_python_in_guides_runs(
     document: str, place: Path, speech: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Except the blocks that need an encoder of the Hub or benchmarks that are not here."""
+    """Runs all blocks except those that need an encoder from the Hub or a real benchmark."""
     shutil.copytree(ROOT / "src/nes2net_hf/models/nes2net-demo", place / "src/nes2net_hf/models/nes2net-demo")
     for block in blocks(document, "python"):
         code = compile(block, document, "exec")

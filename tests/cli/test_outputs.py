@@ -1,6 +1,6 @@
 """
-Every command that writes: two runs on one output, a full disk, a read-only one, and one exit code for one kind of
-error. `pytest -s tests/cli/test_outputs.py | grep '^|'` prints the table of what each says.
+Every command that writes: two runs with the same output, a full disk, a read-only disk, and the same exit code for the
+same kind of error. `NES2NET_TABLE=1 pytest -s tests/cli/test_outputs.py | grep '^|'` prints a table of the messages.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SCRIPTS = Path(__file__).parents[2] / "training"
 
 @dataclass
 class Given:
-    """What commands read."""
+    """The inputs of the commands."""
 
     model: Path
     corpus: Path
@@ -53,7 +53,7 @@ def given(tiny_model_dir: Path, corpus: Path, tmp_path_factory: pytest.TempPathF
     weights = '{"systems": ["a.txt", "b.txt"], "weights": [1, 1], "offset": 0}'
     (folder / "weights.json").write_text(weights, encoding="utf-8")
     rows = (corpus / "manifest.csv").read_text(encoding="utf-8").replace("audio/", f"{corpus}/audio/").splitlines()
-    for row in range(1, len(rows), 4):  # labels that no score tells apart
+    for row in range(1, len(rows), 4):  # wrong labels: perfectly separated classes cannot be calibrated
         rows[row], rows[row + 1] = (rows[row + i].replace(f",{a},", f",{b},") for i, a, b in WRONG)
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     write(folder / "augment.yaml", tiny_recipe(corpus, folder / "none"))
@@ -71,7 +71,7 @@ def shape(given: Given) -> list[Any]:
     return ["--encoder-config", given.folder / "encoder.json"]
 
 
-# What is written and how it is claimed, the command, and its arguments.
+# For each command: the output, how it is claimed, and the arguments.
 COMMANDS: dict[str, tuple[str, str, Any]] = {
     "detect --output": ("v.jsonl", "file", lambda g, o: ["detect", SPEECH, "--model", g.model, "--output", o]),
     "detect --output (csv)": ("v.csv", "file", lambda g, o: ["detect", SPEECH, "--model", g.model, "--output", o]),
@@ -134,7 +134,7 @@ COMMANDS: dict[str, tuple[str, str, Any]] = {
         "mean", "folder", lambda g, o: ["average_checkpoints.py", g.model, g.model, "--out", o],
     ),
 }  # fmt: skip
-# What a run that goes on later may leave: whole results, and the folders that they lie in.
+# Commands that can be continued: they may leave complete results and their folders.
 RESUMED = {"robustness", "corpus shard", "score.py", "score.py (parquet)", "evaluate --model", "calibrate"} | {
     "train.py",
     "train.py --resume",
@@ -143,7 +143,7 @@ RESUMED = {"robustness", "corpus shard", "score.py", "score.py (parquet)", "eval
 
 @pytest.fixture
 def run(nes2net: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """A command or a script of `training/` in this process."""
+    """Runs a command, or a script of `training/`, in this process."""
 
     def call(name: Any, *arguments: Any) -> Run:
         if not str(name).endswith(".py"):
@@ -159,7 +159,7 @@ def run(nes2net: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 
 def said(run: Run, case: str, name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one sentence of an error, printed as a row of the table."""
+    """Returns the error message, and prints it as a row of the table."""
     *_, sentence = run.err.strip().splitlines()
     with capsys.disabled():
         if os.environ.get("NES2NET_TABLE"):
@@ -184,7 +184,7 @@ def test_of_two_runs_the_second_is_refused(
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Any]:
-    """A disk of so many kB."""
+    """Mounts a small disk."""
     place = tmp_path / "disk"
     place.mkdir()
 
@@ -348,7 +348,7 @@ def test_a_run_that_was_killed_does_not_hold_the_next_one_up(given: Given, run: 
     assert list(tmp_path.iterdir()) == [output]
 
 
-# Outputs whose suffix asks for another form than what is written, and the words that name one.
+# Outputs whose suffix contradicts their format, and the advice in the message.
 SUFFIXES = {
     "detect --output": ("v.xlsx", "end its name in .jsonl, .ndjson or .csv, or choose the format with --format"),
     "detect --resume": ("v.json", "end its name in .jsonl, .ndjson or .csv, or choose the format with --format"),

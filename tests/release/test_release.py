@@ -1,4 +1,4 @@
-"""A run becomes a folder that stands alone and a card that says only what was measured, and goes to the Hub."""
+"""A run becomes a folder that works alone, with a card that claims only what was measured, and goes to the Hub."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ AS = ("--benchmark", "asvspoof2021-la", "--repo-id", REPO, "--license", "Apache-
 
 
 def figures() -> list[dict[str, Any]]:
-    """As `nes2net evaluate --report` writes them."""
+    """Figures as `nes2net evaluate --report` writes them."""
     intervals = {"eer": [0.05, 0.09], "min_dcf": [0.1, 0.3], "act_dcf": [0.2, 0.4], "cllr": [0.25, 0.35]}
     row = {"group": "attack", "value": "A07", "n_bonafide": 100, "n_spoof": 60, "eer": 0.0625, "min_dcf": 0.1234}
     return [
@@ -53,7 +53,7 @@ def figures() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def run_folder(tiny_model_dir: Path, tmp_path: Path) -> Path:
-    """What a run leaves: its best model, recipe, curve; its recipe names folders of the machine."""
+    """The folder of a run: best model, curve, and a recipe that names local folders."""
     run = tmp_path / "run"
     shutil.copytree(tiny_model_dir, run / "best")
     recipe = {"output": str(run), "data": {"corpus": "own-data", "root": str(tmp_path / "voices" / "manifest.csv")}}
@@ -99,7 +99,7 @@ def test_a_dry_run_writes_a_folder_whose_card_the_hub_reads(nes2net: Any, run_fo
 
 
 def base_of(folder: Path, license: str | None, **config: Any) -> Path:
-    """A model's folder with a card, to train from."""
+    """The folder of a base model, with a card."""
     folder.mkdir()
     content = json.loads((DEMO_MODEL / "config.json").read_text()) | config
     (folder / "config.json").write_text(json.dumps(content))
@@ -235,7 +235,7 @@ def test_and_so_does_the_code_in_it(tmp_path: Path) -> None:
 
 
 def scored(weights: str) -> dict[str, Any]:
-    """What `training/score.py` writes into a Parquet of scores, and `nes2net evaluate` into its figures."""
+    """What `training/score.py` stores in a Parquet of scores, and `nes2net evaluate` in its figures."""
     return {"model": "tiny", "weights": weights, "dtype": "float32", "corpus": "in-the-wild", "split": "eval",
             "all_windows": False}  # fmt: skip
 
@@ -338,7 +338,7 @@ def test_carbon_is_that_of_codecarbon(nes2net: Any, run_folder: Path, tmp_path: 
 
 
 def test_an_endpoint_judges_the_bytes_of_a_recording(nes2net: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
-    """As Hugging Face's endpoints use it: they load `handler.py` of the folder and call what it names."""
+    """Hugging Face endpoints load `handler.py` from the folder and call its `EndpointHandler`."""
     run = nes2net("release", tiny_model_dir, *AS, "--dry-run", "--out", tmp_path / "out")
     assert run.code == 0, run.err
     assert (tmp_path / "out" / "requirements.txt").read_text() == f"nes2net_hf=={__version__}\n"
@@ -353,7 +353,7 @@ def test_an_endpoint_judges_the_bytes_of_a_recording(nes2net: Any, tiny_model_di
         answer = json.loads(json.dumps(handler({"inputs": inputs})))
         assert answer["score"] == pytest.approx(expected["score"], abs=1e-5) and answer["error"] is None
     assert "not an audio or video file" in handler({"inputs": b"no audio"})["error"]
-    for data, message in (({}, "`inputs` is missing"), ({"inputs": "*"}, "`inputs` is no base64")):
+    for data, message in (({}, "`inputs` is missing"), ({"inputs": "*"}, "`inputs` is not base64")):
         assert message in handler(data)["error"]
 
 
@@ -382,7 +382,7 @@ def test_every_benchmark_makes_a_card(benchmark: str, nes2net: Any, tiny_model_d
     text = ModelCard.load(tmp_path / "README.md").text
     assert content["note"].strip() in text and content["covers"].strip() in text
     assert all(f"- {limit.strip()}" in text for limit in content["limits"])
-    assert "A demonstration model" not in text and "blind" not in text  # the benchmark's own model is, and no other
+    assert "A demonstration model" not in text and "blind" not in text  # only the demonstration model is one
     for condition in content["conditions"]:
         for variant, values in condition["figures"].items():
             cells = " | ".join(f"{value:.2f}" for value in values)
