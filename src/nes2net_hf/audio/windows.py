@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .reading import SAMPLING_RATE
-
-if TYPE_CHECKING:
-    pass
 
 
 def iter_windows(

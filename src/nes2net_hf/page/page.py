@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 import os
-import re
 import signal
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,6 +27,7 @@ from ..detection.recordings import CANCELLING, DIFFERING
 from ..detection.words import clock, sentence
 from ..detection.words import verdict as in_words
 from ..detection.writers import CsvWriter
+from ..pretrained.bases import describe_base
 from ..pretrained.load import DEMO_MODEL, ModelError
 from .guard import PageGuard
 from .verdict import FILES, make_playable, remarks, render
@@ -236,22 +235,13 @@ def write_csv(results: Sequence[Result]) -> str:
 
 def describe(model: str | None) -> str:
     """Returns what users must know about a model, as Markdown: the limits in its card, or those of all models."""
-    folder = DEMO_MODEL if model is None else Path(model)
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    limits = re.search(r"^## Limits\n+(.+?)(?=\n## |\Z)", text, re.MULTILINE | re.DOTALL)
+    about = describe_base(str(DEMO_MODEL if model is None else model))
     notice = ""
-    if is_demonstration(folder):
+    if about.demonstration:
         notice = f"**{sentence(DEMO_NOTICE)}** For a real model, ask the person who runs this page.\n\n"
-    return notice + (f"Its model card says:\n\n{limits[1].strip()}" if limits else LIMITS)
-
-
-def is_demonstration(folder: Path) -> bool:
-    """Returns whether a model is a demonstration: by its config, or on the Hub by its name."""
-    config = folder / "config.json"
-    if config.is_file():
-        return bool(json.loads(config.read_text(encoding="utf-8")).get("demonstration"))
-    return folder.name == DEMO_MODEL.name
+    if not about.limits:
+        return notice + LIMITS
+    return notice + "Its model card says:\n\n" + "\n".join(f"- {limit}" for limit in about.limits)
 
 
 def serve(
