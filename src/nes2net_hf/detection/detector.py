@@ -155,7 +155,7 @@ class Detector:
         self.device = choose_device("cpu" if device is None and backend == "onnx" else device)
         load: Callable[..., tuple[Any, Any]] = load_onnx_model if backend == "onnx" else load_model
         self.model, self.extractor = load(DEMO_MODEL if model is None else model, revision, self.device, dtype)
-        self.is_demonstration = model is None or self.model.config.demonstration
+        self.is_demonstration = self.model.config.demonstration
         if self.is_demonstration:
             logger.warning("%s; for a real model, run `nes2net convert` and pass its folder as --model", DEMO_NOTICE)
         if dtype == "float16" and self.device.type == "cpu":

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 SCHEMA_VERSION = 1
+VERDICT_FIELDS = {"file", "score", "model", "error"}  # every version writes them: a table with them is ours
 TOO_SHORT, NO_SPEECH = "too short to judge", "no speech found"
 
 

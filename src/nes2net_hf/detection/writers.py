@@ -23,14 +23,13 @@ from rich.text import Text
 from ..errors import OutputError
 from ..files import atomic_file, check_same_work
 from ..files.spreadsheets import as_cell, csv_row, csv_rows, from_cell
-from .results import Result
+from .results import VERDICT_FIELDS, Result
 from .words import chance, clock, verdict
 
 COLUMNS = tuple(field.name for field in fields(Result) if field.name != "windows")
 _WINDOWS = "windows"  # the column of JSON that version 0.1.0 wrote
 _MARK = "\ufeff"
 _STRETCHES = 20  # at most in a cell
-_NEEDED = {"file", "channel", "score", "threshold", "model", "error"}  # columns that every version writes
 _NAMES = ("file", "model", "warnings", "error")  # columns that begin with a name, or can
 
 
@@ -150,7 +149,7 @@ def finished_files(path: Path, form: str, model: str, threshold: float | None, s
     rows = _read_json_lines(path, text) if form == "jsonl" else _read_csv(path, text)
     for row in rows:
         # CSV has an empty cell for None.
-        its_threshold = None if row["threshold"] in (None, "") else float(row["threshold"])
+        its_threshold = None if row.get("threshold") in (None, "") else float(row["threshold"])
         asked = {"model": model, "threshold": None if threshold is None else round(threshold, 6)}
         check_same_work(path, {"model": row["model"], "threshold": its_threshold}, asked)
     again = {row["file"] for row in rows if row["error"]}
@@ -180,7 +179,7 @@ def _read_json_lines(path: Path, text: str) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             row = None
-        if not isinstance(row, dict) or not row.keys() >= _NEEDED:
+        if not isinstance(row, dict) or not row.keys() >= VERDICT_FIELDS:
             raise OutputError(f"{path}, line {number}, is not a result of nes2net detect: write to another file.")
         rows.append(row)
     return rows
@@ -188,7 +187,7 @@ def _read_json_lines(path: Path, text: str) -> list[dict[str, Any]]:
 
 def _read_csv(path: Path, text: str) -> list[dict[str, Any]]:
     header, *rows = csv_rows(text) or [[]]
-    if text.strip() and not _NEEDED <= set(header) <= {*COLUMNS, _WINDOWS}:
+    if text.strip() and not VERDICT_FIELDS <= set(header) <= {*COLUMNS, _WINDOWS}:
         raise OutputError(f"{path} does not have the columns of nes2net detect: write to another file.")
     empty = dict.fromkeys(COLUMNS, "")  # for columns that earlier versions lack
     found = [empty | dict(zip(header, row)) for row in rows if len(row) == len(header)]

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..detection.results import VERDICT_FIELDS
 from ..errors import EvaluationError
 from ..files.spreadsheets import from_cell
 
-_NEEDED = {"file", "score", "model", "error"}  # of every version
 _SEVERAL = {
     "track": "one a track: judge one of them by --track N",
     "channel": "one a channel: judge their mix by --channels mix, or each channel as a file of its own",
@@ -19,7 +19,7 @@ _SEVERAL = {
 
 def are_verdicts(columns: Iterable[str]) -> bool:
     """Whether a table with these columns is one that `nes2net detect` wrote."""
-    return set(columns) >= _NEEDED
+    return set(columns) >= VERDICT_FIELDS
 
 
 def read_json_lines(path: Path, lines: list[str]) -> list[dict[str, Any]]:

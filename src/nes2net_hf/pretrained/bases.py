@@ -18,6 +18,7 @@ from huggingface_hub import ModelCard, hf_hub_download, try_to_load_from_cache
 
 from ..errors import ReleaseError
 from ..hub import bounded_requests
+from .load import DEMO_MODEL
 
 BASE = "base.json"
 README = "README.md"
@@ -62,7 +63,7 @@ class Base:
     license: str | None
     """SPDX id if it has one; None if its card does not say."""
     demonstration: bool = False
-    """Whether its configuration marks it as a demonstration."""
+    """By its configuration, or by its name while that is still on the Hub."""
     limits: tuple[str, ...] = ()
     """The limits that its card lists."""
     bases: tuple[Base, ...] = field(default=())
@@ -84,7 +85,7 @@ def describe_base(name: str, revision: str | None = None, fetch: bool = False) -
         fetch: whether to download its card from the Hub, instead of only looking in the cache.
     """
     files = {file: _file(name, file, revision, fetch) for file in (README, BASE, "config.json")}
-    config = _json(files["config.json"]) or {}
+    config = _json(files["config.json"]) or {"demonstration": Path(name).name == DEMO_MODEL.name}
     license, limits = _card(files[README])
     return Base(
         name=Path(name).resolve().name if Path(name).is_dir() else name,

@@ -25,17 +25,8 @@ from ..scores import judges_frames
 from .onnx import GRAPH, OnnxModel, holds_only_a_graph
 
 DEMO_MODEL = Path(__file__).parents[1] / "models" / "nes2net-demo"
-
-
 DTYPES = ("float32", "bfloat16", "float16")
-
-
 BACKENDS = ("torch", "onnx")
-# Settings about a model's origin, or about decisions made from its raw scores. They do not affect raw scores.
-_NOT_OF_SCORES = (
-    "_name_or_path", "architectures", "auto_map", "averaged_from", "calibration", "demonstration", "dtype",
-    "threshold", "transformers_version",
-)  # fmt: skip
 
 
 def choose_device(device: str | None = None) -> torch.device:
