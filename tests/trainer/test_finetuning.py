@@ -219,7 +219,7 @@ def test_too_few_files_to_hold_any_out_are_said(table: Path, tmp_path: Path) -> 
     text = table.read_text().splitlines()
     for rows in ([1, -1], [1, 2, 3, -1]):
         (tmp_path / "two.csv").write_text("\n".join([text[0], *(text[row] for row in rows)]))
-        with pytest.raises(RecipeError, match=r"data\.hold_out: .*two\.csv has 1 spoof, . bonafide: too few to hold"):
+        with pytest.raises(RecipeError, match=r"data\.hold_out: .*two\.csv has 1 spoof, . bonafide, too few to hold"):
             open_split(own("x", tmp_path / "two.csv", tmp_path / "run").data, "train")
     (tmp_path / "two.csv").write_text("\n".join([text[0], text[1], text[2]]))
     with pytest.raises(RecipeError, match=r"two\.csv has no spoof utterances"):
