@@ -139,18 +139,18 @@ FORMS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "under model_state_dict": lambda tensors: {"model_state_dict": tensors, "optimizer_state_dict": {"state": {}}},
     "under two": lambda tensors: {"model": {"state_dict": prefixed("module.")(tensors)}},
     "deepspeed": lambda tensors: {"module": prefixed("module.")(tensors), "ds_version": "0.15"},
-    "numpy beside": lambda tensors: {
+    "numpy outside": lambda tensors: {
         "state_dict": tensors, "eer": np.float64(0.1), "curve": np.ones(3), "best": np.int64(3), "on": np.bool_(True),
         "dtype": np.dtype("float32"), "name": np.str_("x"),
     },
-    "python beside": lambda tensors: {
+    "python outside": lambda tensors: {
         "model": tensors, "set": {1, 2}, "path": PurePosixPath("/a"), "when": datetime.datetime(2026, 1, 2),
         "counts": collections.Counter("abc"), "slice": slice(1, 2),
         "nested": collections.defaultdict(list, {"a": [1]}),
         "bytes": b"abc", "array": bytearray(b"abc"), "long": 2**70, "complex": 1j, "device": torch.device("cuda", 1),
         "dtype": torch.bfloat16, "size": torch.Size([1, 2]), "frozen": frozenset({1}),
     },
-    "optimiser beside": lambda tensors: {
+    "optimiser outside": lambda tensors: {
         "model": tensors,
         "optimizer": torch.optim.Adam([torch.nn.Parameter(torch.ones(2))]).state_dict(),
         "sparse": torch.eye(3).to_sparse(), "meta": torch.empty(9, device="meta"), "ints": torch.arange(3),
@@ -164,8 +164,8 @@ def test_what_training_scripts_write_gives_the_same_weights(form: str, is_zip: b
     path = tmp_path / "best.ckpt"
     torch.save(FORMS[form](system()), path, _use_new_zipfile_serialization=is_zip)
     equal(path, system())
-    beside = ("criterion.weight",) if form in {"lightning", "parametrised, lightning"} else ()
-    assert read_checkpoint(path).beside == beside
+    outside = ("criterion.weight",) if form in {"lightning", "parametrised, lightning"} else ()
+    assert read_checkpoint(path).outside == outside
 
 
 @pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
@@ -278,7 +278,7 @@ def test_what_is_no_plain_weight_is_refused_with_its_key(kind: str, is_zip: bool
     assert path.stat().st_size < 40_000
     assert refusal(path).startswith(f"cannot be converted: its {FRONT}odd ") and message in refusal(path)
     path.unlink()
-    torch.save({"model": system(), "beside": tensor}, path, _use_new_zipfile_serialization=is_zip)
+    torch.save({"model": system(), "outside": tensor}, path, _use_new_zipfile_serialization=is_zip)
     equal(path, system())  # outside the state dict it is ignored
 
 

@@ -86,8 +86,8 @@ def convert(
     checkpoint = read_checkpoint(path)
     if is_legacy_pickle(path):
         report("note      the file has the format of torch before 1.6, so all of it is read into memory")
-    if checkpoint.beside:
-        report(f"dropped   {len(checkpoint.beside)} keys outside the system ({', '.join(checkpoint.beside[:3])} …)")
+    if checkpoint.outside:
+        report(f"dropped   {len(checkpoint.outside)} keys outside the system ({', '.join(checkpoint.outside[:3])} …)")
     if is_bare_encoder(checkpoint.tensors):
         if any(option is not None for option in (activation, dilation, verify)):
             raise ConversionError(

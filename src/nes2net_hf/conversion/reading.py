@@ -35,7 +35,7 @@ class Checkpoint:
 
     path: Path
     tensors: dict[str, Tensor]
-    beside: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
     """Keys outside the system, such as a loss function's."""
 
     @cached_property
@@ -64,7 +64,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             start = opened.read(512)
         if not is_torch_file(start):
             if path.suffix != ".safetensors" and start[8:9] != b"{":
-                raise ConversionError(f"{path} {_what_it_is(start)}.")
+                raise ConversionError(f"{path} {_problem_of(start)}.")
             return _checkpoint(path, read_safetensors(path), lambda tensor: tensor)
         if path.suffix == ".safetensors":
             raise ConversionError(f"{path} is a PyTorch file, not a safetensors file: rename it to .pth.")
@@ -98,7 +98,7 @@ def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def _what_it_is(start: bytes) -> str:
+def _problem_of(start: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the checkpoint itself: download the checkpoint with `git lfs pull`"
     if b"\0" not in start:
@@ -137,7 +137,7 @@ def _checkpoint(path: Path, content: Any, make: Callable[[Any], Tensor]) -> Chec
                 f"{path} is not a state dict: its entry {key!r} is a {_kind(value)}, not a tensor; save only weights."
             )
     tensors: dict[str, Tensor] = {}
-    names, beside = _official_names(content)
+    names, outside = _official_names(content)
     used: dict[str, str] = {}
     for key, name in names.items():
         if name in used:
@@ -147,7 +147,7 @@ def _checkpoint(path: Path, content: Any, make: Callable[[Any], Tensor]) -> Chec
             tensors[name] = _weight(name, content[key], make)
         except ValueError as error:
             raise ConversionError(f"{path} cannot be converted: its {key} {error}.") from None
-    return Checkpoint(path, tensors, beside)
+    return Checkpoint(path, tensors, outside)
 
 
 def _official_names(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -162,8 +162,8 @@ def _official_names(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...
             names = {key: name.removeprefix("model.") for key, name in names.items()}
         return names, ()
     inside = {key: name.removeprefix(fronts.get(key, "")) for key, name in names.items()}
-    beside = tuple(key for key in names if key not in fronts) if "" not in fronts.values() else ()
-    return {key: name for key, name in inside.items() if key not in beside}, beside
+    outside = tuple(key for key in names if key not in fronts) if "" not in fronts.values() else ()
+    return {key: name for key, name in inside.items() if key not in outside}, outside
 
 
 def _weight(name: str, value: Described | Tensor, make: Callable[[Any], Tensor]) -> Tensor:

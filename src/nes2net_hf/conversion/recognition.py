@@ -146,17 +146,17 @@ def _activation(tensors: Mapping[str, Tensor], wanted: str | None) -> tuple[str,
     if not means.any():
         return wanted or "relu", None if wanted else "relu, because the batch norms were never trained (--activation)"
     share = float((means < 0).float().mean())
-    told = "selu" if share >= _SELU_SHARE else "relu"
-    if wanted is not None and wanted != told:
+    likely = "selu" if share >= _SELU_SHARE else "relu"
+    if wanted is not None and wanted != likely:
         return (
             wanted,
-            f"{wanted}, as requested, but {share:.0%} negative running means in the batch norms indicate {told}",
+            f"{wanted}, as requested, but {share:.0%} negative running means in the batch norms indicate {likely}",
         )
     if wanted is not None:
         return wanted, None
     return (
-        told,
-        f"{told}, from {share:.0%} negative running means in the batch norms; no weight shows it (--activation)",
+        likely,
+        f"{likely}, from {share:.0%} negative running means in the batch norms; no weight shows it (--activation)",
     )
 
 

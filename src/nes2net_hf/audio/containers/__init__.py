@@ -19,7 +19,7 @@ from .flac import walk_flac
 from .mpeg import walk_mpeg
 from .ogg import walk_ogg
 from .view import TOLERANCE as TOLERANCE
-from .view import UNKNOWN_FORM, Found, Part, Piece, View, behind_tags, end_of_tags, unread_note
+from .view import UNKNOWN_FORM, Found, Part, Piece, View, after_tags, end_of_tags, unread_note
 from .view import Pieces as Pieces
 
 _WALKS: list[tuple[bytes, Callable[[View, int], Found | None]]] = [
@@ -46,7 +46,7 @@ def parts_of(file: IO[bytes]) -> list[Part]:
     parts: list[Part] = []
     at = 0
     while at < view.size:
-        start = behind_tags(view, at)
+        start = after_tags(view, at)
         found = _walk(view, start)
         if found is None:
             if not parts:

@@ -110,14 +110,12 @@ def _content(view: View, chunks: list[_Chunk], name: bytes) -> bytes:
     return next((view.at(chunk.body, min(chunk.size, 4096)) for chunk in chunks if chunk.name == name), b"")
 
 
-def _is_chunk(view: View, name: bytes, body: int, size: int, layout: _Layout, behind_data: bool) -> bool:
+def _is_chunk(view: View, name: bytes, body: int, size: int, layout: _Layout, after_data: bool) -> bool:
     """Returns whether this is a chunk. Samples may look like a name, but rarely like a name and a possible length."""
     if name == layout.data:
         return True
     return (
-        bool(re.fullmatch(rb"[\x20-\x7e]{4}", name))
-        and size >= 0
-        and (body + size <= view.size + 1 or not behind_data)
+        bool(re.fullmatch(rb"[\x20-\x7e]{4}", name)) and size >= 0 and (body + size <= view.size + 1 or not after_data)
     )
 
 

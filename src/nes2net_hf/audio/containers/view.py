@@ -131,7 +131,7 @@ def seconds_of(size: float, per_second: float) -> float | None:
     return size / per_second if per_second > 0 else None
 
 
-def behind_tags(view: View, at: int) -> int:
+def after_tags(view: View, at: int) -> int:
     """Returns the position after the tags, and their zero padding, that start here."""
     while True:
         end = tag_end(view, at)
