@@ -135,7 +135,7 @@ def _calibration(calibration: dict[str, Any] | None) -> Iterator[str]:
         f"spoofing of {prior:g}"
     )
     if calibration.get("provenance"):
-        yield "fitted on " + _listed(calibration["provenance"])
+        yield "fit: " + _listed(calibration["provenance"])
 
 
 def _listed(fields: dict[str, Any]) -> str:
@@ -188,8 +188,8 @@ def _measured(info: dict[str, Any]) -> list[str]:
         corpus = ", ".join(filter(None, [robustness["corpus"], place]))
         clean, worst = robustness["clean"], robustness["worst"]
         lines.append(
-            f"robustness, {corpus}: {f'EER {_rate(clean)} unchanged, ' if clean else ''}at worst {_rate(worst)} "
-            f"({worst['group']}, {worst['condition']}), of {robustness['conditions']} conditions"
+            f"robustness, {corpus}: {f'EER {_rate(clean)} on unchanged audio; ' if clean else ''}worst of "
+            f"{robustness['conditions']} conditions: EER {_rate(worst)} ({worst['group']}, {worst['condition']})"
         )
     return lines or ["nothing that its folder records"]
 

@@ -191,7 +191,7 @@ def test_a_released_folder_tells_recipe_figures_and_licence(nes2net: Any, model_
     text = " ".join(nes2net("info", model_dir).out.split())
     for line in (
         "threshold bona fide at a score of 2.5 or higher",
-        "calibrated llr = 0.5 * score - 1.25, at a prior probability of spoofing of 0.4 fitted on corpus own-data",
+        "calibrated llr = 0.5 * score - 1.25, at a prior probability of spoofing of 0.4 fit: corpus own-data",
         "averaged from epoch-0003, epoch-0005",
         "recipe output runs/x, corpus asvspoof2019-la, encoder facebook/wav2vec2-xls-r-300m, epochs 7, augmentation "
         "speed, then rawboost",
