@@ -1,4 +1,4 @@
-"""Every benchmark gives the same columns from its files as they are published, or says what is wrong with them."""
+"""Every benchmark is read from its published files in the same columns, or the error says what is wrong."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from nes2net_hf.corpora.labels import map_label
 
 SHARED = os.environ.get("NES2NET_SHARED")
 
-# The form of each benchmark as its archives unpack: protocol → lines, and where the audio of each line lies.
+# The layout of each benchmark's unpacked archives: protocol → lines, and the place of each line's audio.
 PROTOCOLS: dict[str, tuple[str, str | None, dict[str, list[str]], str]] = {
     "asvspoof2019-la": (
         "LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.train.trn.txt",
@@ -101,7 +101,7 @@ PROTOCOLS: dict[str, tuple[str, str | None, dict[str, list[str]], str]] = {
 
 @pytest.fixture
 def build(tmp_path: Path, fixture_audio_dir: Path) -> Callable[..., Path]:
-    """Lays out a benchmark with real speech under its names; `lines` and the protocol's bytes may be given."""
+    """Lays out a benchmark with real speech; `lines` and the protocol's bytes may be replaced."""
     voices = sorted(fixture_audio_dir.glob("*.flac"))
 
     def make(name: str, encode: Callable[[str], bytes] = str.encode) -> Path:
@@ -126,7 +126,7 @@ def rows_of(name: str, root: Path, **options: Any) -> dict[str, dict[str, Any]]:
 
 
 def said(row: dict[str, Any]) -> dict[str, Any]:
-    """What a row says: neither its audio nor nulls."""
+    """Returns a row without its audio and nulls."""
     segments = row["segment_labels"]
     assert segments is None or not any(segments.values())
     return {key: value for key, value in row.items() if key not in ("audio", "segment_labels") and value is not None}
@@ -387,7 +387,7 @@ def test_any_dataset_of_the_datasets_library(streaming: bool, fixture_audio_dir:
         )
 
     columns = {"audio": "speech", "label": "key", "speaker_id": "who"}
-    rows = load("named.parquet", columns=columns)  # here bona fide is 0 of the dataset's own
+    rows = load("named.parquet", columns=columns)  # this dataset's own label of bona fide is 0
     assert [row["label"] for row in rows] == [1, 0, 0, 1]
     assert [row["speaker_id"] for row in rows] == ["a", "b", "c", "d"]
     assert all(set(row) == set(FEATURES) for row in rows)
@@ -416,7 +416,7 @@ def test_a_whole_2019_train_protocol_is_loaded_in_two_seconds(tmp_path: Path) ->
     flac.mkdir(parents=True)
     for number in range(25_380):
         (flac / f"LA_T_{number:07}.flac").touch()
-    start = time.process_time()  # of this process: other load on the machine does not count
+    start = time.process_time()  # process time, so that other load on the machine does not count
     dataset = load_corpus("asvspoof2019-la", "train", root=tmp_path)
     assert time.process_time() - start < 2
     assert len(dataset) == CORPORA["asvspoof2019-la"].counts["train"]  # type: ignore[arg-type]
@@ -487,7 +487,7 @@ def test_check_of_what_is_whole_and_of_what_is_nothing(
     assert (found.lines, found.found, found.partition) == (4, 4, "test")
     assert not any((found.missing, found.unreadable, found.wrong_lines, found.doubled_lines, found.doubled_files))
     assert found.conditions == {"with-acesinger": (3, 67_579), "without-acesinger": (2, 64_734)}
-    assert found.seconds > 10 and not found.is_whole  # four trials are not those that were published
+    assert found.seconds > 10 and not found.is_whole  # four trials are fewer than published
     [found] = check_corpus("partialspoof", build("partialspoof"), "dev")
     found.published = found.lines
     assert found.is_whole

@@ -1,4 +1,4 @@
-"""The demonstration corpus: what is pure of it, on generated signals; no package is fetched."""
+"""The demonstration corpus's pure functions on generated signals, without downloads."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_channel_is_deterministic_and_keeps_its_ranges(codec):
     assert np.array_equal(sent, again)
     assert sent.size <= (2.5 + 2 * channel.PADDING_SECONDS[1]) * RATE
     assert np.abs(sent).max() < 1.0
-    # No digital silence: the noise floor, at its lowest, is there from the first 10 ms to the last.
+    # No digital silence: the noise floor is present from the first 10 ms to the last.
     assert activity.frame_levels(sent).min() > channel.LEVEL_DB[0] - channel.NOISE_SNR_DB[1] - 3
 
 

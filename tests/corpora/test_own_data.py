@@ -1,4 +1,4 @@
-"""Manifests, folders and datasets as people really have them: read, or said what is wrong and how to fix it."""
+"""Real-life manifests, folders and datasets are read, or the error says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_hints_name_options_where_a_command_runs_and_arguments_in_python(place: 
     (place / "m.csv").write_text("audio,label\nwavs/b.flac,0\n")
     (place / "s.txt").write_text("wavs/b 1\n")
     scored = nes2net("evaluate", place / "s.txt", "--corpus", "own-data", "--root", place / "m.csv")
-    assert scored.code and "label_map={'0': '…'} in Python" in scored.err  # which has no option for it
+    assert scored.code and "label_map={'0': '…'} in Python" in scored.err  # the command has no option for it
     for message, wrong in (("name it with columns={'audio': '…'}", {"columns": None}), ("label_map={'0': '…'}", {})):
         (place / "m.csv").write_text("wav,fake\nwavs/b.flac,0\n")
         with pytest.raises(CorpusError) as caught:
@@ -186,7 +186,7 @@ def test_class_folders_behind_links_and_such_that_cannot_be_listed(
     shutil.copy(SAMPLES / "bonafide.flac", place / "corpus/real/a.flac")
     shutil.copy(SAMPLES / "spoof.flac", place / "elsewhere/deep/b.flac")
     (place / "corpus/fake/link").symlink_to(place / "elsewhere")
-    (place / "corpus/fake/real").symlink_to("../real")  # whose recordings have one label, that of their own folder
+    (place / "corpus/fake/real").symlink_to("../real")  # its recordings keep the label of their own folder
     (place / "corpus/real/loop").symlink_to(place / "corpus")
     (place / "corpus/loop").symlink_to(".")
     (place / "elsewhere/deep/loop").symlink_to("..")
@@ -223,7 +223,7 @@ def test_a_protocol_may_begin_with_a_header(place: Path) -> None:
 
 @pytest.fixture(scope="module")
 def datasets_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Datasets of the library in the forms that it has on a disk."""
+    """Datasets in the forms that the library stores on disk."""
     root = tmp_path_factory.mktemp("datasets")
     voices = {"real": SAMPLES / "bonafide.flac", "fake": SAMPLES / "spoof.flac"}
     for split in ("train", "test"):

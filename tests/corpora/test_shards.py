@@ -1,4 +1,4 @@
-"""Shards give back every row and every sample; what stops the making of them costs nothing but time."""
+"""Shards return every row and every sample, and making them can be stopped and continued."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from nes2net_hf.errors import OutputError
 from tests.helpers import FIXTURES
 
 COLUMNS = ("utterance_id", "audio", "label")
-SHARD_BYTES = 500_000  # half a megabyte: the fixtures' recordings fill several
+SHARD_BYTES = 500_000  # half a megabyte, so that the fixtures fill several shards
 
 
 @pytest.fixture(scope="module")
 def la(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ASVspoof 2019 LA as its archive unpacks, train and dev, with the fixtures' speech: 60 and 4 utterances."""
+    """ASVspoof 2019 LA train and dev in the archive's layout, with 60 and 4 utterances of the fixtures' speech."""
     root = tmp_path_factory.mktemp("la")
     voices = sorted((FIXTURES / "audio").glob("*.flac"))
     protocols = root / "LA/ASVspoof2019_LA_cm_protocols"
@@ -70,7 +70,7 @@ def said(row: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_shards_stream_back_every_row_and_every_byte(split: str, la: Path, shards: Path) -> None:
     before = load_corpus("asvspoof2019-la", split, root=la)
-    streamed = load_dataset(str(shards), split=split, streaming=True)  # its card says which files are which split
+    streamed = load_dataset(str(shards), split=split, streaming=True)  # the card assigns files to splits
     assert streamed.features == FEATURES
     for after in (streamed, load_corpus("asvspoof2019-la", split, root=shards, streaming=True)):
         rows = list(after)

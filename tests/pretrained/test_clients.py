@@ -1,4 +1,4 @@
-"""What others' programs do to a model: hooks, offloading, quantisation, adapters, half precision, compilation."""
+"""Models work with other libraries: hooks, offloading, quantisation, adapters, half precision, compilation."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from tests.helpers import ENCODER_TYPES, lively, tiny_config, tiny_model
 
 AGGREGATIONS = ("last", "weighted_sum", "squeeze_excitation", "attentive_merging")
 KINDS = {"utterances": Nes2NetForAudioClassification, "frames": Nes2NetForAudioFrameClassification}
-# transformers' WavLM hands the weights of these to a function instead of calling them.
+# transformers' WavLM passes the weights of these layers to a function instead of calling them.
 NOT_CALLED_IN_WAVLM = {"q_proj", "k_proj", "v_proj", "out_proj"}
 WAVES = 0.1 * torch.randn(4, 6000, generator=torch.Generator().manual_seed(0))
 
 
 def build(kind: str, source: str) -> Any:
-    """The bundled model, or a tiny one with an aggregation: of five layers, for SEA would squeeze fewer into one."""
+    """The bundled model, or a tiny one with an aggregation and five layers, because SEA squeezes fewer into one."""
     if source == "bundled":
         return KINDS[kind].from_pretrained(DEMO_MODEL).eval()
     pooling = "attentive_statistics" if kind == "utterances" else "mean"
     config = tiny_config(layer_aggregation=source, pooling=pooling)
     config.encoder_config.num_hidden_layers = 5
-    torch.manual_seed(7)  # with others the ReLU of SEA is dead
+    torch.manual_seed(7)  # with other seeds, the ReLU of SEA is dead
     return lively(KINDS[kind](config)).eval()
 
 
@@ -53,13 +53,13 @@ def near(one: torch.Tensor, other: torch.Tensor, tolerance: float = 1e-6, name: 
 
 
 def leaves(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules without children that own parameters."""
+    """Returns the modules that have parameters but no children."""
     own = {name: list(module.parameters(recurse=False)) for name, module in model.named_modules()}
     return {name: part for name, part in model.named_modules() if own[name] and not list(part.children())}
 
 
 def step(model: Any, times: int = 2) -> None:
-    """Optimiser steps over all that learns."""
+    """Takes optimiser steps on all trainable parameters."""
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     model.train()
     for _ in range(times):
@@ -177,7 +177,7 @@ def adapted(model: Any, **fields: Any) -> Any:
 
 
 def check_that_all_learn(model: Any, merge: Callable[[], Any]) -> None:
-    """Two steps change everything that learns, and without its adapters the model is the same."""
+    """Two steps change all trainable parameters; without adapters, the model is unchanged."""
     before = {name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad}
     assert any("lora_" in name for name in before)
     step(model)
@@ -215,7 +215,7 @@ def test_adapters_of_a_recipe_learn_and_merge(model: Any) -> None:
 
 
 def test_an_adapter_alone_lacks_the_statistics_of_batch_norm(model: Any, tmp_path: Path) -> None:
-    """Hence what the README says of `modules_to_save`."""
+    """This is why the docs recommend `modules_to_save`."""
     peft = pytest.importorskip("peft")
     for saved in (None, ["classifier", "backend"]):
         lora = adapted(model, target_modules="all-linear", modules_to_save=saved)
@@ -249,7 +249,7 @@ def test_the_classifier_stays_in_float32(model: Any, dtype: torch.dtype, tmp_pat
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_logits_are_of_float32_in_whatever_precision_the_model_is_put(model: Any, dtype: torch.dtype) -> None:
-    """As good as from a float32 classifier with the same weights."""
+    """The scores equal those of a float32 classifier with the same weights."""
     half = copy.deepcopy(model).to(dtype)
     careful = copy.deepcopy(half)
     careful.classifier.float()
@@ -260,14 +260,14 @@ def test_logits_are_of_float32_in_whatever_precision_the_model_is_put(model: Any
     near(logits(copy.deepcopy(model).double()), logits(model), 1e-5)
 
 
-# Saving memory, gaining speed ----------------------------------------------------------------------------------------
+# Memory and speed ---------------------------------------------------------------------------------------------------
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(model: Any) -> None:
     saving = copy.deepcopy(model)
     saving.gradient_checkpointing_enable()
     for one in (model, saving):
-        torch.manual_seed(0)  # of the encoder's dropout
+        torch.manual_seed(0)  # for the encoder's dropout
         one.train()(WAVES).logits.square().mean().backward()
     check_gradients(saving, model)
 

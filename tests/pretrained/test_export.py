@@ -1,4 +1,4 @@
-"""An exported graph scores as PyTorch does, at any length and batch; one that does not is never left behind."""
+"""An exported graph scores like PyTorch at any length and batch size. A graph that differs is never kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LENGTHS = (400, 3_999, 9_200, WINDOW, 40_001)
 SETTINGS = (BACKEND_VARIANTS, LAYER_AGGREGATIONS, POOLINGS, ENCODER_TYPES[:2])
 
 
-# Of the 32 combinations so few that every two settings meet; `python -m tests.benchmarks.export --grid` takes all.
+# A pairwise subset of the 32 combinations; `python -m tests.benchmarks.export --grid` runs all of them.
 COVERING = (
     ("nes2net", "last", "mean", "wav2vec2"),
     ("nes2net_x", "last", "attentive_statistics", "wavlm"),
@@ -54,7 +54,7 @@ COVERING = (
 
 
 def differences(model: Path, exported: Path, speech: list[np.ndarray]) -> tuple[float, float]:
-    """The largest difference between the scores of both, and how far the scores themselves lie apart."""
+    """Returns the largest difference between both systems' scores, and the range of the scores."""
     network, _ = load_model(model, None, CPU, "float32")
     graph, _ = load_onnx_model(exported, None, CPU, "float32")
     expected, actual = [], []
@@ -88,7 +88,7 @@ def exported(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def traced(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graph of `exported` for any model, without the seconds of tracing it."""
+    """Reuses the graph of `exported` for any model, to save the seconds of tracing."""
 
     def write_graph(network: Any, samples: int, folder: Path) -> int:
         shutil.copy(exported / GRAPH, folder)
@@ -187,7 +187,7 @@ def test_a_score_that_is_no_number_is_not_kept(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("traced")
 def test_only_an_earlier_export_is_replaced_and_only_when_asked(nes2net: Any, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    out.mkdir()  # an empty folder is as good as none
+    out.mkdir()  # an empty folder counts as a new one
     assert nes2net("export", model, out).code == 0
     (out / GRAPH).write_bytes(b"old")
     run = nes2net("export", model, out)
@@ -291,7 +291,7 @@ def test_every_two_settings_are_exported_exactly(
 @pytest.mark.parametrize("encoder", ENCODER_TYPES[2:])
 def test_so_is_every_other_encoder_but_one(encoder: str, tmp_path: Path, speech: list[np.ndarray]) -> None:
     model = saved(tiny_model(encoder, layer_aggregation="weighted_sum"), tmp_path / "model")
-    if encoder == "wav2vec2-conformer":  # its attention reshapes what torch cannot prove to be in order
+    if encoder == "wav2vec2-conformer":  # torch cannot export the reshape in its attention
         with pytest.raises(ExportError, match="cannot export a model with a wav2vec2-conformer encoder"):
             export(model, tmp_path / "out")
         return

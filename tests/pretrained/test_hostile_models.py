@@ -1,4 +1,4 @@
-"""Model folders that are damaged, impossible or hostile are refused when loaded, naming file and field."""
+"""Loading refuses model folders that are damaged, impossible or hostile, and names file and field."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def folder(tiny_model_dir: Path, tmp_path: Path) -> Path:
 
 
 def change(path: Path, field: str, value: Any) -> None:
-    """Sets a field of a JSON file; dots lead into what is nested."""
+    """Sets a field of a JSON file; dots separate nested keys."""
     content = json.loads(path.read_text(encoding="utf-8"))
     *way, last = field.split(".")
     place = content
@@ -236,7 +236,7 @@ def test_an_adapter_beside_the_weights_is_refused(content: str, folder: Path, mo
     assert "holds an adapter_config.json" in refusal(folder)
     with pytest.raises(ValueError, match=r"holds an adapter_config\.json"):
         Nes2NetForAudioClassification.from_pretrained(folder)
-    (folder / "config.json").unlink()  # transformers would then load the model that the adapter names
+    (folder / "config.json").unlink()  # without it, transformers would load the model that the adapter names
     with pytest.raises(ValueError, match=r"holds an adapter_config\.json"):
         Nes2NetForAudioClassification.from_pretrained(folder)
 

@@ -1,4 +1,4 @@
-"""`nes2net info`: what it says of a model is what the model, its files and a real pass say."""
+"""`nes2net info` agrees with the model, its files and a real pass."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ PARTS = ("encoder", "aggregation", "backend", "pooling", "classifier")
 
 @pytest.fixture
 def model_dir(tiny_model_dir: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny model, to be changed."""
+    """A copy of the tiny model that tests may change."""
     return Path(shutil.copytree(tiny_model_dir, tmp_path / "run" / "best"))
 
 
 def evaluation(**fields: Any) -> dict[str, Any]:
-    """As `nes2net evaluate --report` writes it and a release keeps it."""
+    """Results as `nes2net evaluate --report` writes them and a release keeps them."""
     return {
         "name": "scores", "n_bonafide": 1200, "n_spoof": 900, "eer": 0.0717, "min_dcf": 0.2, "act_dcf": 0.3,
         "cllr": 0.25, "min_cllr": 0.22, "auc": 0.97, "intervals": {"eer": [0.05, 0.09], "cllr": [0.2, 0.3]},
@@ -118,7 +118,7 @@ def test_the_cost_without_weights_is_that_of_a_real_pass(encoder: str) -> None:
     for aggregation in LAYER_AGGREGATIONS:
         pooling = "mean" if aggregation == "last" else "attentive_statistics"
         model = tiny_model(encoder, layer_aggregation=aggregation, pooling=pooling)
-        model.set_attn_implementation("eager")  # torch leaves its fused attention out of its count on a CPU
+        model.set_attn_implementation("eager")  # torch does not count fused attention on a CPU
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(torch.zeros(1, WINDOW))
         structure = without_memory(model.config)
@@ -139,9 +139,9 @@ def test_the_published_back_ends_cost_what_the_paper_says(
     fields: dict[str, Any], parameters: int, published: float
 ) -> None:
     """
-    The paper's MMACs are those of ptflops at 200 frames of 1024. To products it adds, an element of the output each,
-    one for a bias, two for a batch norm, and two for nn.ReLU, which it meets as a module and as the function in it;
-    none for SELU.
+    The paper's MMACs are those of ptflops at 200 frames of 1024. For each output element, ptflops adds one to the
+    products for a bias, two for a batch norm, and two for nn.ReLU, which it counts both as a module and as a function,
+    but none for SELU.
     """
     frames, parts = 200, ("backend", "pooling", "classifier")
     model = without_memory(Nes2NetConfig(**fields))
@@ -153,7 +153,7 @@ def test_the_published_back_ends_cost_what_the_paper_says(
     macs = count_macs(model, 400 + 320 * (frames - 1))
 
     has_columns = fields["backend_variant"] == "nes2net_x"
-    steps = sum(range(2, 9)) if has_columns else 7  # of the inner scale, each column of variant X by itself
+    steps = sum(range(2, 9)) if has_columns else 7  # steps of the inner scale; variant X counts each column
     block = 2 * 128 * 128 * frames + steps * 3 * 16 * 16 * frames + 2 * 128 * 128
     assert macs["backend"] == 7 * (block + has_columns * steps * 16 * frames)
 
@@ -177,7 +177,7 @@ def test_a_released_folder_tells_recipe_figures_and_licence(nes2net: Any, model_
         "output": "runs/x", "epochs": 7, "model": {"pretrained": "facebook/wav2vec2-xls-r-300m"},
         "data": {"corpus": "asvspoof2019-la", "augmentation": [{"name": "speed"}, {"name": "rawboost", "number": 4}]},
     }  # fmt: skip
-    (model_dir.parent / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")  # one folder up
+    (model_dir.parent / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")  # in the parent folder
 
     run = nes2net("info", model_dir, "--json")
     assert "NaN" not in run.out
@@ -260,7 +260,7 @@ def test_a_graph_that_cannot_be_run_is_one_sentence(
 
 @pytest.mark.slow
 def test_an_exported_graph_is_told_as_the_model_it_came_from(nes2net: Any, tmp_path: Path) -> None:
-    from tests.helpers import quick_model, saved  # skips where onnxruntime is not installed
+    from tests.helpers import quick_model, saved  # skips if onnxruntime is not installed
 
     source, graph = saved(quick_model(), tmp_path / "torch"), tmp_path / "onnx"
     assert nes2net("export", source, graph).code == 0

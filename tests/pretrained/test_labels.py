@@ -1,4 +1,4 @@
-"""Labels in any order, names and number: transformers' example script fine-tunes a folder, and each score is right."""
+"""Labels may have any order, names and number: transformers' example script works, and every score is right."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def voices() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def windows() -> torch.Tensor:
-    """The bundled recordings, bona fide and spoofed, as the model reads them (2, S)."""
+    """The bundled bona fide and spoofed recordings as model input (2, S)."""
     extractor = Nes2NetFeatureExtractor.from_pretrained(DEMO_MODEL)
     return extractor(list(voices().values()), sampling_rate=RATE, return_tensors="pt")["input_values"]
 
@@ -59,7 +59,7 @@ def windows() -> torch.Tensor:
 
 @pytest.fixture(scope="module", params=[("bonafide", "spoof"), ("fake", "real")], ids=["alphabetical", "usual"])
 def class_folders(request: Any, fixture_audio_dir: Path, tmp_path_factory: Any) -> tuple[Path, str]:
-    """A folder for each class, as `datasets` reads them, of pieces of a second; and the name of the bona fide one."""
+    """One-second pieces in a folder per class, as `datasets` reads them; and the name of the bona fide folder."""
     root, (first, second) = tmp_path_factory.mktemp("classes"), request.param
     names = {"bonafide": first, "spoof": second} if first == "bonafide" else {"bonafide": second, "spoof": first}
     with open(fixture_audio_dir / "manifest.csv", encoding="utf-8") as file:
@@ -75,7 +75,7 @@ def class_folders(request: Any, fixture_audio_dir: Path, tmp_path_factory: Any) 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: Any) -> Path:
-    """The demonstration model with windows of a second."""
+    """The demonstration model with windows of one second."""
     folder = tmp_path_factory.mktemp("source") / "demo"
     shutil.copytree(DEMO_MODEL, folder)
     extractor = Nes2NetFeatureExtractor.from_pretrained(folder)
@@ -85,8 +85,8 @@ def source(tmp_path_factory: Any) -> Path:
 
 
 def fine_tune(source: Path, data: Path, out: Path) -> Trainer:
-    """The calls of transformers' examples/pytorch/audio-classification/run_audio_classification.py, in its order."""
-    # As load_dataset("audiofolder") has them, but for the decoding, which would need torchcodec.
+    """Makes the calls of transformers' examples/pytorch/audio-classification/run_audio_classification.py in order."""
+    # Like load_dataset("audiofolder"), but without decoding, which would need torchcodec.
     paths = sorted(data.rglob("*.wav"))
     classes = datasets.ClassLabel(names=sorted({path.parent.name for path in paths}))
     columns = {"audio": list(map(str, paths)), "label": [path.parent.name for path in paths]}
@@ -150,7 +150,7 @@ def test_the_example_script_fine_tunes_a_folder(
     assert metrics["eval_accuracy"] > 0.7
     config = Nes2NetConfig.from_pretrained(out)
     assert config.id2label[config.bonafide_index] == bonafide and config.num_labels == 2
-    assert config.threshold is config.calibration is None  # which were fitted to the weights before
+    assert config.threshold is config.calibration is None  # both were fitted to the old weights
 
     judged = detect(list(SAMPLES.values()), model=out)
     assert [result.label for result in judged] == ["bonafide", "spoof"]
@@ -201,7 +201,7 @@ def test_every_way_of_scoring_has_the_same_direction_in_either_order(
         after = other(windows, labels=torch.tensor([0, 1]))
     torch.testing.assert_close(after.logits, before.logits.flip(-1))
     torch.testing.assert_close(other.score(after.logits), usual.score(before.logits))
-    torch.testing.assert_close(after.loss, before.loss)  # weighted by class, not by place
+    torch.testing.assert_close(after.loss, before.loss)  # weighted by class, not by position
 
 
 def test_several_kinds_of_spoof_are_scored_as_any_of_them(windows: torch.Tensor) -> None:
@@ -226,7 +226,7 @@ def test_detection_and_the_exported_graph_say_bonafide_and_spoof(labels: dict, t
     torch.manual_seed(0)
     model = Nes2NetForAudioClassification(tiny_config(id2label=labels)).eval()
     folder, graph = tmp_path / "model", tmp_path / "graph"
-    with torch.no_grad():  # bona fide wins whatever is heard
+    with torch.no_grad():  # bona fide always wins
         model.classifier.weight.zero_()
         model.classifier.bias.copy_(torch.tensor([3.0, -1.0, 0.5][: len(labels)]))
     expected = 3.0 - math.log(sum(math.exp(logit) for logit in [-1.0, 0.5][: len(labels) - 1]))

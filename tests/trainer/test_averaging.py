@@ -1,4 +1,4 @@
-"""Averages are true means, the official combination is what it is, and batch norms can be measured anew."""
+"""Averages are true means or the official combination, and batch-norm statistics can be recomputed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.helpers import ROOT, tiny_model, tiny_recipe, write
 
 @pytest.fixture(scope="module")
 def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four epochs, of which the three best are kept."""
+    """A run of four epochs that keeps the three best."""
     folder = tmp_path_factory.mktemp("run")
     recipe = tiny_recipe(corpus, folder / "run", epochs=4, checkpoints={"keep_best": 3})
     train(load_recipe(write(folder / "recipe.yaml", recipe)))
@@ -77,7 +77,7 @@ def test_the_script_averages_a_run_and_measures_its_batch_norms(run: Path, tmp_p
     first, second, mean = (load_file(folder / "model.safetensors") for folder in (*folders, out))
     assert torch.allclose(mean["classifier.weight"], (first["classifier.weight"] + second["classifier.weight"]) / 2)
     assert Nes2NetFeatureExtractor.from_pretrained(out).window_length == 8000
-    # Over one batch, the statistics are those of that batch: batch norm in training and in use give the same.
+    # Over one batch, the statistics are those of that batch, so train and eval mode agree.
     recipe = load_recipe(run / "recipe.yaml", ["batch_size=24"])
     recalibrate_batch_norm(out, recipe, 1)
     dataset = WindowDataset(open_split(recipe.data, "train"), recipe.data, "train", recipe.seed)

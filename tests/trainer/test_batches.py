@@ -1,4 +1,4 @@
-"""Batches: every utterance once, the same order in any number of processes and workers, taken up at any batch."""
+"""Batches: each utterance once, the same order for any number of processes and workers, resumable at any batch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GROUPS = {"folder": np.ones(203, int), "shards": np.array([32, 32, 32, 5, 32, 32
 
 
 class Rows(Dataset):
-    """Items that say which row and epoch they are; every row of `broken` cannot be read."""
+    """Items that contain their epoch and row. Rows in `broken` cannot be read."""
 
     def __init__(self, broken: tuple[int, ...] = ()) -> None:
         self.broken = broken
@@ -55,7 +55,7 @@ def test_three_processes_of_two_workers_see_each_utterance_once(form: str) -> No
         shares = [rows_of(stream) for stream in streams]
         assert [len(share) for share in shares] == [len(stream) for stream in streams] == [17] * 3
         assert sorted(row for share in shares for batch in share for row in batch) == list(range(203))
-        # And together they are the batches of one process.
+        # Together, they are the batches of one process.
         together = [sorted(chain(*parts)) for parts in zip(*shares, strict=True)]
         assert together == [sorted(batch) for batch in rows_of(alone)], epoch
 
@@ -66,7 +66,7 @@ def test_epochs_differ_and_a_ragged_batch_is_dropped_or_kept() -> None:
     assert first != second and [len(batch) for batch in first] == [12] * 16
     assert rows_of(kept)[:16] == first and dropped.epoch == 2
     assert rows_of(make(GROUPS["folder"], seed=8)) != first
-    few = make(np.ones(13, int), processes=3, keep_last=True)  # one utterance cannot be shared by three
+    few = make(np.ones(13, int), processes=3, keep_last=True)  # three processes cannot share one utterance
     assert len(few) == 1
 
 
@@ -90,8 +90,8 @@ def test_shards_are_mixed_though_few_groups_are_in_memory() -> None:
     order = epoch_order(groups, batch_size=12, seed=0, epoch=0)
     assert np.array_equal(np.sort(order), np.arange(groups.sum()))
     batches = order[: groups.sum() // 12 * 12].reshape(-1, 12) // 32
-    assert np.mean([len(set(batch)) for batch in batches]) > 11.5  # utterances of a batch come from apart
-    # What a reader that keeps the groups it read last has to read: hardly more than each once.
+    assert np.mean([len(set(batch)) for batch in batches]) > 11.5  # a batch mixes distant utterances
+    # A reader that caches recent groups reads each group hardly more than once.
     held: dict[int, None] = {}
     reads = 0
     for group in order // 32:
@@ -112,7 +112,7 @@ def test_batches_of_like_length_are_all_utterances_in_random_order() -> None:
         assert sorted(chain(*batches)) == list(range(1_003)) and len(batches[-1]) == 7
         spread.append(np.mean([np.ptp(lengths[batch]) for batch in batches[:-1]]))
         means = [lengths[batch].mean() for batch in batches[:50]]
-        assert abs(np.corrcoef(means, range(50))[0, 1]) < 0.5  # short ones do not come first
+        assert abs(np.corrcoef(means, range(50))[0, 1]) < 0.5  # short batches do not come first
     assert spread[1] < 0.05 * spread[0]
     assert rows_of(alike) != batches
 
@@ -122,7 +122,7 @@ def test_broken_utterances_are_named_counted_and_skipped_up_to_a_limit(caplog: p
     assert sorted(chain(*rows_of(stream))) == [row for row in range(203) if row not in (3, 77)]
     assert {"3.flac is empty.", "77.flac is empty."} == set(stream.state_dict()["broken"])
     assert "skipped: 77.flac is empty." in caplog.text
-    rows_of(stream)  # met again, they are the same two
+    rows_of(stream)  # the same two are not counted again
     with pytest.raises(BrokenDataError, match=r"3 utterances could not be read, more than data.max_broken=2: .*flac"):
         rows_of(make(GROUPS["folder"], broken=(3, 77, 100), max_broken=2, keep_last=True))
     with pytest.raises(BrokenDataError, match="including a whole batch"):
@@ -135,7 +135,7 @@ def test_broken_utterances_are_named_counted_and_skipped_up_to_a_limit(caplog: p
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real speech by folders of classes, among it a truncated file."""
+    """Real speech in a folder per class, with one truncated file."""
     root = tmp_path_factory.mktemp("own")
     for number, voice in enumerate(sorted((FIXTURES / "audio").glob("*.flac"))):
         (root / ("real", "fake")[number % 2]).mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Features of a frozen encoder kept on the disk: the same training, without the encoder."""
+"""Training on kept features of a frozen encoder equals training with the encoder."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def test_training_on_kept_features_is_training_with_the_encoder(
     features = f"data.features={tmp_path / 'features'}"
     train(load_recipe(path, [features, f"output={tmp_path / 'kept'}"]))
     plain, kept = losses(tmp_path / "plain"), losses(tmp_path / "kept")
-    assert kept[0] == pytest.approx(plain[0], abs=5e-4)  # in half precision, of which the steps make more
+    assert kept[0] == pytest.approx(plain[0], abs=5e-4)  # half precision, and the steps amplify its error
     assert kept == pytest.approx(plain, abs=2e-2)
     assert (tmp_path / "kept/best/model.safetensors").stat().st_size == (
         tmp_path / "plain/best/model.safetensors"
-    ).stat().st_size  # the encoder is in the model that is kept
+    ).stat().st_size  # the saved model includes the encoder
 
     def never(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("the encoder ran")

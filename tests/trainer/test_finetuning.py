@@ -1,4 +1,4 @@
-"""Training further from a model: what it brings, what contradicts it, own data in one table or two."""
+"""Training a model further: settings it brings, recipes that contradict it, own data in one table or two."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OWN_DATA = ROOT / "training" / "configs" / "own_data.yaml"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of which nothing is as by default."""
+    """A model without default settings."""
     folder = tmp_path_factory.mktemp("model")
     network = tiny_model(
         classifier_outputs=3, id2label={0: "tts", 1: "bonafide", 2: "vc"}, class_weights=[0.2, 0.8], dilation=2,
@@ -131,7 +131,7 @@ def test_a_model_without_its_preprocessing_is_refused(model: Path, table: Path, 
 
 
 def test_runs_that_began_before_resume(model: Path, table: Path, tmp_path: Path) -> None:
-    """Of 0.1.0, which kept the recipe's defaults whatever the model said; and of now, when the model has moved."""
+    """Runs of 0.1.0, which kept the recipe's defaults instead of the model's, and runs whose model has moved."""
     recipe = own(model, table, tmp_path / "run")
     content = yaml.safe_load(recipe.as_yaml())
     content["model"]["head"] = "utterance"
@@ -156,7 +156,7 @@ def test_dev_is_held_out_by_speaker_or_by_file() -> None:
     assert len(by_file.dev) == 24 and sum(labels[row] for row in by_file.dev) == 12
     assert sorted([*by_file.train, *by_file.dev]) == list(range(120)) and "speakers are unknown" in by_file.said
     more = divide([*labels, 1, 0], [*names, "v", "w"], [*none, None, None], [*none, None, None], 0.2)
-    assert len(set(by_file.dev) - set(more.dev)) <= 1  # rows that are added later move next to none
+    assert len(set(by_file.dev) - set(more.dev)) <= 1  # adding rows moves almost no others
     speakers = [f"s{number}" for number in rng.integers(12, size=120)]
     by_speaker = divide(labels, names, list(speakers), none, 0.2)
     held = {speakers[row] for row in by_speaker.dev}
@@ -298,7 +298,7 @@ def scores(model: Path, paths: list[Path]) -> dict[str, float]:
 def test_twenty_files_a_class_teach_the_demonstration_model_what_it_did_not_know(
     speech: list[np.ndarray], tmp_path: Path
 ) -> None:
-    """Real recordings, and Piper, to which it is deaf."""
+    """Real recordings, and Piper, which the demonstration model cannot detect."""
     with open(FIXTURES / "audio" / "manifest.csv", newline="", encoding="utf-8") as file:
         rows = list(zip(csv.DictReader(file), speech, strict=True))
     kinds = {

@@ -1,4 +1,4 @@
-"""Adapters learn in the encoder's place, and what is saved is a model that never had them."""
+"""Adapters learn instead of the encoder, and are merged into the saved model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_only_adapters_and_back_end_learn_and_the_merged_model_is_the_same(corpu
     assert any("lora_A" in name for name in learning)
     assert all("lora_" in name for name in learning if name.startswith("nes2net.encoder."))
     for name, parameter in model.named_parameters():
-        if "lora_B" in name:  # zero at first: an adapter that does nothing would prove nothing
+        if "lora_B" in name:  # initially zero, so the adapter would have no effect to test
             torch.nn.init.normal_(parameter, std=0.1)
     plain = Nes2NetForAudioClassification(model.config)
     plain.load_state_dict(without_adapters(model, model.state_dict()))
@@ -39,7 +39,7 @@ def test_a_run_with_adapters_saves_ordinary_models_and_resumes(corpus: Path, tmp
     weights = load_file(best / "model.safetensors")
     assert not any("lora" in name or "base_layer" in name for name in weights)
     Nes2NetForAudioClassification.from_pretrained(best)
-    # Of the encoder, what had adapters has moved, and nothing else.
+    # In the encoder, only layers with adapters have changed.
     from accelerate.utils import set_seed
 
     set_seed(12345)

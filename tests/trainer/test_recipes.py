@@ -1,4 +1,4 @@
-"""The shipped recipes are the published ones, value by value, and each really trains on its benchmark's layout."""
+"""The recipes have the published values, and each one trains on its benchmark's layout."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CTRSVDD = ("ctrsvdd_nes2net", "ctrsvdd_nes2net_x", "ctrsvdd_nes2net_x_selu")
 LA = ("asvspoof2021", "asvspoof2021_nes2net", "asvspoof2021_val_aug", "partialspoof")
 PUBLISHED = (*LA, *CTRSVDD, "asvspoof5")
 
-# Section 6 of the design: what each family's recipe says.
+# The published values of each family's recipe.
 TABLE: dict[str, dict[str, Any]] = {
     "la": {
         "model.pretrained": "facebook/wav2vec2-xls-r-300m", "batch_size": 12, "epochs": 100, "keep_last_batch": False,
@@ -76,7 +76,7 @@ def family(name: str) -> str:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: list[np.ndarray]) -> Path:
-    """A folder to run in, with the noises and rooms that the ASVspoof 5 recipe names."""
+    """A working folder with the noises and rooms that the ASVspoof 5 recipe names."""
     for folder in ("musan/noise", "musan/speech", "musan/music", "RIRS_NOISES/simulated_rirs"):
         (tmp_path / "data" / folder).mkdir(parents=True)
         soundfile.write(tmp_path / "data" / folder / "a.wav", 0.3 * speech[5][:16_000], 16_000)
@@ -85,10 +85,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: list[np.ndarr
 
 
 def tiny_encoder(folder: Path, name: str) -> str:
-    """A folder as the Hub has one of an encoder, tiny: instead of the 300 million parameters of the recipe."""
+    """A tiny encoder in the Hub's layout, in place of the recipe's 300 million parameters."""
     kind = "wavlm" if family(name) != "la" else "wav2vec2"
     torch.manual_seed(0)
-    # As fresh configurations are, so that what the recipe says of dropouts and masking is seen to arrive.
+    # Library defaults, so that the recipe's dropout and masking make a difference.
     config = tiny_encoder_config(
         kind, layerdrop=0.1, hidden_dropout=0.1, attention_dropout=0.1, apply_spec_augment=True
     )
@@ -124,7 +124,7 @@ def test_recipes_say_what_was_published(name: str, place: Path) -> None:
     for key in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop"):
         assert getattr(encoder, key) == 0 and key in recipe.model.encoder, key
     assert encoder.apply_spec_augment is False and recipe.model.encoder["apply_spec_augment"] is False
-    # Everything learns, but the embedding of masked frames that nobody reads.
+    # Everything learns except the unused embedding of masked frames.
     frozen = [key for key, parameter in model.named_parameters() if not parameter.requires_grad]
     assert frozen == ["nes2net.encoder.masked_spec_embed"]
 
@@ -150,7 +150,7 @@ def test_optimisers_and_schedules(name: str, place: Path) -> None:
             [1e-9 + (1e-6 - 1e-9) * (1 + math.cos(math.pi * epoch / 5)) / 2 for epoch in range(6)]
         )
         assert (by_epoch[5], by_epoch[10], by_epoch[15]) == pytest.approx((1e-9, 1e-6, 1e-9))
-        assert len(set(rates[3 * steps : 4 * steps])) == 1  # it moves between epochs only
+        assert len(set(rates[3 * steps : 4 * steps])) == 1  # the rate changes only between epochs
         assert list(validated_epochs(recipe))[:8] == [1, 14, 15, 16, 24, 25, 26, 34]
     if family(name) != "ctrsvdd":
         assert list(validated_epochs(recipe)) == list(range(1, 101))
@@ -162,7 +162,7 @@ def test_losses_are_those_of_the_papers(place: Path) -> None:
     entropy = build_loss(load("asvspoof2021"))
     expected = F.cross_entropy(logits, labels, weight=torch.tensor([0.1, 0.9]))
     assert entropy(logits, labels) / entropy.weight(labels) == pytest.approx(float(expected), abs=1e-7)
-    # Ragged parts add up to the whole, which a mean of their means would not.
+    # Uneven parts add up to the whole, unlike a mean of their means.
     parts = [(entropy(logits[part], labels[part]), entropy.weight(labels[part])) for part in ([0, 1, 2], [3])]
     assert sum(p[0] for p in parts) / sum(p[1] for p in parts) == pytest.approx(float(expected), abs=1e-7)
     focal = build_loss(load("ctrsvdd_nes2net"))
@@ -202,7 +202,7 @@ def test_absent_noise_is_an_error_before_anything_starts(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("path", sorted((ROOT / "training" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
 def test_accelerate_reads_the_shipped_configurations(path: Path) -> None:
-    """It reads them; those of GPUs and of DeepSpeed are not run here."""
+    """accelerate reads its configurations. They need GPUs or DeepSpeed, so they are not run here."""
     from accelerate.commands.config.config_args import load_config_from_file
 
     config = load_config_from_file(str(path))
@@ -227,7 +227,7 @@ def run(recipe: Path, *overrides: str, cwd: Path = ROOT) -> subprocess.Completed
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
 
 
-# Corpus → partition → its protocol, the form of a line (speaker, utterance, attack, label), and its audio.
+# Corpus → partition → protocol, form of a line (speaker, utterance, attack, label), and audio folder.
 LAYOUTS: dict[str, dict[str, tuple[str, str, str]]] = {
     "asvspoof2019-la": {
         partition: (
@@ -258,7 +258,7 @@ LAYOUTS: dict[str, dict[str, tuple[str, str, str]]] = {
 
 @pytest.fixture
 def tree(place: Path, speech: list[np.ndarray]) -> Callable[[str], Path]:
-    """Lays out a benchmark as it is published: eight and six utterances of speech, and of the same turned back."""
+    """Lays out a benchmark as published, with eight and six utterances of speech, and the same reversed."""
 
     def build(corpus: str) -> Path:
         root = place / corpus
@@ -281,14 +281,14 @@ def tree(place: Path, speech: list[np.ndarray]) -> Callable[[str], Path]:
 
 
 def evaluated(model: Path, corpus: str, root: Path, place: Path) -> Path:
-    """The report on dev of a model that was trained for a moment."""
+    """The dev report of a briefly trained model."""
     arguments = [place / "dev.parquet", "--model", model, "--corpus", corpus, "--root", root, "--split", "dev"]
     command(place, "evaluate", *arguments, "--condition", "all", "--resamples", 100, "--report", place / "report")
     return place / "report" / "figures.json"
 
 
 def released(name: str, place: Path, figures: Path) -> str:
-    """The card that the run gets."""
+    """The card of the run."""
     benchmarks = {
         "asvspoof2021": "asvspoof2021-la",
         "asvspoof2021_nes2net": "asvspoof2021-df",
@@ -309,14 +309,14 @@ def command(place: Path, *arguments: object) -> None:
 
 
 def measured(card: str) -> str:
-    """The part of a card that has the figures measured here, without the text around them."""
+    """The part of a card with the results measured here."""
     part = card.split("## Figures measured here")[1].split("## Figures published by the authors")[0]
     assert "with these very weights" in part
     return "\n".join(line for line in part.splitlines() if line.startswith("|"))
 
 
 def said_in(figures: Path) -> set[str]:
-    """Every number of a file of figures, as cards write them."""
+    """Every number in a file of results, formatted as in cards."""
     found: set[str] = set()
 
     def collect(value: object) -> None:
@@ -336,7 +336,7 @@ def said_in(figures: Path) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_recipe_trains_on_its_benchmarks_layout(name: str, tree: Callable[[str], Path], place: Path) -> None:
-    """With a small encoder, a rate that suits it, and no augmentation, on a set so small that it can be learnt."""
+    """A small encoder with a suitable rate and no augmentation learns a very small set."""
     encoder = tiny_encoder(place / "encoder", name)
     root = tree(load(name).data.corpus)
     answer = run(
@@ -353,7 +353,7 @@ def test_every_recipe_trains_on_its_benchmarks_layout(name: str, tree: Callable[
     assert list((place / "run/nes2net").glob("events*"))
     judged = evaluated(place / "run/best", load(name).data.corpus, root, place)
     assert set(re.findall(r"\d+\.\d\d+", measured(released(name, place, judged)))) <= said_in(judged)
-    # And a step with the recipe's own augmentation.
+    # Then one step with the recipe's own augmentation.
     answer = run(
         CONFIGS / f"{name}.yaml", f"model.pretrained={encoder}", f"data.root={root}", "batch_size=4", "epochs=1",
         "data.workers=2", f"output={place / 'augmented'}", "trackers=[]", cwd=place,

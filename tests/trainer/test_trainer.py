@@ -1,4 +1,4 @@
-"""A run loses nothing: killed, stopped, out of luck, on one process or two."""
+"""A run loses nothing when it is killed, stopped or fails, on one process or two."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def whole_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of three epochs of six steps that nothing disturbed."""
+    """An uninterrupted run of three epochs with six steps each."""
     folder = tmp_path_factory.mktemp("whole")
     run_of(write(folder / "recipe.yaml", recipe_of(corpus, folder / "run")))
     return folder / "run"
 
 
 class Kill(Exception):
-    """Stands for a kill: nothing of the trainer is run after it."""
+    """Simulates a kill: no code of the trainer runs after it."""
 
 
 @pytest.mark.parametrize("places", [(1, 7, 13), (6, 12), (17,)])
@@ -92,7 +92,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(
     figures = [[{k: v for k, v in line.items() if k != "seconds"} for line in lines(run / "metrics.jsonl")]
                for run in (tmp_path / "run", whole_run)]  # fmt: skip
     assert figures[0] == figures[1]
-    assert len(saved_states(tmp_path / "run")) == 2  # the last ones are kept
+    assert len(saved_states(tmp_path / "run")) == 2  # only the last ones are kept
 
 
 def test_a_run_that_was_cut_off_while_dev_was_judged_ends_with_the_same_bits(
@@ -133,7 +133,7 @@ def test_kill_9_three_times_and_then_the_same_bits(whole_run: Path, corpus: Path
     out, err = done.communicate()
     assert done.returncode == 0, err
     assert "resumed from" in out
-    # Threads of a process sum in another order than those of another: the undisturbed run is launched alike.
+    # The order of sums depends on the launch, so the uninterrupted run is launched in the same way.
     process = launch("train.py", "--config", write(tmp_path / "again.yaml", recipe_of(corpus, tmp_path / "again")))
     process.communicate()
     assert same(tmp_path / "run/best", tmp_path / "again/best")
@@ -145,7 +145,7 @@ def test_sigterm_saves_and_says_how_to_go_on(corpus: Path, tmp_path: Path) -> No
     path = write(tmp_path / "recipe.yaml", recipe_of(corpus, tmp_path / "run") | {"epochs": 500})
     process = launch("train.py", "--config", path, "data.workers=2")
     wait_for_step(tmp_path / "run", 3, process)
-    # To the trainer, as a cluster sends it to all processes of a job.
+    # A cluster sends the signal to all processes of a job.
     os.killpg(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert "is saved in" in err and "add --resume to the same command to continue" in err and "Traceback" not in err
@@ -230,18 +230,18 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_another_recipe(whole_run:
     with pytest.raises(OutputError, match=r"optimiser\.learning_rate: the work in .* began with 0.001, not"):
         train(load_recipe(path, ["optimiser.learning_rate=1"]), resume=True)
     before = (whole_run / "steps.jsonl").read_text()
-    train(load_recipe(path, ["checkpoints.keep_last=1"]), resume=True)  # it is at its end: nothing more to do
+    train(load_recipe(path, ["checkpoints.keep_last=1"]), resume=True)  # the run is complete, so nothing happens
     assert (whole_run / "steps.jsonl").read_text() == before and len(saved_states(whole_run)) >= 1
 
 
 def test_passes_add_up_to_the_whole_batch(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With weighted classes that the passes hold unequally, and a batch they share unequally."""
+    """With weighted classes and a batch that are divided unevenly over the passes."""
     results = []
     for passes in (1, 2):
         recipe = recipe_of(corpus, tmp_path / str(passes)) | {"passes": passes}
         recipe["model"]["config"]["class_weights"] = [0.1, 0.9]
         trainer = Trainer(load_recipe(write(tmp_path / "recipe.yaml", recipe)), resume=False)
-        trainer.model.eval()  # batch norm would see each pass for itself
+        trainer.model.eval()  # batch norm would see each pass separately
         dataset = trainer.data.train_set
         batch = dataset.collate([dataset[0, row] for row in (0, 1, 3)])
         gradients: dict[str, torch.Tensor] = {}
@@ -358,7 +358,7 @@ def test_each_better_model_is_pushed_and_a_failure_stops_nothing(
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(corpus: Path, tmp_path: Path) -> None:
-    """Half the batch on each of two gives the losses of one, without dropout and with batch norm over both."""
+    """Two processes with half the batch each have the losses of one, without dropout and with joint batch norm."""
     curves = []
     for processes in (1, 2):
         recipe = tiny_recipe(corpus, tmp_path / str(processes), data=data_of(corpus, window_length=4000), epochs=3)
@@ -374,8 +374,8 @@ def test_two_processes_train_as_one(corpus: Path, tmp_path: Path) -> None:
     assert len(one) == 9 and one == pytest.approx(two, abs=1e-5)
     for first, second in zip(epochs_of_one, epochs_of_two, strict=True):
         assert first["dev_eer"] == pytest.approx(second["dev_eer"], abs=1e-6)
-        # Biases before a norm have a gradient of rounding errors alone, which Adam scales to whole steps. The loss in
-        # training does not see them; the running means of batch norm follow them late.
+        # The gradient of biases before a norm is only rounding errors, which Adam scales to full steps. The loss in
+        # training does not depend on them; the running means of batch norm follow later.
         assert first["dev_loss"] == pytest.approx(second["dev_loss"], abs=5e-4)
 
 
@@ -451,7 +451,7 @@ dist.destroy_process_group()
 
 @pytest.mark.slow
 def test_a_model_that_processes_share_among_them_trains_as_copies_of_it(tmp_path: Path) -> None:
-    """Torch's fully_shard (FSDP2) on two gloo processes against DDP; accelerate offers it on GPUs only."""
+    """Compares torch's fully_shard (FSDP2) with DDP on two gloo processes; accelerate supports it only on GPUs."""
     (tmp_path / "steps.py").write_text(SHARDED)
     curves = []
     for kind in ("ddp", "fsdp"):

@@ -1,4 +1,4 @@
-"""Recipes are read strictly, and the loop trains, validates, saves and is reproducible."""
+"""Recipes are read strictly, and the training loop trains, validates, saves and is reproducible."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_recipes_that_cannot_be_followed_are_errors_that_name_the_key(
 
 
 def test_a_whole_model_is_trained_further(tiny_model_dir: Path, corpus: Path, tmp_path: Path) -> None:
-    """From all of its weights, with the recipe's dropouts; what was decided from its old scores is forgotten."""
+    """It starts from all weights, with the recipe's dropout. Threshold and calibration are dropped."""
     source = Nes2NetForAudioClassification.from_pretrained(tiny_model_dir)
     source.config.threshold = 1.5
     source.config.calibration = {"scale": 1.0, "offset": 0.0, "prior": 0.5, "provenance": {}}
