@@ -111,7 +111,7 @@ def test_cards_hold_the_published_figures_of_their_family(converted: dict[str, P
     card = (converted[XLSR] / "README.md").read_text(encoding="utf-8")
     assert "| eval: Nes2Net-X | 1.65 | 1.91 |" in card and "| all: Nes2Net | 5.80 | 7.06 |" in card
     assert "SELU | 2.28 | 2.69 |" in (converted[S3PRL] / "README.md").read_text(encoding="utf-8")
-    assert "left out rather than guessed" in (converted[UNILM] / "README.md").read_text(encoding="utf-8")
+    assert "omitted rather than guessed" in (converted[UNILM] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_pipeline_and_detection_take_the_folder(converted: dict[str, Path], speech: list[np.ndarray]) -> None:
