@@ -47,7 +47,7 @@ class Calibration:
 
 
 def spoof_probability(llr: float, prior: float) -> float:
-    """Returns the probability that speech is spoofed, given its log-likelihood ratio and the prior of spoofing."""
+    """Returns the probability that speech is spoofed, from its log-likelihood ratio and the prior probability."""
     log_odds = math.log(prior) - math.log1p(-prior) - llr
     return 1 / (1 + math.exp(-log_odds)) if log_odds > 0 else math.exp(log_odds) / (1 + math.exp(log_odds))
 

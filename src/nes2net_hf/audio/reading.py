@@ -144,7 +144,7 @@ def list_audio(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def find_audio(folder: str | os.PathLike[str]) -> list[Found]:
-    """Like `list_audio`, with the entries that cannot be read (unlisted folders, pipes with an audio suffix)."""
+    """Like `list_audio`, with entries that cannot be read: folders that cannot be listed, pipes with audio suffixes."""
     return sorted(found for found in walk_files(folder) if found.is_folder or _is_named_audio(found.path))
 
 
@@ -212,8 +212,8 @@ class AudioStream:
 
     def on_track(self, track: int) -> AudioStream:
         """
-        Returns a new stream from the start of the same file, on this or another audio track. It can be read while
-        this stream is open, but not at the same time.
+        Returns a new stream from the start of the same file, on this or another audio track. Read it instead of this
+        stream, and keep this stream open meanwhile.
 
         Raises:
             AudioError: the track does not exist or cannot be decoded.
@@ -300,7 +300,7 @@ class _Meter:
         self.sounding = np.zeros(info.channels, bool)
 
     def see(self, block: np.ndarray, highest: float) -> np.ndarray:
-        """Measures a block (S, C) at the original rate; returns it, mixed to (S, 1) if set. `highest`: its peak."""
+        """Measures a block (S, C) at the original rate with the peak `highest`; returns it, mixed to (S, 1) if set."""
         self.samples += len(block)
         self.highest = max(self.highest, highest)
         if highest >= FULL_SCALE:
