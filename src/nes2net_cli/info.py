@@ -210,7 +210,7 @@ def _number(value: float | None) -> str:
 
 def _license(info: dict[str, Any]) -> str:
     if info["card"] is None:
-        beside = "among the downloaded files" if info["commit"] else "in its folder"
-        return f"not known: there is no card (README.md) {beside}"
+        place = "among the downloaded files" if info["commit"] else "in its folder"
+        return f"not known: there is no card (README.md) {place}"
     license = info["card"]["license"]
     return _plain(license) if license else "not known: its card does not name one"
