@@ -112,7 +112,7 @@ class Detector:
             warning.
         track: the audio track to judge, counted from 0; `"all"` judges every track. Default: the file's default track,
             or else the first, with a warning if there are others.
-        max_duration: seconds. A longer recording is an error, whatever its header says.
+        max_duration: seconds. A longer recording is an error, even if its header declares less.
         threshold: lowest score that counts as bona fide. Default: the model's own, or else log-odds of 0.
         prior: prior probability of spoofing, for a calibrated model. Default: 0.5.
         costs: of rejecting bona fide and of accepting spoofed speech, for a calibrated model. With costs or a prior,
