@@ -144,7 +144,7 @@ def list_audio(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def find_audio(folder: str | os.PathLike[str]) -> list[Found]:
-    """Like `list_audio`, with entries that cannot be read: folders that cannot be listed, pipes with audio suffixes."""
+    """Like `list_audio`, plus entries that cannot be read: folders that cannot be listed, pipes with such suffixes."""
     return sorted(found for found in walk_files(folder) if found.is_folder or _is_named_audio(found.path))
 
 
