@@ -155,7 +155,7 @@ def test_int8_is_smaller_and_says_how_far_its_scores_are(
     assert run.code == 0 and run.err == ""
     size = (out / GRAPH).stat().st_size
     assert size < 0.7 * (exported / GRAPH).stat().st_size and f"{size / 1e6:.1f} MB" in run.out
-    said = float(run.out.split("at most ")[2].split()[0])
+    said = float(run.out.split("within ")[2].split()[0])
     assert 1e-5 < said < 0.3
     [[ours], [theirs]] = (
         Detector(place, device="cpu", backend=backend).stream(recording)
@@ -179,7 +179,7 @@ def test_a_score_that_is_no_number_is_not_kept(tmp_path: Path) -> None:
     broken = quick_model(layer_aggregation="weighted_sum")
     with torch.no_grad():
         broken.classifier.bias.fill_(float("nan"))
-    with pytest.raises(ExportError, match="up to nan from PyTorch's"):
+    with pytest.raises(ExportError, match="from PyTorch.s by up to nan"):
         export(saved(broken, tmp_path / "broken"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -265,7 +265,9 @@ def test_what_the_exporter_cannot_do_is_a_sentence(model: Path, tmp_path: Path, 
         raise torch.onnx.errors.OnnxExporterError("Failed\nat length") from ValueError("no such operator\nat line 3")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
-    with pytest.raises(ExportError, match=r"a wav2vec2 encoder: judge .* \(ValueError: no such operator\)\.$"):
+    with pytest.raises(
+        ExportError, match=r"a wav2vec2 encoder \(ValueError: no such operator\): use --backend torch\.$"
+    ):
         export(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

@@ -226,7 +226,9 @@ def test_too_few_files_to_hold_any_out_are_said(table: Path, tmp_path: Path) -> 
         open_split(own("x", tmp_path / "two.csv", tmp_path / "run").data, "train")
     columns = "\n".join(["path,label,split", *(f"{line},{'dev' if 'real' in line else 'train'}" for line in text[1:])])
     (tmp_path / "two.csv").write_text(columns)
-    with pytest.raises(RecipeError, match=r"two\.csv has no bonafide utterances for train \(column split says which"):
+    with pytest.raises(
+        RecipeError, match=r"two\.csv has no bonafide utterances for train \(as column split assigns them"
+    ):
         open_split(own("x", tmp_path / "two.csv", tmp_path / "run").data, "train")
 
 
