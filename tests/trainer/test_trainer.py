@@ -216,7 +216,7 @@ def test_broken_files_are_skipped_and_then_stop_the_run(corpus: Path, tmp_path: 
         (copy / f"audio/train-spoof-{number}.flac").write_bytes(b"fLaC")
     path = write(tmp_path / "recipe.yaml", recipe_of(copy, tmp_path / "run"))
     run_of(path)
-    with pytest.raises(BrokenDataError, match=r"3 utterances could not be read, more than data.max_broken 2: .*flac"):
+    with pytest.raises(BrokenDataError, match=r"3 utterances could not be read, more than data.max_broken=2: .*flac"):
         run_of(path, "data.max_broken=2", f"output={tmp_path / 'other'}")
     (copy / "audio/dev-spoof-1.flac").write_bytes(b"fLaC")
     with pytest.raises(BrokenDataError, match=r"dev-spoof-1\.flac is truncated or damaged"):
