@@ -203,7 +203,7 @@ def test_a_full_disk_and_no_memory_are_said_in_a_sentence(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Trainer, "_step", hungry)
-    with pytest.raises(TrainingFailed, match=r"out of memory in step 3: raise passes, .*step-00000002"):
+    with pytest.raises(TrainingFailed, match=r"out of memory in step 3: increase passes, .*step-00000002"):
         train(recipe, resume=True)
 
 
