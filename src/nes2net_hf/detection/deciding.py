@@ -21,9 +21,9 @@ MIN_SOUND = 1.0  # s; docs/judging.md says why less is too short to judge
 
 
 @dataclass(frozen=True)
-class Judge:
+class DecisionRule:
     """
-    Gives verdicts.
+    How scores become a verdict.
 
     Args:
         model: its name, as results show it.

@@ -30,7 +30,7 @@ from ..pretrained.load import (
 )
 from ..scores import frame_samples, frames_within, judges_frames
 from .batches import Batch, Batcher, in_background
-from .deciding import Judge
+from .deciding import DecisionRule
 from .recordings import Recording, list_recordings
 from .results import Result, WindowScore
 from .speech import SpeechFinder
@@ -214,7 +214,7 @@ class Detector:
         Raises:
             DetectionError: the model ran out of memory.
         """
-        judge = Judge(self.model_name, self.threshold, self.calibration, self.prior, self.frame)
+        rule = DecisionRule(self.model_name, self.threshold, self.calibration, self.prior, self.frame)
         with closing(in_background(self._batches(sources))) as batches:
             for batch in batches:
                 if batch.windows:
@@ -224,7 +224,7 @@ class Detector:
                     if progress is not None:
                         progress(sum(window.end - window.start for _, window in batch.windows))
                 for recording in batch.finished:
-                    yield judge.verdict(recording)
+                    yield rule.verdict(recording)
 
     def _record(self, recording: Recording, window: WindowScore, scores: list[float], log_odds: list[float]) -> None:
         """Keeps the scores of one window; the lowest frame decides the score of a window of frames."""

@@ -37,7 +37,7 @@ _UNFILLED = ("[More Information Needed]", "TODO", "FIXME", "{{", "}}", "Undefine
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class CardEvaluation:
     """Figures of `nes2net evaluate` in the folder."""
 
     name: str
@@ -66,7 +66,7 @@ def write_card(
     license: str,
     base: Base | None = None,
     dtype: str,
-    evaluations: Sequence[Evaluation],
+    evaluations: Sequence[CardEvaluation],
     datasets: Sequence[str],
 ) -> None:
     """
@@ -131,7 +131,7 @@ def hub_license(spdx: str) -> dict[str, Any]:
 def _metadata(
     repo_id: str,
     license: str,
-    evaluations: Sequence[Evaluation],
+    evaluations: Sequence[CardEvaluation],
     datasets: Sequence[str],
     recipe: dict[str, Any] | None,
     of_frames: bool,
@@ -170,7 +170,7 @@ def _base_model(recipe: dict[str, Any] | None) -> str | None:
     return name if name and name.count("/") == 1 and not Path(name).exists() else None
 
 
-def _figure(evaluation: Evaluation, key: str) -> Any:
+def _figure(evaluation: CardEvaluation, key: str) -> Any:
     try:
         return evaluation.figures[key]
     except KeyError:
@@ -181,7 +181,7 @@ def _title(name: str) -> str:
     return str(read_benchmark(name)["title"]) if name in benchmarks() else name
 
 
-def _readable(evaluation: Evaluation) -> dict[str, Any]:
+def _readable(evaluation: CardEvaluation) -> dict[str, Any]:
     """Formats the figures for people."""
     intervals = _figure(evaluation, "intervals")
     rows = []

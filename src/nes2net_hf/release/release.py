@@ -23,7 +23,7 @@ from ..pretrained.bases import BASE, Base, check_license, describe_base, folder_
 from ..pretrained.fingerprint import fingerprint
 from ..pretrained.load import load_model
 from ..version import __version__
-from .card import Evaluation, ReleaseError, write_card
+from .card import CardEvaluation, ReleaseError, write_card
 from .contents import check_contents, without_paths
 from .trial import Tried, samples, score, try_folder
 
@@ -221,7 +221,7 @@ def _copy_emissions(source: Path, target: Path) -> None:
             writer.writerows(rows)
 
 
-def _copy_figures(name: str, path: Path, folder: Path, weights: str) -> Evaluation:
+def _copy_figures(name: str, path: Path, folder: Path, weights: str) -> CardEvaluation:
     systems = _json(path, "name a figures.json that nes2net evaluate wrote")
     if not isinstance(systems, list) or len(systems) != 1 or not isinstance(systems[0], dict):
         raise ReleaseError(f"{path} must have the figures of one system, this model: evaluate its scores alone.")
@@ -243,7 +243,7 @@ def _copy_figures(name: str, path: Path, folder: Path, weights: str) -> Evaluati
         if path.with_name(f"{kind}.png").is_file():
             pictures[kind] = f"evaluation/{name}-{kind}.png"
             shutil.copyfile(path.with_name(f"{kind}.png"), folder / pictures[kind])
-    return Evaluation(name, file, figures, traced, pictures)
+    return CardEvaluation(name, file, figures, traced, pictures)
 
 
 def _copy_robustness(source: Path, folder: Path, weights: str) -> None:
