@@ -140,7 +140,7 @@ def test_detect_judges_what_is_behind_links_and_names_what_it_cannot_read(
     assert [Path(one.file).name for one in results if not one.error] == ["one.flac", "three.flac"]
     assert set(errors) == {"b", "gone.wav", "itself.mp3", "pipe.wav", "socket.flac"}
     assert errors["b"] == f"{recordings / 'b'} cannot be listed (Permission denied)."
-    assert errors["pipe.wav"] == f"{recordings / 'pipe.wav'} is a pipe, a socket or a device, and no file."
+    assert errors["pipe.wav"] == f"{recordings / 'pipe.wav'} is a pipe, socket or device, not a file."
     assert all(reason.startswith(str(recordings / name)) for name, reason in errors.items())
 
     done = nes2net("detect", recordings, "--format", "jsonl")

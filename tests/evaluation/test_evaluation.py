@@ -1,4 +1,4 @@
-"""`nes2net evaluate`, `calibrate` and `fuse`: files of people and organisers in, figures that can be trusted out."""
+"""Tests `nes2net evaluate`, `calibrate` and `fuse` with files as people and organisers write them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def one(run: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def la(tmp_path: Path) -> Path:
-    """A folder with keys and scores in the form of ASVspoof 2021 LA: three phases, three codecs, 12 speakers."""
+    """Returns a folder with keys and scores like ASVspoof 2021 LA: three phases, three codecs, 12 speakers."""
     rng = np.random.default_rng(0)
     keys, scores = [], []
     for number in range(900):
@@ -67,7 +67,7 @@ def test_benchmark_keys_choose_the_organisers_phase_and_break_down(nes2net: Any,
     groups = {(row["group"], row["value"]) for row in figures["breakdown"]}
     assert groups == {*(("attack", f"A0{n}") for n in (7, 8, 9)), *(("codec", c) for c in ("none", "alaw", "gsm"))}
 
-    # By hand: an attack against all bona fide trials, a codec against its own.
+    # Computed by hand: an attack against all bona fide trials, a codec against its own.
     lines = [line.split() for line in (la / "trial_metadata.txt").read_text().splitlines()]
     scores = dict(line.split() for line in (la / "scores.txt").read_text().splitlines())
 
@@ -121,7 +121,7 @@ def test_plain_keys_and_own_manifests_are_keys(nes2net: Any, la: Path, corpus: P
     rows = (corpus / "manifest.csv").read_text().splitlines()[1:]
     (la / "own.txt").write_text("".join(f"{row.split(',')[0]} {len(row)}\n" for row in rows))
     figures = one(nes2net("evaluate", la / "own.txt", "--keys", corpus / "manifest.csv", "--json", "--resamples", 100))
-    assert figures["n_spoof"] == 18 and figures["interval_unit"] == "utterance"  # of three speakers
+    assert figures["n_spoof"] == 18 and figures["interval_unit"] == "utterance"  # only three speakers
 
 
 def test_t_dcf_takes_the_organisers_asv_scores_of_2019_and_2021(nes2net: Any, la: Path) -> None:
@@ -142,7 +142,7 @@ def test_t_dcf_takes_the_organisers_asv_scores_of_2019_and_2021(nes2net: Any, la
 
     (la / "ASV" / "trial_metadata.txt").unlink()
     run = nes2net("evaluate", la / "scores.txt", *keys, "--asv-scores", folder / "score.txt")
-    assert run.code == 1 and "trial_metadata.txt is needed" in run.err
+    assert run.code == 1 and "trial_metadata.txt, because it has no kinds of trials" in run.err
 
 
 def test_an_asv_system_that_lets_no_spoof_pass_leaves_the_t_dcf_out_and_says_so(nes2net: Any, la: Path) -> None:
@@ -175,24 +175,24 @@ def test_asvspoof5_has_its_fixed_asv_operating_point(nes2net: Any, tmp_path: Pat
     assert {row["group"] for row in figures["breakdown"]} == {
         "codec",
         "gender",
-    }  # of one attack there is nothing to say
+    }  # a single attack is no breakdown
 
 
 @pytest.mark.parametrize(
     ("scores", "keys", "message"),
     [
         ("a 1\nb 2\na 3\n", "a bonafide\nb spoof\n", "utterance a has two scores"),
-        ("a 1\nb nan\n", "a bonafide\nb spoof\n", "1 scores are NaN or infinite, the first one that of utterance b"),
+        ("a 1\nb nan\n", "a bonafide\nb spoof\n", "1 scores are NaN or infinite .the first is for utterance b"),
         ("a 1\nb inf\n", "a bonafide\nb spoof\n", "NaN or infinite"),
-        ("a 1\nb x\n", "a bonafide\nb spoof\n", "line 2: 'x' is no number"),
+        ("a 1\nb x\n", "a bonafide\nb spoof\n", "line 2: score 'x' is not a number"),
         ("a 1 2\n", "a bonafide\nb spoof\n", "line 1: 3 fields"),
-        ("", "a bonafide\nb spoof\n", "holds no scores"),
+        ("", "a bonafide\nb spoof\n", "has no scores"),
         ("a 1\n", "a bonafide\nb spoof\n", "1 of 2 trials of .* have no score .b.: score them"),
         ("a 1\nb 2\n", "a bonafide\nb bonafide\n", "has no spoofed trials"),
         ("a 1\nb 2\n", "a spoof\nb spoof\n", "has no bona fide trials"),
         ("a 1\nb 2\n", "a bonafide\nb maybe\n", "line 2: 'maybe' is not a known label"),
         ("a 1\nb 2\n", "a bonafide\nb spoof\na spoof\n", "utterance a is listed twice"),
-        ("a 1\nb 2\n", "a bonafide x y\n", "line 1: 4 fields; keys are"),
+        ("a 1\nb 2\n", "a bonafide x y\n", "line 1: 4 fields: keys must be"),
         ("a,1\nb,2\n", "a bonafide\nb spoof\n", "it needs `score`"),
     ],
 )
@@ -215,7 +215,7 @@ def test_files_with_labels_are_compared_by_utterance_not_by_row(nes2net: Any, tm
     rng = np.random.default_rng(8)
     run = nes2net("evaluate", tmp_path / "a.csv", tmp_path / "b.csv", "--json", "--resamples", 200)
     difference = json.loads(run.out)[1]["difference"]
-    assert difference["high"] - difference["low"] < 0.12  # of pairs; of other trials it would be wider
+    assert difference["high"] - difference["low"] < 0.12  # pairs match; otherwise it would be wider
     (tmp_path / "b.csv").write_text("utterance_id,label,score\nu0,spoof,1\nu1,bonafide,2\n")
     run = nes2net("evaluate", tmp_path / "a.csv", tmp_path / "b.csv", "--resamples", 200)
     assert run.code == 1 and "scores of different trials" in run.err
@@ -333,7 +333,7 @@ def test_calibration_finds_the_true_ratios_whatever_the_shares_of_the_classes() 
     rng = np.random.default_rng(0)
     for count in (2_000, 60_000):
         bonafide, spoof = 3 * rng.normal(1, 1, 20_000) + 1, 3 * rng.normal(-1, 1, count) + 1
-        found = fit_calibration(bonafide, spoof)  # the true ratio of two unit normals two apart is 2x
+        found = fit_calibration(bonafide, spoof)  # the true log-likelihood ratio is 2x
         assert found.scale == pytest.approx(2 / 3, rel=0.05) and found.offset == pytest.approx(-2 / 3, abs=0.06)
         assert cllr(found.llr(bonafide), found.llr(spoof)) == pytest.approx(min_cllr(bonafide, spoof), abs=0.01)
     assert found.llr(found.score(1.5)) == pytest.approx(1.5)
@@ -355,7 +355,7 @@ def test_fusion_is_no_worse_than_its_best_system() -> None:
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
-    """A model of a folder that tells the `corpus` fixture's loud from its quiet speech, with errors."""
+    """Returns the folder of an untrained model."""
     from nes2net_hf import Nes2NetFeatureExtractor
 
     folder = tmp_path / "model"
@@ -365,7 +365,7 @@ def trained(tmp_path: Path) -> Path:
 
 
 def scored(path: Path, model: Path, corpus: Path) -> None:
-    """Scores of the fixture corpus as `score_corpus` leaves them, but of a system that errs sometimes."""
+    """Writes scores of the fixture corpus like `score_corpus`, but of a system that makes some errors."""
     rng = np.random.default_rng(4)
     rows = [line.split(",") for line in (corpus / "manifest.csv").read_text().splitlines()[1:]]
     scores = [rng.normal() + (1.0 if row[2] == "bonafide" else -1.0) for row in rows]
@@ -401,7 +401,7 @@ def test_calibrate_stores_what_detect_then_says(
     rare = nes2net("detect", audio, "--model", trained, "--prior", 0.01, "--format", "jsonl").rows[0]
     assert rare["spoof_probability"] < result.spoof_probability and rare["prior"] == 0.01
     cautious = nes2net("detect", audio, "--model", trained, "--costs", 1, 1e6, "--format", "jsonl").rows[0]
-    assert cautious["threshold"] > result.threshold  # accepting a spoof is dear
+    assert cautious["threshold"] > result.threshold  # accepting a spoof is expensive
     table = nes2net("detect", audio, "--model", trained, "--format", "table")
     assert "chance of being fake" in table.out
 
@@ -430,11 +430,11 @@ def test_calibrate_scores_whole_recordings_itself_and_writes_a_copy(
     run = nes2net("calibrate", trained, *options, "--out", tmp_path / "copy")
     what = json.loads(pq.read_schema(tmp_path / "s.parquet").metadata[b"scored"])
     assert what["all_windows"] and what["model"] == str(trained)
-    if run.code == 0:  # a random model may rank the classes either way
+    if run.code == 0:  # a random model may rank the classes in either order
         assert json.loads((tmp_path / "copy" / "config.json").read_text())["calibration"]["scale"] > 0
         assert (tmp_path / "copy" / "model.safetensors").is_file()
         release = ("release", tmp_path / "copy", "--repo-id", "org/copy", "--dry-run", "--license", "Apache-2.0")
-        assert "which is under GPL-3.0-only: choose GPL-3.0" in nes2net(*release).err  # as of the model itself
+        assert "which is under GPL-3.0-only: choose GPL-3.0" in nes2net(*release).err  # like the model itself
     else:
         assert "reversed" in run.err or "overlap" in run.err
     assert "calibration" not in {
@@ -477,7 +477,7 @@ def test_fused_weights_apply_to_other_scores(nes2net: Any, la: Path) -> None:
     assert name == lines[0][0] and float(score) == pytest.approx(by_hand + weights["offset"])
 
     run = nes2net("fuse", *both, both[0], "--apply", la / "weights.json", "--out", la / "x.txt")
-    assert run.code == 2 and "has 2 weights, and 3 systems are given" in run.err
+    assert run.code == 2 and "has 2 weights, not 3: pass one score file per weight" in run.err
     run = nes2net("fuse", both[0], *keys, "--out", la / "x.json")
     assert run.code == 2 and "two score files or more" in run.err
     shutil.copy(la / "scores.txt", la / "short.txt")

@@ -1,4 +1,4 @@
-"""Score files and keys as people have them: with suffixes on their ids, headers, any separator and line end."""
+"""Tests score files and keys as people write them: ids with suffixes, headers, any separator and line ending."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LABELS = {"LA_E_1": "bonafide", "LA_E_2": "spoof", "x.1.2": "spoof"}
 
 
 def scores_of(tmp_path: Path, scores: bytes, keys: bytes, names: tuple[str, str] = ("s.txt", "k.txt")) -> list[float]:
-    """The scores of the trials in the order of the keys."""
+    """Returns the scores of the trials in the order of the keys."""
     (tmp_path / names[0]).write_bytes(scores)
     (tmp_path / names[1]).write_bytes(keys)
     return match(read_scores(tmp_path / names[0]), read_keys(tmp_path / names[1])).scores.tolist()
@@ -41,7 +41,7 @@ def test_ids_with_and_without_the_suffix_of_audio_are_one_trial(
     scores, keys = lines(SCORES, of_scores), lines(LABELS, of_keys)
     assert scores_of(tmp_path, scores, keys) == [*SCORES.values()]
     run = nes2net("evaluate", tmp_path / "s.txt", "--keys", tmp_path / "k.txt", "--resamples", 100)
-    assert run.code == 0 and "left out" not in run.err
+    assert run.code == 0 and "ignored" not in run.err
     table = {"filename": [name + of_scores for name in SCORES], "Score": [*SCORES.values()]}
     pq.write_table(pa.table(table), tmp_path / "s.parquet")
     assert match(read_scores(tmp_path / "s.parquet"), read_keys(tmp_path / "k.txt")).scores.tolist() == [
@@ -57,13 +57,13 @@ def test_ids_with_and_without_the_suffix_of_audio_are_one_trial(
         ("a.wav 1\na.flac 2\nb 3\n", "a.flac bonafide\na.wav spoof\nb spoof\n", [2, 1, 3]),  # told apart by suffix
         ("a.wav 1\na.flac 2\nb 3\n", "a.flac bonafide\nb spoof\n", [2, 3]),
         ("a 1\na.wav 2\nb 3\n", "a bonafide\na.wav spoof\nb spoof\n", [1, 2, 3]),
-        ("a.wav 1\na.flac 2\n", "a bonafide\nb spoof\n", "a.wav and a.flac may both be trial a: omit one"),
-        ("a.wav 1\na.flac 2\n", "a.mp3 bonafide\nb spoof\n", "may both be trial a.mp3"),
-        ("a 1\na.flac 2\nb 3\n", "a bonafide\nb spoof\n", "a and a.flac may both be trial a"),
-        ("a 1\na.wav 2\nb 3\n", "a.wav bonafide\nb spoof\n", "a.wav and a may both be trial a.wav"),
-        ("a 1\nb 3\n", "a.wav bonafide\na.flac spoof\n", "a may be trial a.wav or trial a.flac: give both by suffix"),
+        ("a.wav 1\na.flac 2\n", "a bonafide\nb spoof\n", "a.wav and a.flac both match trial a: remove one"),
+        ("a.wav 1\na.flac 2\n", "a.mp3 bonafide\nb spoof\n", "both match trial a.mp3"),
+        ("a 1\na.flac 2\nb 3\n", "a bonafide\nb spoof\n", "a and a.flac both match trial a"),
+        ("a 1\na.wav 2\nb 3\n", "a.wav bonafide\nb spoof\n", "a.wav and a both match trial a.wav"),
+        ("a 1\nb 3\n", "a.wav bonafide\na.flac spoof\n", "a matches both trial a.wav and trial a.flac: score both"),
         ("a.wav 1\n", "a.wav bonafide\na spoof\n", r"1 of 2 trials of .* have no score \(a\)"),
-        ("a.txt 1\nb 2\n", "a bonafide\nb spoof\n", r"1 of 2 trials of .* have no score \(a\)"),  # no audio
+        ("a.txt 1\nb 2\n", "a bonafide\nb spoof\n", r"1 of 2 trials of .* have no score \(a\)"),  # not an audio suffix
     ],
 )
 def test_ids_that_may_be_two_trials_are_refused(
@@ -137,19 +137,19 @@ def test_tables_of_more_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("s.csv", "id,Score,score\n", "its columns 'Score' and 'score' have one name"),
+        ("s.csv", "id,Score,score\n", "columns 'Score' and 'score' have the same name"),
         ("s.csv", "utterance_id,score\na,b,1\n", "s.csv, line 2: 3 fields instead of 2"),
         ("s.csv", 'utterance_id,score\n"a,1\nb,2\n', "a quotation mark is not closed"),
-        ("s.txt", "filename score\na\n", "score '' is no number"),
-        ("k.csv", "file,label,Label\na,spoof,spoof\n", "its columns 'label' and 'Label' have one name"),
+        ("s.txt", "filename score\na\n", "score '' is not a number"),
+        ("k.csv", "file,label,Label\na,spoof,spoof\n", "columns 'label' and 'Label' have the same name"),
         (
             "k.csv",
             "file,label\na,maybe\n",
             r"k.csv, line 2: 'maybe' is not a known label .*\): fix it\.",
         ),
         ("k.csv", "clip,file,verdict\na,b,spoof\n", "it needs `utterance_id` and `label`"),
-        ("k.txt", "a bonafide\nfilename label\n", "k.txt, line 2: 'label' is not a known label"),  # no header there
-        ("k.txt", "filename label\n", "k.txt holds no trials"),
+        ("k.txt", "a bonafide\nfilename label\n", "k.txt, line 2: 'label' is not a known label"),  # not a header
+        ("k.txt", "filename label\n", "k.txt has no trials"),
     ],
 )
 def test_tables_that_are_wrong_are_one_sentence(name: str, content: str, message: str, tmp_path: Path) -> None:
@@ -231,12 +231,13 @@ def test_verdicts_of_detect_are_scores(form: str, tmp_path: Path, nes2net: Any) 
     assert json.loads(run.out)["n_bonafide"] == 20
     assert [row["value"] for row in json.loads(run.out)["breakdown"]] in ([], ["2 to 4 s"])
     said = (
-        "3 of 40 recordings have a score and no verdict (2 no speech found, 1 too short to judge): their scores count"
+        "3 of 40 recordings have a score but no verdict (2 no speech found, 1 too short to judge): "
+        "their scores are included"
     )
     assert said in run.err and said in json.loads(run.out)["warnings"]
-    assert "left out" not in run.err
+    assert "ignored" not in run.err
     run = nes2net("evaluate", path)
-    assert run.code == 1 and "does not say what its trials are: give --keys" in run.err  # verdicts are no labels
+    assert run.code == 1 and "has no labels: pass --keys" in run.err  # verdicts are not labels
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -251,8 +252,8 @@ def test_a_file_that_was_not_judged_has_no_score(form: str, tmp_path: Path, nes2
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"channel": 0}, "a.wav has several scores, one a channel: judge their mix by --channels mix"),
-        ({"track": 0}, "a.wav has several scores, one a track: judge one of them by --track N"),
+        ({"channel": 0}, "a.wav has several scores, one per channel: judge the mix with nes2net detect --channels"),
+        ({"track": 0}, "a.wav has several scores, one per track: judge only one with nes2net detect --track N"),
         ({}, "a.wav has several scores: remove one of its lines"),
     ],
 )
@@ -273,8 +274,8 @@ def test_several_scores_of_a_file_are_refused(form: str, fields: Any, words: str
         (["x/a.wav", "a.wav"], ["x/a", "a"], [1, 2]),
         (["C:\\x\\a.wav", "C:\\x\\b.wav"], ["x/b", "x/a"], [2, 1]),
         (["./a.wav", "b.wav"], ["z/a.wav", "b"], [1, 2]),
-        (["x/a.wav", "y/a.wav"], ["a", "b"], "x/a.wav and y/a.wav may both be trial a: name the folder in the keys"),
-        (["a.wav", "b.wav"], ["x/a", "y/a"], "a.wav may be trial x/a or trial y/a: judge files by their folder"),
+        (["x/a.wav", "y/a.wav"], ["a", "b"], "x/a.wav and y/a.wav both match trial a: name the folder in the keys"),
+        (["a.wav", "b.wav"], ["x/a", "y/a"], "a.wav matches both trial x/a and trial y/a: judge the parent folder"),
         (["x/a.wav", "x/b.wav"], ["y/a", "x/b"], r"1 of 2 trials of .* have no score \(y/a\)"),
         (["x/a.wav", "x/b.wav"], ["x/a", "a"], r"1 of 2 trials of .* have no score \(a\)"),
         (["xa.wav", "x/b.wav"], ["a", "b"], r"1 of 2 trials of .* have no score \(a\)"),
@@ -302,10 +303,10 @@ def test_lines_that_are_no_verdicts_are_one_sentence(tmp_path: Path) -> None:
     path = written(tmp_path / "v.jsonl", verdict("a.wav"), verdict("b.wav"))
     whole = path.read_bytes()
     for content, words in (
-        (whole[:-9], "line 2, is no whole line of JSON: finish it by nes2net detect --resume"),
-        (whole + b'{"a": 1}\n', "line 3, is no verdict of nes2net detect"),
-        (b"[1]\n", "line 1, is no verdict"),
-        (b"", "holds no scores"),
+        (whole[:-9], "line 2, is not complete JSON: finish it with nes2net detect --resume"),
+        (whole + b'{"a": 1}\n', "line 3, is not a verdict of nes2net detect"),
+        (b"[1]\n", "line 1, is not a verdict"),
+        (b"", "has no scores"),
     ):
         path.write_bytes(content)
         with pytest.raises(EvaluationError, match=words):

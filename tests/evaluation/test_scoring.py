@@ -1,4 +1,4 @@
-"""Scores of a corpus: every row, in order, the same on any number of processes and after any kill."""
+"""Tests that every row of a corpus is scored, in order and equally, on any number of processes and after any kill."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.helpers import FIXTURES, kill, launch
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    """The fixtures' recordings as own data, each of them three times."""
+    """Returns a manifest with each fixture recording three times."""
     lines = ["path,label,utterance_id"]
     for number, voice in enumerate(3 * sorted((FIXTURES / "audio").glob("*.flac"))):
         (tmp_path / "audio").mkdir(exist_ok=True)
@@ -41,7 +41,7 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def expected(model: Path, manifest: Path) -> list[tuple[str, float]]:
-    """By hand, one utterance at a time."""
+    """Scores one utterance at a time."""
     network, extractor = load_model(str(model), None, torch.device("cpu"), "float32")
     scores = []
     for row in load_corpus("own-data", root=manifest):
@@ -108,7 +108,7 @@ LINES = ["a\u2028b", "a\x0bb", "a\x85b", "a\x1cb", "a\nb", "a\rb", "a b"]
 
 @pytest.fixture
 def separated(tmp_path: Path) -> Path:
-    """Utterances whose ids hold what separates lines, and one that holds a space."""
+    """Returns a manifest whose ids contain line separators, and one a space."""
     speech = sorted((FIXTURES / "audio").glob("*.flac"))
     rows = [
         {"utterance_id": name, "path": str(speech[row]), "label": ("spoof", "bonafide")[row % 2]}
@@ -141,7 +141,7 @@ def test_a_table_holds_any_id(form: str, separated: Path, tiny_model_dir: Path, 
 def test_what_the_first_version_had_scored_is_not_scored_again(
     separated: Path, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It wrote ids into its parts, line separators and all, and failed on reading them."""
+    """It wrote raw ids into its parts, with line separators, and could not read them."""
     out = tmp_path / "scores.parquet"
     options: dict[str, Any] = {"corpus": "own-data", "root": str(separated), "batch_size": 2}
     monkeypatch.setattr(scoring, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -152,7 +152,7 @@ def test_what_the_first_version_had_scored_is_not_scored_again(
     lines = part.read_text(encoding="utf-8").split("\n")[:-1]
     old = "".join(f"{line} {LINES[int(line.split(' ')[0])]}\n" for line in lines)
     with open(part, "w", encoding="utf-8", newline="") as file:
-        file.write(old + "5 0.1 2")  # killed in its last line
+        file.write(old + "5 0.1 2")  # killed in the last line
     scored = score_corpus(str(tiny_model_dir), out, **options)
     assert (scored.utterances, scored.fresh) == (len(LINES), 0)
     assert pq.read_table(out)["utterance_id"].to_pylist() == LINES
@@ -179,7 +179,7 @@ def test_killed_and_resumed_and_on_two_processes_it_is_the_same_file(
     process = launch("score.py", *options, files[2])
     said, err = process.communicate()
     assert process.returncode == 0, err
-    # Under another launcher, the last bit of a float32 score may differ.
+    # With another launcher, the last bit of a float32 score may differ.
     one, *others = ([line.rsplit(" ", 1) for line in file.read_text().splitlines()] for file in files)
     assert len(one) == 72
     for other in others:

@@ -1,4 +1,4 @@
-"""Unfinished work continues only as what it began as."""
+"""Tests that unfinished work continues only with the same settings."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_other_work_is_refused_with_both_values(
         "use the same value to continue, or name another output."
     )
     missing = {key: value for key, value in WORK.items() if key != "model"}
-    with pytest.raises(OutputError, match=r"^model: .* not none"):  # a setting that this work does not have
+    with pytest.raises(OutputError, match=r"^model: .* not none"):  # a setting that this work lacks
         begin(tmp_path / "what.json", missing)
 
 

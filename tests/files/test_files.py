@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and claimed by one process at a time."""
+"""Tests that files are written whole or not at all, and by one process at a time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_claim_is_of_one_process(tmp_path: Path, kind: str) -> None:
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(10) == 0
-    assert not list(tmp_path.iterdir())  # neither the lock nor a folder in which nothing was done
+    assert not list(tmp_path.iterdir())  # neither the lock nor an empty folder stays
     with claim(out, kind):
         pass
 
@@ -42,12 +42,12 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait(10)
         assert (tmp_path / ".out.lock").exists()
-        with claim(tmp_path / "out"), claim(tmp_path / "out"):  # the same process may again
+        with claim(tmp_path / "out"), claim(tmp_path / "out"):  # the same process may claim twice
             pass
     assert not list(tmp_path.iterdir())
 
 
-def test_a_forked_worker_does_not_hold_it_on(tmp_path: Path) -> None:
+def test_a_forked_worker_does_not_keep_the_lock(tmp_path: Path) -> None:
     """A loader's workers outlive a killed run by seconds."""
     code = (
         LIGHT
@@ -69,13 +69,13 @@ with claim(sys.argv[1]):
         process.wait(10)
         try:
             with claim(tmp_path / "out"):
-                os.kill(worker, 0)  # it lives
+                os.kill(worker, 0)  # it is alive
         finally:
             os.kill(worker, signal.SIGKILL)
 
 
 def test_many_claims_one_at_a_time(tmp_path: Path) -> None:
-    """However often the lock's file comes and goes, two processes never have it together."""
+    """Two processes never have the lock at the same time, although its file is often created and removed."""
     code = (
         LIGHT
         + """
@@ -129,13 +129,13 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_what_a_killed_process_left_of_a_folder_goes(tmp_path: Path) -> None:
+def test_remains_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".model.part").mkdir()
     (tmp_path / ".model.part" / "half").touch()
     (tmp_path / ".model.old").mkdir()
     (tmp_path / ".model.old" / "whole").touch()
     with pytest.raises(KeyError), atomic_folder(tmp_path / "model"):
-        raise KeyError  # killed between two moves: what was there before is back
+        raise KeyError  # after a kill between two moves, the old folder is back
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "whole"]
 
 
@@ -143,7 +143,7 @@ def test_what_a_killed_process_left_of_a_folder_goes(tmp_path: Path) -> None:
     ("number", "kind", "reason"),
     [
         (errno.ENOSPC, DiskError, "the disk is full"),
-        (errno.EDQUOT, DiskError, "the quota of the disk is used up"),
+        (errno.EDQUOT, DiskError, "the disk quota is used up"),
         (errno.EROFS, OutputError, "the disk is read-only"),
         (errno.EACCES, OutputError, "no permission"),
     ],
@@ -160,7 +160,7 @@ def test_why_a_file_cannot_be_written(tmp_path: Path, number: int, kind: type[Ex
     ("path", "reason"),
     [
         ("absent/out.txt", "its folder does not exist"),
-        ("file/out.txt", "a part of its path is no folder"),
+        ("file/out.txt", "part of its path is not a folder"),
         (".", "it is a folder"),
         ("n" * 300, "its name is too long"),
     ],

@@ -1,4 +1,4 @@
-"""`nes2net robustness`: conditions do what they are called, and a run is the same however often it was stopped."""
+"""Tests `nes2net robustness`: conditions do what their names say, and a stopped run ends with the same results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FEW = ("clean as it is", "telephony A-law", "white noise 0 dB", "cropping 0.5 s"
 
 @pytest.fixture(scope="module")
 def conditions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Condition]:
-    """All of them, by group and name."""
+    """Returns all conditions by group and name."""
     made = make_conditions(tmp_path_factory.mktemp("sounds"))
     assert made[0].group == CLEAN and list(dict.fromkeys(condition.group for condition in made)) == list(GROUPS)
     by_name = {f"{condition.group} {condition.name}": condition for condition in made}
@@ -51,7 +51,7 @@ def wave(speech: list[np.ndarray]) -> np.ndarray:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch, conditions: dict[str, Condition]) -> None:
-    """A run of five conditions instead of all."""
+    """Limits runs to five conditions."""
     monkeypatch.setattr(
         "nes2net_hf.robustness.run.make_conditions", lambda sounds: tuple(conditions[name] for name in FEW)
     )
@@ -69,7 +69,7 @@ def test_a_condition_gives_an_utterance_the_same_audio_in_any_run(
         assert np.array_equal(heard[name], wave) == (name == "clean as it is"), name
     for name in ("white noise 0 dB", "reverberation 0.6 s", "cropping 1 s"):
         assert not np.array_equal(heard[name], conditions[name](wave, "b")), name
-    assert number_of("cropping", "1 s", "a") == 18188751688930972214  # whatever process or version of Python asks
+    assert number_of("cropping", "1 s", "a") == 18188751688930972214  # in every process and version of Python
 
 
 @pytest.mark.parametrize("snr", [20, 10, 5, 0])
@@ -90,7 +90,7 @@ def test_rooms_decay_in_their_time(rt60: float, conditions: dict[str, Condition]
     for utterance in ("a", "b", "c"):
         response = conditions[f"reverberation {rt60} s"](click, utterance).astype(np.float64)
         assert np.abs(response).argmax() == 0
-        left = np.cumsum(response[:0:-1] ** 2)[::-1]  # Schroeder's integral of what follows the direct sound
+        left = np.cumsum(response[:0:-1] ** 2)[::-1]  # Schroeder integral after the direct sound
         assert left[0] == pytest.approx(response[0] ** 2, rel=1e-3)
         level = 10 * np.log10(left / left[0] + 1e-12)
         early = (level < -5) & (level > -25)
@@ -110,7 +110,7 @@ def test_telephones_leave_nothing_above_4_khz(conditions: dict[str, Condition], 
 
 @pytest.mark.parametrize("name", ["MP3", "AAC", "Opus"])
 def test_fewer_bits_change_more(name: str, conditions: dict[str, Condition], wave: np.ndarray) -> None:
-    spectrum = np.abs(np.fft.rfft(wave))  # a codec's delay does not show in it
+    spectrum = np.abs(np.fft.rfft(wave))  # independent of the codec's delay
     rates = [condition for key, condition in conditions.items() if key.startswith(name)]
     errors = [np.linalg.norm(np.abs(np.fft.rfft(condition(wave, "a"))) - spectrum) for condition in rates]
     assert len(errors) == 3 and errors == sorted(errors)
@@ -141,12 +141,12 @@ def options(corpus: Path, **others: Any) -> dict[str, Any]:
 
 
 def measured(run: RobustnessRun) -> list[Measured]:
-    """All rows, without the times."""
+    """Returns all rows, without the times."""
     return [replace(run.measure(condition), seconds=0.0) for condition in run.conditions]
 
 
 def by_hand(model: Path, corpus: Path, condition: Condition) -> dict[str, tuple[int, str, float]]:
-    """Utterance → label, speaker and score of what a condition leaves, one at a time; silent ones are left out."""
+    """Returns utterance → label, speaker and score under a condition, one at a time, without silent ones."""
     network, extractor = load_model(str(model), None, torch.device("cpu"), "float32")
     found = {}
     for row in load_corpus("own-data", root=corpus / "manifest.csv", where={"partition": "dev"}):
@@ -187,7 +187,7 @@ def test_the_rate_is_that_of_the_benchmarks_scores(
             )
             assert row.eer == expected and expected.unit == "speaker"
     quiet = by_name(run, "level -40 dB")
-    assert quiet.eer is None and quiet.spoof == 0  # the spoofs of this corpus are quiet to begin with
+    assert quiet.eer is None and quiet.spoof == 0  # the spoofs of this corpus are already quiet
     assert all(reason == "silent: nothing rises above -60 dBFS." for reason in quiet.left_out.values())
 
 
@@ -195,7 +195,7 @@ def by_name(run: RobustnessRun, name: str) -> Measured:
     return run.measure(next(c for c in run.conditions if f"{c.group} {c.name}" == name))
 
 
-def test_stopped_anywhere_it_goes_on_to_the_same_figures(
+def test_a_stopped_run_continues_to_the_same_figures(
     corpus: Path, tiny_model_dir: Path, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = measured(RobustnessRun(str(tiny_model_dir), tmp_path / "whole", **options(corpus)))
@@ -210,9 +210,9 @@ def test_stopped_anywhere_it_goes_on_to_the_same_figures(
     monkeypatch.setattr(RobustnessRun, "_judge", counted)
     with pytest.raises(KeyboardInterrupt):
         measured(RobustnessRun(str(tiny_model_dir), tmp_path / "out", **options(corpus)))
-    assert calls == [FEW[0], FEW[0], FEW[1], FEW[1]]  # twelve utterances are two batches
+    assert calls == [FEW[0], FEW[0], FEW[1], FEW[1]]  # twelve utterances make two batches
     with open(tmp_path / "out/scores/telephony-a-law.jsonl", "a") as file:
-        file.write('{"seconds": 0.1, "scor')  # killed while it wrote a line
+        file.write('{"seconds": 0.1, "scor')  # killed while writing a line
     again = measured(RobustnessRun(str(tiny_model_dir), tmp_path / "out", **options(corpus)))
     assert again == whole
     assert calls[4:] == [FEW[1], *(name for name in FEW[2:] for _ in range(2))]
@@ -233,7 +233,7 @@ def test_a_folder_of_something_else_is_refused(corpus: Path, tiny_model_dir: Pat
         RobustnessRun(str(model), tmp_path / "out", **options(corpus, where={"partition": ["train"]}))
     with pytest.raises(OutputError, match=r"^limit: .* began with none, not 4: .* or name another output"):
         RobustnessRun(str(model), tmp_path / "out", **options(corpus, limit=4))
-    tiny_model(seed=1).save_pretrained(model)  # trained on, under the same name
+    tiny_model(seed=1).save_pretrained(model)  # trained further, under the same name
     with pytest.raises(OutputError, match=r'^weights: .* began with "[0-9a-f]{32}", not "[0-9a-f]{32}"'):
         RobustnessRun(str(model), tmp_path / "out", **options(corpus))
 
@@ -287,7 +287,7 @@ def test_the_command_writes_table_figures_and_plot_and_counts_what_it_cannot_rea
     assert "![EER by condition](robustness.png)" in text and all(f"- **{group}**: " in text for group in GROUPS)
     assert (out / "robustness.png").read_bytes().startswith(b"\x89PNG")
 
-    shutil.copy(corpus / "audio/dev-spoof-2.flac", mine / "audio")  # mended: the same command takes it in
+    shutil.copy(corpus / "audio/dev-spoof-2.flac", mine / "audio")  # fixed: the same command now includes it
     again = nes2net("robustness", tiny_model_dir, *arguments, "--out", out)
     assert again.code == 0
     clean = json.loads((out / "robustness.json").read_text(encoding="utf-8"))["conditions"][0]
@@ -319,7 +319,7 @@ def test_without_matplotlib_the_figures_are_written_and_a_sentence_says_how_to_g
         (["{model}", "--corpus", "own-data", "--root", "{corpus}", "--where", "part=dev"], "no column 'part'"),
         (
             ["{model}", "--corpus", "own-data", "--root", "{corpus}", "--where", "label=spoof"],
-            "is bonafide, but an EER",
+            "has no bonafide utterances here, but an EER",
         ),
         (["{model}", "--corpus", "own-data", "--root", "{corpus}", "--limit", "1"], "limit"),
         (["{model}", "--corpus", "own-data"], "root"),
@@ -356,7 +356,7 @@ def test_scores_that_are_no_numbers_are_named(corpus: Path, tmp_path: Path, tiny
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on(corpus: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_a_killed_run_continues(corpus: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "nes2net_cli", "robustness", str(tiny_model_dir), "--corpus", "own-data"]
     command += ["--root", str(corpus / "manifest.csv"), "--limit", "8", "--out"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -1,4 +1,4 @@
-"""Score files and keys in, the benchmark's own figures out: what `nes2net evaluate` runs."""
+"""Evaluates score files against keys with the benchmarks' own metrics. `nes2net evaluate` runs this."""
 
 from ..errors import EvaluationError
 from .asv import AsvScores, asv_of_table, read_asv_scores

@@ -1,4 +1,4 @@
-"""Scores of an automatic speaker verification (ASV) system, for metrics in tandem with it."""
+"""Scores of an automatic speaker verification (ASV) system, for tandem metrics."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class AsvScores:
     nontarget: np.ndarray
     spoof: np.ndarray
     cm_scores: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-    """The countermeasure's, of the same three kinds of trials, where ASV and it scored the same ones."""
+    """Countermeasure scores of the same trials, in the same three arrays, if known."""
 
     @property
     def error_rates(self) -> AsvErrorRates:
-        """At the system's own equal error rate."""
+        """Error rates at the ASV system's own equal error rate."""
         return asv_error_rates(self.target, self.nontarget, self.spoof)[0]
 
 
 def asv_of_table(file: ScoreFile) -> AsvScores | None:
-    """Where a table holds `asv_score` beside the countermeasure's and tells targets from non-targets; else None."""
+    """Returns the ASV scores of a table with a column `asv_score` and all three kinds of trials; else None."""
     if file.kinds is None or "asv_score" not in file.columns or not {*KINDS} <= {*file.kinds}:
         return None
     asv = numbers(file.path, "asv_score", file.columns["asv_score"])
     if not np.isfinite(asv).all():
-        raise EvaluationError(f"{file.path}: asv_score holds NaN or infinite scores.")
+        raise EvaluationError(f"{file.path}: column asv_score has NaN or infinite scores: compute them again.")
     target, nontarget, spoof = (file.kinds == kind for kind in KINDS)
     cm = file.scores[target], file.scores[nontarget], file.scores[spoof]
     return AsvScores(asv[target], asv[nontarget], asv[spoof], cm)
@@ -47,14 +47,14 @@ def asv_of_table(file: ScoreFile) -> AsvScores | None:
 
 def read_asv_scores(path: Path, phase: str | None = None) -> AsvScores:
     """
-    The organisers' ASV scores of ASVspoof 2019 (`attack kind score` in a line) or 2021 (`speaker utterance score`, its
-    trials line by line in the `trial_metadata.txt` of the folder above it).
+    Reads the organisers' ASV scores of ASVspoof 2019 (lines `attack kind score`) or 2021 (lines `speaker utterance
+    score`). For 2021, `trial_metadata.txt`, one folder up, describes the trial of each line.
 
     Args:
-        phase: of ASVspoof 2021, e.g. `"eval"`; all if None.
+        phase: phase of ASVspoof 2021, e.g. `"eval"`; all if None.
 
     Raises:
-        EvaluationError: the file cannot be read, or lacks a kind of trial.
+        EvaluationError: the file cannot be read, or has no trials of one kind.
     """
     found: dict[str, list[float]] = {kind: [] for kind in KINDS}
     try:
@@ -64,18 +64,18 @@ def read_asv_scores(path: Path, phase: str | None = None) -> AsvScores:
             trials = _trial_kinds(path, len(lines), phase)
         for number, (where, fields) in enumerate(lines):
             if len(fields) < 3:
-                raise EvaluationError(f"{where}: {len(fields)} fields instead of three, the last one a score.")
+                raise EvaluationError(f"{where}: {len(fields)} fields instead of three (the score is third).")
             kind = fields[1].replace("-", "") if trials is None else trials(number)
             if kind is None:
                 continue
             if kind not in found:
-                raise EvaluationError(f"{where}: {kind!r} is none of {', '.join(KINDS)}.")
+                raise EvaluationError(f"{where}: trial kind {kind!r} must be one of {', '.join(KINDS)}.")
             try:
                 found[kind].append(float(fields[2]))
                 if not math.isfinite(found[kind][-1]):
                     raise ValueError
             except ValueError:
-                raise EvaluationError(f"{where}: {fields[2]!r} is no finite number.") from None
+                raise EvaluationError(f"{where}: score {fields[2]!r} must be a finite number.") from None
     except CorpusError as error:
         raise EvaluationError(str(error)) from None
     absent = [kind for kind, scores in found.items() if not scores]
@@ -85,15 +85,17 @@ def read_asv_scores(path: Path, phase: str | None = None) -> AsvScores:
 
 
 def _trial_kinds(path: Path, count: int, phase: str | None) -> Callable[[int], str | None]:
-    """Of the number of a line, the kind of its trial; None of another phase."""
+    """Returns a function from a line number to the kind of its trial, or None if it is of another phase."""
     metadata = path.parent.parent / "trial_metadata.txt"
     if not metadata.is_file():
         raise EvaluationError(
-            f"{path}: its second column names no kind of trial, so {metadata} is needed, as the keys of 2021 unpack."
+            f"{path} needs {metadata}, because it has no kinds of trials: unpack the ASVspoof 2021 keys there."
         )
     trials = [fields for _, fields in read_lines(metadata)]
     if len(trials) != count:
-        raise EvaluationError(f"{metadata} has {len(trials)} trials, {path} {count} scores: unpack both again.")
+        raise EvaluationError(
+            f"{metadata} has {len(trials)} trials, but {path} has {count} scores: unpack both again."
+        )
 
     def kind(number: int) -> str | None:
         fields = trials[number]

@@ -1,4 +1,4 @@
-"""Calibration of a model on a corpus: score, fit, measure on unseen halves, store. What `nes2net calibrate` runs."""
+"""Calibrates a model on a corpus: scores it, fits, measures on held-out halves, stores. For `nes2net calibrate`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ..calibration import Calibration, CalibrationError, fit_calibration, halves
-from ..errors import UsageError
+from ..errors import UsageError, option
 from ..files import atomic_folder, check_same_work
 from ..metrics import cllr, equal_error_rate, min_cllr
 from ..pretrained.bases import describe_base, write_base
@@ -41,27 +41,27 @@ def calibrate(
     batch_size: int = 16,
 ) -> Calibration:
     """
-    The calibration of a model by a corpus. Its `provenance` says what it was fitted on, and Cllr before and after, in
-    bits, over trials that the fit has not seen: two halves, each calibrated on the other.
+    Returns a model's calibration, fitted on a corpus. Its `provenance` says what it was fitted on. It also has Cllr in
+    bits, before and after, on held-out trials: two halves, each calibrated on the other.
 
     Args:
         model: Hub id or folder.
-        scores: Parquet file of the scores; written if it does not exist, and read if it holds those of this model and
+        scores: Parquet file of the scores. It is written if it does not exist; otherwise it must be of this model and
             corpus.
-        corpus, root, split, where: as of `load_corpus`.
-        prior: prior probability of spoofing that the fit is weighted to, in (0, 1).
-        revision: of the model, on the Hub.
-        batch_size: utterances of a pass.
+        corpus, root, split, where: see `load_corpus`.
+        prior: prior probability of spoofing that weights the fit, in (0, 1).
+        revision: revision of the model on the Hub.
+        batch_size: utterances per batch.
 
     Raises:
-        UsageError: `scores` has another suffix than `.parquet`.
+        UsageError: `scores` does not end in `.parquet`.
         OutputError: `scores` holds scores of another model or corpus.
         ModelError, CorpusError: the model or the corpus cannot be opened.
         CalibrationError: the scores cannot be calibrated.
     """
     if scores.suffix != ".parquet":
         raise UsageError(
-            f"--scores {scores} must end in .parquet: only that format also says what was scored, and with what."
+            f"{option('scores')} {scores} must end in .parquet: only Parquet records which model scored which corpus."
         )
     what: dict[str, Any] = {"corpus": corpus, "root": root, "split": split, "where": where, "all_windows": True}
     if scores.exists():
@@ -80,7 +80,7 @@ def calibrate(
             "n_bonafide": bonafide.size,
             "n_spoof": spoof.size,
             "eer": round(equal_error_rate(bonafide, spoof).eer, 6),
-            **_unseen(trials, prior),
+            **_held_out(trials, prior),
             "date": datetime.now(timezone.utc).date().isoformat(),
         },
     )
@@ -90,12 +90,12 @@ def store_calibration(
     calibration: Calibration, folder: Path, model: str | None = None, revision: str | None = None
 ) -> None:
     """
-    Stores it in `config.json` of a model's folder, with the threshold at which the log-likelihood ratio is 0.
+    Stores a calibration in `config.json` of a model folder, with the threshold where the log-likelihood ratio is 0.
 
     Args:
-        folder: the model's folder; if `model` is given, a folder to make, as a copy of that model.
-        model: Hub id or folder.
-        revision: of the model, on the Hub.
+        folder: the model folder; if `model` is given, a new folder for a copy of it.
+        model: Hub id or folder of the model to copy.
+        revision: revision of the model on the Hub.
 
     Raises:
         OutputError, DiskError: the folder cannot be written.
@@ -111,7 +111,7 @@ def store_calibration(
         change_config(fresh, **fields)
         base = describe_base(model, revision)
         if base.license or base.bases or base.demonstration:
-            write_base(base, fresh)  # its licence and limits are still those of these weights
+            write_base(base, fresh)  # the same weights have the same licence and limits
 
 
 def _check_scores(path: Path, model: str, revision: str | None, what: Mapping[str, Any]) -> None:
@@ -120,30 +120,30 @@ def _check_scores(path: Path, model: str, revision: str | None, what: Mapping[st
         OutputError: the file holds scores of another model or corpus, or does not say of which.
     """
     try:
-        said = (pq.read_schema(path).metadata or {}).get(b"scored")
+        metadata = (pq.read_schema(path).metadata or {}).get(b"scored")
     except (OSError, pa.ArrowInvalid):
-        said = None
+        metadata = None
     network, extractor = load_model(model, revision, torch.device("cpu"), "float32")
-    asked = {**what, "weights": fingerprint(network, extractor)}
-    kept = json.loads(said) if said else {}
-    check_same_work(path, {key: kept.get(key) for key in asked}, asked)  # the model may have another name now
+    wanted = {**what, "weights": fingerprint(network, extractor)}  # not the model's name, which may have changed
+    recorded = json.loads(metadata) if metadata else {}
+    check_same_work(path, {key: recorded.get(key) for key in wanted}, wanted)
 
 
-def _unseen(trials: Trials, prior: float) -> dict[str, Any]:
-    """Cllr before and after, and the lowest possible, over two halves; and what was halved: speakers or utterances."""
+def _held_out(trials: Trials, prior: float) -> dict[str, Any]:
+    """Returns Cllr before and after on held-out halves, its minimum, and what was halved: speakers or utterances."""
     known = trials.keys.columns.get("speaker_id")
     by_speaker = known is not None and all(known)
     is_bonafide = trials.keys.labels == 1
     if by_speaker:
         first = halves(known)  # type: ignore[arg-type]
-    else:  # each class by itself
+    else:  # each class separately
         first = np.empty(len(is_bonafide), bool)
         for chosen in (is_bonafide, ~is_bonafide):
             first[chosen] = halves(trials.keys.ids[chosen])
     calibrated = np.empty(len(trials.scores))
     for seen in (first, ~first):
         if not (seen & is_bonafide).any() or not (seen & ~is_bonafide).any():
-            raise CalibrationError("a half of the trials has one class only: use a corpus with more speakers.")
+            raise CalibrationError("one half of the trials has only one class: use a corpus with more speakers.")
         fitted = fit_calibration(trials.scores[seen & is_bonafide], trials.scores[seen & ~is_bonafide], prior)
         calibrated[~seen] = fitted.llr(trials.scores[~seen])
     return {

@@ -1,4 +1,4 @@
-"""The figures of one system on one set of trials, with intervals, pooled and broken down."""
+"""Computes the metrics of one system on one set of trials, with intervals: pooled, and broken down by groups."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from .asv import KINDS, AsvScores, asv_of_table
 from .keys import Keys
 from .score_files import ScoreFile, find_trials, numbers
 
-# What a breakdown is made of, in its order; each speaker by itself would have too few trials.
+# The groups of a breakdown, in order. Speakers are not among them, because each has too few trials.
 _FACTORS = (
     "attack", "vocoder", "codec", "codec_setting", "transmission", "trim", "source", "phase", "gender", "language",
     "duration",
 )  # fmt: skip
-_DURATIONS = (1, 2, 4, 8)  # seconds, the borders of the buckets
-_FEWEST_SPEAKERS = 5  # of which resamples say something of the others
-_NAMED = 3  # utterances that a message names
+_DURATIONS = (1, 2, 4, 8)  # seconds: borders of the groups
+_FEWEST_SPEAKERS = 5  # fewer do not represent other speakers
+_NAMED = 3  # how many utterances a message names
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Trials:
     keys: Keys
     frame_scores: list[Any] | None = None
     kinds: np.ndarray | None = None
-    """(N,) target, nontarget, spoof …, where the scores' own file says so."""
+    """(N,) target, nontarget, spoof …, if the score file has them."""
     asv: AsvScores | None = None
-    """Of the same trials, where the scores' own file has them."""
+    """ASV scores of the same trials, if the score file has them."""
     by_speaker: bool = False
-    """Whether intervals resample speakers: all are known, and they are not too few."""
+    """Whether intervals resample speakers: all are known, and there are enough."""
     scored: Mapping[str, Any] = field(default_factory=dict)
-    """What the scores' own file says of the model and the corpus."""
+    """What the score file records about the model and the corpus."""
 
     @property
     def by_class(self) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +71,7 @@ class Trials:
 
     @property
     def speakers(self) -> dict[str, Any]:
-        """Of both, as the bootstrap takes them; none where a trial's is not known."""
+        """Speakers of both classes, as arguments of the bootstrap; empty if it resamples utterances."""
         known = self.keys.columns.get("speaker_id")
         if not self.by_speaker or known is None:
             return {}
@@ -81,26 +81,26 @@ class Trials:
         }
 
     def take(self, rows: np.ndarray) -> Trials:
-        """Some of the trials, resampled as all of them are."""
+        """Returns some of the trials, with the same unit of resampling."""
         return Trials(self.scores[rows], self.keys.take(rows), by_speaker=self.by_speaker)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a breakdown: the trials of `value`, against the bona fide trials that share it where any has one."""
+    """One row of a breakdown: trials with `value`. If no bona fide trial has a value, all of them are included."""
 
     group: str
     value: str
     n_bonafide: int
     n_spoof: int
     eer: Interval
-    """Its bounds are NaN where the bona fide trials are of too few speakers to say anything of others."""
+    """The bounds are NaN if the bona fide trials have too few speakers to represent others."""
     min_dcf: float
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that is reported of one system; rates and normalised costs are fractions, Cllr is in bits."""
+    """All metrics of one system. Rates and normalised costs are fractions; Cllr is in bits."""
 
     name: str
     n_bonafide: int
@@ -113,28 +113,28 @@ class Evaluation:
     """EER, minimum and actual DCF and Cllr, with bounds."""
     costs: DetectionCosts
     min_tdcf: dict[str, float] = field(default_factory=dict)
-    """By form, where an ASV system is known."""
+    """By form (2019, 2021), if an ASV system is known."""
     asv: AsvErrorRates | None = None
     t_eer: TandemEqualErrorRate | None = None
     min_adcf: float | None = None
-    """Of scores of spoofing-robust speaker verification, with target and non-target trials."""
+    """For scores of spoofing-robust speaker verification, with target and non-target trials."""
     decisions: Decisions | None = None
-    """At the threshold that was asked for."""
+    """At `threshold`, if there is one."""
     threshold: float | None = None
     segments: dict[str, float] = field(default_factory=dict)
-    """EER of segments by resolution, and of ranges, of a model of frames."""
+    """For a model of frames: EER of segments by resolution, and EER of ranges."""
     breakdown: list[Row] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     scored: Mapping[str, Any] = field(default_factory=dict)
-    """The model and the corpus, where the scores' own file says them."""
+    """The model and the corpus, if the score file records them."""
 
 
 def match(file: ScoreFile, keys: Keys | None) -> Trials:
     """
-    The scores of a file in the order of the keys. Without keys, the file's own labels count: ASVspoof's, or words.
+    Returns the scores of a file in the order of the keys. Without keys, the labels in the file are used.
 
     Raises:
-        EvaluationError: trials lack a score, a class is absent, or nothing says which trials are bona fide.
+        EvaluationError: trials have no score, a class is absent, or nothing says which trials are bona fide.
     """
     if keys is None:
         keys = _own_keys(file)
@@ -169,7 +169,7 @@ def match(file: ScoreFile, keys: Keys | None) -> Trials:
 
 
 def _rows_of(file: ScoreFile, keys: Keys) -> np.ndarray:
-    """(N,) for each trial of the keys, the row of its score in the file."""
+    """Returns the row of each trial's score in the file (N,)."""
     if file.ids is None:
         raise EvaluationError(
             f"{file.path} has labels but no utterance ids: omit {option('keys')}, or add a column utterance_id."
@@ -185,7 +185,7 @@ def _rows_of(file: ScoreFile, keys: Keys) -> np.ndarray:
 
 
 def strangers(file: ScoreFile, keys: Keys) -> list[str]:
-    """A warning where scores are of no trial that the keys know, of any condition."""
+    """Returns a warning if the keys lack the trials of some scores, in all conditions."""
     if file.ids is None:
         return []
     is_known = np.zeros(len(file.ids), bool)
@@ -194,11 +194,11 @@ def strangers(file: ScoreFile, keys: Keys) -> list[str]:
     unknown = file.ids[~is_known]
     if not unknown.size:
         return []
-    return [f"{len(unknown)} scores in {file.path} are of no trial in {keys.source} ({_some(unknown)}): left out"]
+    return [f"{len(unknown)} scores in {file.path} are ignored: {keys.source} has no such trials ({_some(unknown)})"]
 
 
 def undecided(file: ScoreFile, keys: Keys) -> list[str]:
-    """A warning where `nes2net detect` left recordings of these trials undecided: their scores count all the same."""
+    """Returns a warning if `nes2net detect` gave no verdict on some of these trials. Their scores still count."""
     if file.ids is None or "undecided" not in file.columns:
         return []
     rows = find_trials(file.ids, keys.ids, file.path, file.are_files)
@@ -207,7 +207,7 @@ def undecided(file: ScoreFile, keys: Keys) -> list[str]:
         return []
     named = ", ".join(f"{count} {why}" for why, count in reasons.most_common())
     count = reasons.total()
-    return [f"{count} of {len(keys)} recordings have a score and no verdict ({named}): their scores count"]
+    return [f"{count} of {len(keys)} recordings have a score but no verdict ({named}): their scores are included"]
 
 
 def evaluate(
@@ -221,14 +221,14 @@ def evaluate(
     resamples: int = 1000,
 ) -> Evaluation:
     """
-    All figures of one system.
+    Returns all metrics of one system.
 
     Args:
         asv: scores of an ASV system, for both forms of the t-DCF; by default those in the score file, if any. Without
-            them, scores with target and non-target trials count as spoofing-robust speaker verification.
+            them, scores with target and non-target trials are treated as spoofing-robust speaker verification.
         fixed_asv: error rates of an ASV system whose scores are not public (ASVspoof 5), for the t-DCF of 2019.
-        threshold: also count decisions at this score.
-        resamples: of the bootstrap; it resamples speakers if all are known.
+        threshold: also evaluate decisions at this score.
+        resamples: number of bootstrap resamples, of speakers if all are known.
     """
     bonafide, spoof = trials.by_class
     eer, dcf = equal_error_rate(bonafide, spoof), min_dcf(bonafide, spoof, costs)
@@ -236,7 +236,9 @@ def evaluate(
     if np.ptp(trials.scores) == 0:
         warnings.append("all scores are equal, so they do not separate bona fide from spoof")
     elif eer.eer > 0.5:
-        warnings.append(f"EER {100 * eer.eer:.0f} %: are the scores reversed? higher must mean bona fide")
+        warnings.append(
+            f"the EER is {100 * eer.eer:.0f} %: the scores may be reversed, because higher must mean bona fide"
+        )
     asv = asv or trials.asv
     rates = fixed_asv if asv is None else asv.error_rates
     tdcf: dict[str, float] = {}
@@ -270,14 +272,14 @@ def evaluate(
 
 
 def _min_adcf(trials: Trials) -> float | None:
-    """None unless there are target, non-target and spoofed trials."""
+    """Returns None unless there are target, non-target and spoofed trials."""
     if trials.kinds is None or not {*KINDS} <= {*trials.kinds}:
         return None
     return min_adcf(*(trials.scores[trials.kinds == kind] for kind in KINDS))
 
 
 def compare(systems: Sequence[Trials], resamples: int = 1000) -> list[Difference]:
-    """Of each system but the first, its EER minus that of the first, on the same resamples of the same trials."""
+    """Returns the EER of every later system minus that of the first, on the same resamples of the same trials."""
     first = systems[0]
     return [
         compare_eer(first.by_class, other.by_class, resamples=resamples, **first.speakers) for other in systems[1:]
@@ -286,7 +288,8 @@ def compare(systems: Sequence[Trials], resamples: int = 1000) -> list[Difference
 
 def grid(trials: Trials, rows: str, columns: str) -> tuple[list[str], list[str], np.ndarray] | None:
     """
-    EERs (R, C), NaN where a class is absent, of the values of two factors; None where the trials do not have both.
+    Returns the values of two factors and the EER of each pair (R, C), NaN if a class is absent. Returns None if the
+    trials lack a factor.
     """
     if rows not in trials.keys.columns or columns not in trials.keys.columns:
         return None
@@ -303,7 +306,7 @@ def grid(trials: Trials, rows: str, columns: str) -> tuple[list[str], list[str],
 
 def _breakdown(trials: Trials, costs: DetectionCosts, resamples: int) -> Iterator[Row]:
     for condition, mask in trials.keys.conditions.items():
-        if "phase" not in trials.keys.columns:  # which are the conditions of ASVspoof 2021
+        if "phase" not in trials.keys.columns:  # phases are the conditions of ASVspoof 2021, and a factor below
             yield from _row(trials, mask, "condition", condition, costs, resamples)
     for factor in _FACTORS:
         values = _values(trials.keys.columns[factor]) if factor in trials.keys.columns else []
@@ -326,7 +329,7 @@ def _row(
 
 
 def _belonging(keys: Keys, factor: str, value: str) -> np.ndarray:
-    """(N,) trials of this value; where no bona fide trial has a value, as of attacks, all of them belong."""
+    """Returns which trials have this value (N,). If no bona fide trial has one (attacks), all of them count."""
     column = keys.columns[factor]
     chosen = column == value
     is_bonafide = keys.labels == 1
@@ -354,7 +357,7 @@ def _segments(trials: Trials) -> dict[str, float]:
 
 def _own_keys(file: ScoreFile) -> Keys:
     if file.kinds is None:
-        raise EvaluationError(f"{file.path} does not say what its trials are: give {option('keys')}.")
+        raise EvaluationError(f"{file.path} has no labels: pass {option('keys')}.")
     ids = file.ids if file.ids is not None else np.arange(file.scores.size).astype(str).astype(object)
     return Keys(str(file.path), ids, (file.kinds != "spoof").astype(np.int8), {})
 

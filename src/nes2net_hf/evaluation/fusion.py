@@ -1,4 +1,4 @@
-"""Fusion of several systems' score files by linear logistic regression. What `nes2net fuse` runs."""
+"""Fuses score files of several systems by linear logistic regression. `nes2net fuse` runs this."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from .score_files import find_trials, read_scores
 
 @dataclass(frozen=True)
 class Fusion:
-    """llr = weights · scores + offset, of S systems; what a file of weights holds."""
+    """llr = weights · scores + offset of S systems, as stored in a file of weights."""
 
     systems: list[str]
     """Names of the score files, in order."""
     weights: list[float]
     offset: float
     prior: float
-    """Prior probability of spoofing that the fit was weighted to."""
+    """Prior probability of spoofing that weighted the fit."""
     n_bonafide: int
     n_spoof: int
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fusion, and figures over the trials of the fit."""
+    """A fusion, and its metrics on the trials of the fit."""
 
     fusion: Fusion
     rates: list[float]
@@ -43,15 +43,15 @@ class Fitted:
     rate: float
     """EER of the fused scores."""
     cllr: float
-    """Of the fused scores, in bits."""
+    """Cllr of the fused scores, in bits."""
 
 
 def fit(paths: Sequence[Path], keys: Keys, out: Path, prior: float = 0.5) -> Fitted:
     """
-    Fits weights on the trials of `keys` and writes them to `out`, as JSON.
+    Fits weights on the trials of `keys` and writes them to `out` as JSON.
 
     Raises:
-        EvaluationError: a score file and the keys do not fit each other.
+        EvaluationError: a score file and the keys do not match.
         CalibrationError: the scores cannot be fused.
         OutputError, DiskError: `out` cannot be written.
     """
@@ -69,23 +69,23 @@ def fit(paths: Sequence[Path], keys: Keys, out: Path, prior: float = 0.5) -> Fit
 
 def apply(paths: Sequence[Path], weights: Path, out: Path) -> int:
     """
-    Fuses score files by weights that `fit` wrote, and writes lines `utterance_id llr` to `out`, in the order of the
+    Fuses score files with the weights that `fit` wrote. Writes lines `utterance_id llr` to `out`, in the order of the
     first file.
 
     Returns:
         The number of utterances.
 
     Raises:
-        UsageError: `weights` holds no weights, or those of other systems or another order.
+        UsageError: `weights` is not a file of weights, or has other systems or another order.
         EvaluationError: the files hold scores of different utterances.
         OutputError, DiskError: `out` cannot be written.
     """
     systems, factors, offset = _read_weights(weights)
     if factors.size != len(paths):
-        raise UsageError(f"--apply {weights} has {factors.size} weights, and {len(paths)} systems are given.")
+        raise UsageError(f"{weights} has {factors.size} weights, not {len(paths)}: pass one score file per weight.")
     names = [path.name for path in paths]
     if names != systems and sorted(names) == sorted(systems):
-        raise UsageError(f"--apply {weights} was fitted in the order {' '.join(systems)}: give the files in it.")
+        raise UsageError(f"{weights} was fitted in the order {' '.join(systems)}: pass the files in this order.")
     files = [read_scores(path) for path in paths]
     ids = files[0].ids
     fused = np.full(files[0].scores.size, offset)
@@ -95,7 +95,7 @@ def apply(paths: Sequence[Path], weights: Path, out: Path) -> int:
         rows = find_trials(file.ids, ids, file.path, file.are_files or files[0].are_files)
         absent = ids[rows < 0]
         if absent.size:
-            raise EvaluationError(f"{file.path} has no score of utterance {absent[0]}, which {files[0].path} has.")
+            raise EvaluationError(f"{file.path} has no score for utterance {absent[0]}, unlike {files[0].path}.")
         fused += factor * file.scores[rows]
     assert ids is not None
     with atomic_file(out) as target:
@@ -104,7 +104,7 @@ def apply(paths: Sequence[Path], weights: Path, out: Path) -> int:
 
 
 def _read_weights(path: Path) -> tuple[list[str], NDArray[np.float64], float]:
-    """Systems (S), weights (S,) and offset of a file."""
+    """Returns the systems (S), weights (S,) and offset in a file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return (
@@ -113,4 +113,4 @@ def _read_weights(path: Path) -> tuple[list[str], NDArray[np.float64], float]:
             float(content["offset"]),
         )
     except (ValueError, KeyError, TypeError):
-        raise UsageError(f"--apply {path} holds no weights that `nes2net fuse` wrote.") from None
+        raise UsageError(f"{path} has no weights: name a file that `nes2net fuse` wrote.") from None

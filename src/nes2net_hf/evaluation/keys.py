@@ -1,4 +1,4 @@
-"""Keys: what each trial is, from a benchmark's own protocol file, a corpus on the disk, or a table of labels."""
+"""Reads keys, which say what each trial is: from a benchmark's protocol file, a corpus on disk, or a table."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from ..files.tables import (
     split_fields,
     split_lines,
 )
-from .score_files import first_double
+from .score_files import first_duplicate
 
-_FIX = "fix it"  # of a label: there is no map of labels here
+_FIX = "fix it"  # for unknown labels, because keys have no label_map
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class Keys:
     labels: np.ndarray
     """(N,) 1 for bona fide, 0 for spoofed."""
     columns: Mapping[str, np.ndarray]
-    """(N,) text or None each: speaker_id, attack, codec …, those that the source says something of."""
+    """(N,) text or None: speaker_id, attack, codec …; only columns with any value."""
     conditions: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """(N,) whether a trial belongs to a condition of the organisers."""
+    """(N,) whether a trial belongs to a condition that the organisers define."""
     segment_labels: Mapping[int, list[Any]] = field(default_factory=dict)
-    """Milliseconds → of each trial its labels (T,), where the source has them."""
+    """Resolution in milliseconds → labels (T,) of each trial, if the source has them."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, rows: np.ndarray) -> Keys:
-        """Some of the trials."""
+        """Returns some of the trials."""
         kept = np.arange(len(self))[rows]
         return Keys(
             self.source,
@@ -67,21 +67,23 @@ class Keys:
 
 def read_keys(path: Path, benchmark: str | None = None, split: str | None = None) -> Keys:
     """
+    Reads keys from a file or folder.
+
     Args:
-        path: with a `benchmark`, its protocol file, or a folder that it lies in; without, a file whose lines are
-            `utterance_id label`, or a table with a header, of which further columns such as `speaker_id`, `attack`,
-            `codec` break the figures down. Lines may have a header too; its names may be in any letter case.
+        path: with a `benchmark`, its protocol file or a folder that contains it. Otherwise, lines `utterance_id label`
+            (a header is optional), or a table with a header. Other columns of a table, such as `speaker_id`, `attack`
+            and `codec`, break down the metrics. Column names are not case-sensitive.
         benchmark: one of `CORPORA`, e.g. `"asvspoof2021-la"`.
-        split: the partition, where the benchmark has several and the file's name does not tell.
+        split: partition, if the benchmark has several and the file name does not show which.
 
     Raises:
-        EvaluationError: the keys cannot be read, or a trial is there twice.
+        EvaluationError: the keys cannot be read, or list a trial twice.
     """
     try:
         if benchmark is not None:
             return _read_protocol(path, benchmark, split)
         if split is not None:
-            raise EvaluationError(f"{option('split')} is of a {option('benchmark')}.")
+            raise EvaluationError(f"{option('split')} needs {option('benchmark')}.")
         return _read_table(path)
     except CorpusError as error:
         raise EvaluationError(str(error)) from None
@@ -89,7 +91,7 @@ def read_keys(path: Path, benchmark: str | None = None, split: str | None = None
 
 def keys_of_corpus(name: str, split: str | None = None, *, root: str, **options: Any) -> Keys:
     """
-    The keys of a corpus as `load_corpus` finds it, which takes these arguments.
+    Returns the keys of a corpus. Takes the arguments of `load_corpus`.
 
     Raises:
         CorpusError: the corpus cannot be opened.
@@ -109,7 +111,8 @@ def _read_protocol(path: Path, benchmark: str, split: str | None) -> Keys:
     if split is None and len(corpus.protocols) > 1:
         named = [part for part, names in corpus.protocols.items() if path.name in {Path(name).name for name in names}]
         if not named:
-            raise EvaluationError(f"{path}: say by {option('split')} which of {', '.join(corpus.protocols)} it is.")
+            known = ", ".join(corpus.protocols)
+            raise EvaluationError(f"{path}: set {option('split')} to its partition ({known}).")
         split = named[0]
     return _collect(str(path), benchmark, corpus.read_file(path, check_split(corpus, split)))
 
@@ -132,8 +135,8 @@ def _pairs(path: Path, lines: list[str]) -> Iterable[dict[str, Any]]:
             fields = line.strip().rsplit(maxsplit=1)  # an id with spaces
         if len(fields) != 2:
             raise EvaluationError(
-                f"{path}, line {number}: {len(fields)} fields; keys are lines `utterance_id label`, a table with a "
-                f"header, or the protocol of a {option('benchmark')}."
+                f"{path}, line {number}: {len(fields)} fields: keys must be lines `utterance_id label`, a table "
+                f"with a header, or a protocol file with {option('benchmark')}."
             )
         label = map_label(fields[1], f"{path}, line {number}", remedy=_FIX)
         yield {"utterance_id": fields[0], "label": int(label == "bonafide")}
@@ -152,12 +155,12 @@ def _table_rows(path: Path, table: Table) -> Iterable[dict[str, Any]]:
         kind = map_label(row[label], where, remedy=_FIX)
         said = {ours: row[theirs] for ours, theirs in columns.items() if theirs is not None and row[theirs] != "-"}
         if not row[utterance]:
-            raise EvaluationError(f"{where}: {utterance} is empty.")
+            raise EvaluationError(f"{where}: {utterance} is empty: fill it in, or remove the row.")
         yield {"utterance_id": row[utterance], "label": int(kind == "bonafide"), **said}
 
 
 def _collect(source: str, benchmark: str | None, rows: Iterable[dict[str, Any]]) -> Keys:
-    """Rows as columns: half a million of them as dicts would take gigabytes."""
+    """Collects rows into columns, because half a million dicts take gigabytes."""
     conditions = CORPORA[benchmark].conditions if benchmark in CORPORA else {}
     ids: list[str] = []
     labels: list[int] = []
@@ -176,9 +179,9 @@ def _collect(source: str, benchmark: str | None, rows: Iterable[dict[str, Any]])
         for step, found in segments.items():
             found.append(its_segments.get(f"{step}ms"))
     if not ids:
-        raise EvaluationError(f"{source} holds no trials.")
-    if (double := first_double(ids)) is not None:
-        raise EvaluationError(f"{source}: utterance {double} is listed twice: remove one of its lines.")
+        raise EvaluationError(f"{source} has no trials.")
+    if (twice := first_duplicate(ids)) is not None:
+        raise EvaluationError(f"{source}: utterance {twice} is listed twice: remove one of its lines.")
     return Keys(
         source,
         np.array(ids, dtype=object),

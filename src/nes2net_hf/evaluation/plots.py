@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, each as PNG and SVG (needs the extra `plot`)."""
+"""Plots of an evaluation, each as PNG and SVG. Needs the extra `plot`."""
 
 from __future__ import annotations
 
@@ -14,32 +14,31 @@ from ..metrics import det_curve, optimal_llrs
 from .figures import Evaluation, Trials, grid
 
 _TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
-_POINTS = 2000  # of a curve; a million would make an SVG of a hundred megabytes
-_ROWS = 80  # of the breakdown; more cannot be read
+_POINTS = 2000  # per curve: with a million, an SVG would take a hundred megabytes
+_ROWS = 80  # of the breakdown: more are not legible
 
 
 def draw(
     folder: Path, names: Sequence[str], systems: Sequence[Trials], evaluations: Sequence[Evaluation]
 ) -> list[tuple[str, Path]]:
     """
-    DET curves, score histograms, calibration, the first system's EER by attack, codec and whatever else its breakdown
-    has, and, where the trials have both, by attack and codec together.
+    Draws DET curves, score histograms and calibration; and for the first system the breakdown of its EER, and the EER
+    by attack and codec if the trials have both.
 
     Returns:
-        Captions and the PNGs.
+        Captions and paths of the PNGs.
     """
     pictures = [
         ("Detection error trade-off, on normal-deviate axes", "det", lambda: _det(names, systems)),
-        ("Scores of both classes", "scores", lambda: _histograms(names, systems)),
+        ("Distribution of the scores of each class", "scores", lambda: _histograms(names, systems)),
         (
-            "Calibration: the log-likelihood ratio that the trials bear out, by score; on the diagonal, scores are "
-            "log-likelihood ratios",
+            "Calibration: optimal log-likelihood ratio by score. On the diagonal, scores are log-likelihood ratios",
             "calibration",
             lambda: _calibration(names, systems),
         ),
     ]
     if evaluations[0].breakdown:
-        caption = f"EER of {names[0]} by what the trials are, with 95 % intervals; the line is that of all trials"
+        caption = f"EER of {names[0]} by group of trials, with 95 % intervals. The dashed line is the overall EER"
         pictures.append((caption, "breakdown", lambda: _breakdown(evaluations[0])))
     crossed = grid(systems[0], "attack", "codec")
     if crossed is not None:
@@ -117,7 +116,7 @@ def _calibration(names: Sequence[str], systems: Sequence[Trials]) -> Any:
         if not finite.any():
             continue
         limit = max(limit, float(np.abs(llrs[finite]).max()), float(np.abs(np.quantile(scores, [0.01, 0.99])).max()))
-        # Steps: where they rise or fall to infinity, there were trials of one class only.
+        # A step curve. It is infinite where only one class has trials.
         kept = np.unique(np.concatenate([_spread(scores, _POINTS), np.flatnonzero(llrs[1:] != llrs[:-1])]))
         shown = kept[finite[kept]]
         axes.plot(scores[shown], llrs[shown], label=name, linewidth=1.6, drawstyle="steps-post")
@@ -126,7 +125,7 @@ def _calibration(names: Sequence[str], systems: Sequence[Trials]) -> Any:
         xlim=(-limit, limit),
         ylim=(-limit, limit),
         xlabel="score",
-        ylabel="log-likelihood ratio borne out (natural log)",
+        ylabel="optimal log-likelihood ratio (natural log)",
     )
     axes.grid(alpha=0.3)
     if axes.lines[:-1]:  # more than the diagonal
@@ -168,7 +167,7 @@ def _heat_map(rows: list[str], columns: list[str], table: np.ndarray) -> Any:
 
 
 def _spread(values: np.ndarray, count: int) -> np.ndarray:
-    """Indices of about `count` of monotone values, evenly apart in value, with the first and the last."""
+    """Returns indices of about `count` monotone values, evenly spaced by value, including the first and the last."""
     wanted = np.linspace(values[0], values[-1], count)
     rising = values if values[-1] >= values[0] else -values
     return np.unique(np.searchsorted(rising, wanted if rising is values else -wanted).clip(0, values.size - 1))

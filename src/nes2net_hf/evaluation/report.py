@@ -1,4 +1,4 @@
-"""What an evaluation leaves: one JSON object, Markdown, and an HTML page that needs no network."""
+"""Writes an evaluation as one JSON object, as Markdown, and as an HTML page that needs no network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .figures import Evaluation, Row
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where figures come from."""
+    """How, when and from which files metrics were computed."""
 
     command: str
     files: Mapping[str, str]
@@ -34,7 +34,7 @@ class Provenance:
 
 
 def provenance(command: str, files: Sequence[Path]) -> Provenance:
-    """Of figures made now of these files."""
+    """Returns the provenance of metrics that are computed now from these files."""
     sums = {str(path): sha256_of(path) for path in files if path.is_file()}
     versions = (
         f"nes2net_hf {__version__}, Python {platform.python_version()}, numpy {np.__version__}, "
@@ -44,7 +44,7 @@ def provenance(command: str, files: Sequence[Path]) -> Provenance:
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Rates and costs are fractions, Cllr is in bits; `intervals` are [low, high] at 95 %."""
+    """Returns JSON. Rates and costs are fractions, Cllr is in bits, and `intervals` are [low, high] at 95 %."""
     figures = evaluation.intervals
     content: dict[str, Any] = {
         "name": evaluation.name,
@@ -95,7 +95,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def headline(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """The pooled figures as people read them: what, and its value with its interval."""
+    """Returns names and values of the pooled metrics, with intervals, as text for people."""
     figures, costs = evaluation.intervals, evaluation.costs
     rows = [
         ("bona fide / spoof", f"{evaluation.n_bonafide:,} / {evaluation.n_spoof:,}"),
@@ -124,18 +124,22 @@ def headline(evaluation: Evaluation) -> list[tuple[str, str]]:
             )
         )
     rows.append(
-        ("costs", f"miss {costs.miss:g}, false alarm {costs.false_alarm:g}, prior of spoof {costs.spoof_prior:g}")
+        (
+            "costs",
+            f"miss {costs.miss:g}, false alarm {costs.false_alarm:g}, prior probability of spoofing "
+            f"{costs.spoof_prior:g}",
+        )
     )
     return rows
 
 
 def groups(evaluation: Evaluation) -> list[tuple[str, list[Row]]]:
-    """The breakdown by its groups."""
+    """Returns the rows of the breakdown by group."""
     return [(name, list(rows)) for name, rows in groupby(evaluation.breakdown, lambda row: row.group)]
 
 
 def percent(interval: Interval | Difference) -> str:
-    """A rate as people write it, with its bounds where it has them."""
+    """Formats a rate in percent, with its bounds if it has any."""
     if math.isnan(interval.low):
         return f"{100 * interval.estimate:.2f} % (few speakers)"
     return f"{100 * interval.estimate:.2f} % ({100 * interval.low:.2f} to {100 * interval.high:.2f})"
@@ -149,11 +153,11 @@ def write_report(
     source: Provenance,
 ) -> None:
     """
-    Writes `report.md` and `report.html`, which holds its pictures in itself.
+    Writes `report.md`, and `report.html` with the plots embedded.
 
     Args:
-        differences: of each system but the first, from the first.
-        plots: caption and the PNG in `folder`, beside which an SVG lies.
+        differences: of every system after the first, from the first.
+        plots: captions and PNGs in `folder`.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8"),

@@ -1,6 +1,6 @@
 """
-Score files in the forms that people have: `utterance_id score` text as the ASVspoof challenges of 2019, 2021 and 5
-take it, CSV with a header, Parquet, and what `nes2net detect` writes.
+Reads score files in their usual forms: lines `utterance_id score` as in ASVspoof 2019, 2021 and 5, CSV with a header,
+Parquet, and the output of `nes2net detect`.
 """
 
 from __future__ import annotations
@@ -38,39 +38,41 @@ _SCORES = ("score", "cm_score")
 _SASV = "sasv_label"  # of ASVspoof 5
 _LABELS = ("label", "key", "cm_label", _SASV)
 _SASV_KINDS = {0: "spoof", 1: "target", 2: "nontarget"}
-KINDS = ("bonafide", "spoof", "target", "nontarget")  # the last two are bona fide, in tandem with ASV
+KINDS = ("bonafide", "spoof", "target", "nontarget")  # target and nontarget are bona fide trials of ASV
 
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """Scores (N,) float64, higher = bona fide, and what else stands in their file."""
+    """Scores (N,) float64, higher = bona fide, and the rest of their file."""
 
     path: Path
     scores: np.ndarray
     ids: np.ndarray | None
-    """(N,) utterances; None of a table that has labels instead."""
+    """(N,) utterances; None for a table that has labels instead."""
     kinds: np.ndarray | None = None
-    """(N,) of `KINDS`, where the file has labels."""
+    """(N,) values of `KINDS`, if the file has labels."""
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Any further columns of a table (N,), e.g. `asv_score`, `duration`, `frame_scores`."""
+    """Other columns of a table (N,), e.g. `asv_score`, `duration`, `frame_scores`."""
     scored: Mapping[str, Any] = field(default_factory=dict)
-    """What `nes2net_hf.scoring` wrote of its model and corpus into the Parquet it made; else nothing."""
+    """What `score_corpus` recorded about the model and corpus in its Parquet; else empty."""
     are_files: bool = False
-    """Whether `ids` are the files that `nes2net detect` judged, which may have folders that the keys do not name."""
+    """Whether `ids` are files that `nes2net detect` judged. Their folders may differ from the keys'."""
 
 
 def read_scores(path: Path) -> ScoreFile:
     """
-    Text has the utterance, which may hold spaces, first and the score last in a line, or the four fields of ASVspoof
-    2019 (`utterance attack key score`); a first line whose last field is no number is a header. A table (`.csv`,
-    `.parquet`, or text whose first line names a column `score`) has the columns `score` (or `cm_score`) and
-    `utterance_id` (or `filename`, …), or labels beside the scores: `label` in words, or `sasv_label` of ASVspoof 5
-    (0 spoof, 1 target, 2 non-target). Names of columns may be in any letter case. Of what `nes2net detect` wrote, JSON
-    Lines or CSV, files that could not be judged have no score, and its verdicts are no labels.
+    Reads a score file.
+
+    - Text: a line starts with the utterance (spaces are allowed) and ends with the score, or has the four fields of
+      ASVspoof 2019 (`utterance attack key score`). A first line whose last field is not a number is a header.
+    - Table (`.csv`, `.parquet`, or text whose first line has a column `score`): has `score` (or `cm_score`), and
+      `utterance_id` (or `filename`, …) or labels: `label` in words, or `sasv_label` of ASVspoof 5 (0 spoof, 1 target,
+      2 non-target). Column names are not case-sensitive.
+    - Output of `nes2net detect` (JSON Lines or CSV): files without a score are skipped. Verdicts are not labels.
 
     Raises:
-        EvaluationError: the file cannot be read, a score is no finite number, or an utterance is there twice, which
-            a file is of which channels or tracks were judged one by one.
+        EvaluationError: the file cannot be read, a score is not a finite number, or an utterance has two scores, for
+            example one per channel or track.
     """
     if path.suffix.lower() == ".parquet":
         columns, scored = _read_parquet(path)
@@ -104,8 +106,8 @@ def _from_lines(path: Path, lines: list[str]) -> ScoreFile:
             continue
         if len(fields) != 2:
             raise EvaluationError(
-                f"{path}, line {number}: {len(fields)} fields; a line is `utterance_id score`, or the four of "
-                "ASVspoof 2019; a tab before the score tells it from an id with spaces."
+                f"{path}, line {number}: {len(fields)} fields: a line must be `utterance_id score`, or the four "
+                "fields of ASVspoof 2019; if the id has spaces, put a tab before the score."
             )
         try:
             values.append(float(fields[-1]))
@@ -113,13 +115,13 @@ def _from_lines(path: Path, lines: list[str]) -> ScoreFile:
             if not names and not headed:
                 headed = True
                 continue
-            raise EvaluationError(f"{path}, line {number}: {fields[-1]!r} is no number.") from None
+            raise EvaluationError(f"{path}, line {number}: score {fields[-1]!r} is not a number.") from None
         names.append(fields[0])
     return _checked(ScoreFile(path, np.array(values), np.array(names, dtype=object)))
 
 
 def _pair(line: str) -> list[str]:
-    """The utterance and the score of a line; all of its fields where nobody can tell which they are."""
+    """Returns the utterance and the score of a line, or all of its fields if they cannot be told apart."""
     fields = split_fields(line)
     if "\t" in line or len(fields) < 3:
         return [fields[0], fields[3]] if len(fields) == 4 else fields
@@ -166,8 +168,7 @@ def _from_table(path: Path, columns: _Columns, scored: Mapping[str, Any] | None 
     )
     if score is None or (name is None and label is None):
         raise EvaluationError(
-            f"{path} has the columns {', '.join(names) or 'of an empty file'}: it needs `score`, and `utterance_id` "
-            "or `label`."
+            f"{path} has the columns {', '.join(names) or '(none)'}: it needs `score`, and `utterance_id` or `label`."
         )
     values = dict(columns)
     rest = {plain(key): value for key, value in columns if key not in (score, name, label)}
@@ -187,12 +188,12 @@ def _kinds(path: Path, name: str, column: np.ndarray) -> np.ndarray:
     for row, kind in enumerate(kinds):
         if kind is None:
             known = ", ".join(KINDS) if not is_sasv else ", ".join(f"{k} ({v})" for k, v in _SASV_KINDS.items())
-            raise EvaluationError(f"{path}, row {row + 1}: {name} {column[row]!r} is none of {known}.")
+            raise EvaluationError(f"{path}, row {row + 1}: {name} {column[row]!r} must be one of {known}.")
     return np.array(kinds, dtype=object)
 
 
-def first_double(names: Iterable[str]) -> str | None:
-    """The first name that was there before."""
+def first_duplicate(names: Iterable[str]) -> str | None:
+    """Returns the first name that repeats an earlier one; None if there is none."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -203,16 +204,16 @@ def first_double(names: Iterable[str]) -> str | None:
 
 def find_trials(ids: np.ndarray, wanted: np.ndarray, path: Path, are_files: bool = False) -> np.ndarray:
     """
-    Of each trial that is wanted (N,), its row among the `ids` of a score file, -1 where it has none.
+    Returns the row of each wanted trial (N,) among the `ids` of a score file; -1 if it has none.
 
-    A name and the same one with the suffix of an audio file are one trial, on whichever side the suffix stands, unless
-    both are listed. Where they `are_files`, so are names of which one has more folders before it than the other.
+    Names that differ only by the suffix of an audio file are one trial, unless both are listed. If they
+    `are_files`, names that differ only by leading folders are also one trial.
 
     Raises:
-        EvaluationError: a trial may be one of several rows, or a row one of several trials.
+        EvaluationError: a trial matches several rows, or a row matches several trials.
     """
     place = {name: row for row, name in enumerate(ids)}
-    if not are_files and not any("." in name for name in (*ids, *wanted)):  # most corpora: in a tenth of the time
+    if not are_files and not any("." in name for name in (*ids, *wanted)):  # most corpora; ten times faster
         return np.fromiter((place.get(trial, -1) for trial in wanted), np.int64, len(wanted))
     alike: dict[str, list[str]] = defaultdict(list)
     for name in ids:
@@ -223,15 +224,17 @@ def find_trials(ids: np.ndarray, wanted: np.ndarray, path: Path, are_files: bool
     for number, trial in enumerate(wanted):
         bare = _bare(trial)
         maybe = [name for name in alike.get(bare, []) if name not in known]
-        if trial in place:  # others are this one too only if one of them has no suffix
+        if trial in place:  # another name also matches only if one of the two has no suffix
             maybe = [trial, *(name for name in maybe if bare in (trial, name))]
         if len(maybe) > 1:
-            raise EvaluationError(f"{path}: {' and '.join(maybe[:2])} may both be trial {trial}: omit one.")
+            raise EvaluationError(f"{path}: {' and '.join(maybe[:2])} both match trial {trial}: remove one.")
         if not maybe:
             continue
         [name] = maybe
         if name in taken:
-            raise EvaluationError(f"{path}: {name} may be trial {taken[name]} or trial {trial}: give both by suffix.")
+            raise EvaluationError(
+                f"{path}: {name} matches both trial {taken[name]} and trial {trial}: score both, each with its suffix."
+            )
         taken[name], rows[number] = trial, place[name]
     if are_files:
         _find_by_folders(ids, wanted, path, rows)
@@ -239,7 +242,7 @@ def find_trials(ids: np.ndarray, wanted: np.ndarray, path: Path, are_files: bool
 
 
 def _find_by_folders(ids: np.ndarray, wanted: np.ndarray, path: Path, rows: np.ndarray) -> None:
-    """Fills `rows` where names differ in the folders before them, the trials with the most folders first."""
+    """Fills `rows` for names that differ by leading folders, starting with the trials that have the most folders."""
     alike: dict[str, list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
     for row in np.setdiff1d(np.arange(len(ids)), rows):
         parts = _parts(ids[row])
@@ -251,21 +254,21 @@ def _find_by_folders(ids: np.ndarray, wanted: np.ndarray, path: Path, rows: np.n
         free = [row for row, _ in maybe if row not in taken]
         if len(free) > 1:
             raise EvaluationError(
-                f"{path}: {ids[free[0]]} and {ids[free[1]]} may both be trial {wanted[number]}: name the folder in "
-                "the keys, or omit one."
+                f"{path}: {ids[free[0]]} and {ids[free[1]]} both match trial {wanted[number]}: name the folder in the "
+                "keys, or remove one."
             )
         for row, its in maybe:
             if row in taken and len(its) < len(parts):
                 raise EvaluationError(
-                    f"{path}: {ids[row]} may be trial {'/'.join(taken[row])} or trial {wanted[number]}: judge files "
-                    "by their folder, or omit one."
+                    f"{path}: {ids[row]} matches both trial {'/'.join(taken[row])} and trial {wanted[number]}: judge "
+                    "the parent folder, so that names include folders, or remove one."
                 )
         if free:
             rows[number], taken[free[0]] = free[0], parts
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """The folders and the name of a file, without its suffix."""
+    """Returns the folders and the name of a file, without its suffix."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")] or [name]
     return (*parts[:-1], _bare(parts[-1]))
 
@@ -276,13 +279,13 @@ def _ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 
 def _bare(name: str) -> str:
-    """A name without the suffix of an audio file."""
+    """Returns a name without the suffix of an audio file."""
     stem, dot, suffix = name.rpartition(".")
     return stem if stem and dot + suffix.lower() in AUDIO_SUFFIXES else name
 
 
 def numbers(path: Path, name: str, column: np.ndarray) -> np.ndarray:
-    """A column as float64; raises EvaluationError at the first that is no number."""
+    """Returns a column as float64; raises EvaluationError at the first value that is not a number."""
     try:
         return column.astype(np.float64)
     except (TypeError, ValueError):
@@ -290,7 +293,7 @@ def numbers(path: Path, name: str, column: np.ndarray) -> np.ndarray:
             try:
                 float(value)
             except (TypeError, ValueError):
-                raise EvaluationError(f"{path}, row {row}: {name} {value!r} is no number.") from None
+                raise EvaluationError(f"{path}, row {row}: {name} {value!r} is not a number.") from None
         raise
 
 
@@ -300,15 +303,15 @@ def _first(columns: dict[str, Any], names: tuple[str, ...]) -> str | None:
 
 def _checked(file: ScoreFile) -> ScoreFile:
     if not file.scores.size:
-        raise EvaluationError(f"{file.path} holds no scores.")
+        raise EvaluationError(f"{file.path} has no scores.")
     wrong = np.flatnonzero(~np.isfinite(file.scores))
     if wrong.size:
         where = f"utterance {file.ids[wrong[0]]}" if file.ids is not None else f"row {wrong[0] + 1}"
         raise EvaluationError(
-            f"{file.path}: {wrong.size} scores are NaN or infinite, the first one that of {where}: score them again, "
-            "in float32."
+            f"{file.path}: {wrong.size} scores are NaN or infinite (the first is for {where}): score them again in "
+            "float32."
         )
-    double = None if file.ids is None else first_double(file.ids)
-    if double is not None:
-        raise EvaluationError(f"{file.path}: utterance {double} has two scores: remove one of its lines.")
+    twice = None if file.ids is None else first_duplicate(file.ids)
+    if twice is not None:
+        raise EvaluationError(f"{file.path}: utterance {twice} has two scores: remove one of its lines.")
     return file

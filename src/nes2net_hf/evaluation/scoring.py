@@ -1,7 +1,7 @@
 """
-Scoring a corpus on all processes, utterance by utterance: as the benchmark does (the model's feature extractor says
-how much of each), or as `nes2net detect` does. `utterance_id score` for every row, in the corpus's order. Needs the
-extra `train`.
+Scores each utterance of a corpus, on all processes. It judges as the benchmark does (the feature extractor decides how
+much of each utterance is used), or as `nes2net detect` does. The scores are in the corpus's order. Needs the extra
+`train`.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from ..trainer.batches import Broken, BrokenDataError, in_order
 
 @dataclass(frozen=True)
 class Scored:
-    """What a call of `score_corpus` did."""
+    """What one call of `score_corpus` did."""
 
     utterances: int
     """Rows of the corpus."""
     fresh: int
-    """Those that this call scored; the others had been before."""
+    """Rows that this call scored; earlier calls scored the others."""
     seconds: float
 
 
@@ -63,27 +63,26 @@ def score_corpus(
 ) -> Scored:
     """
     Writes `out`: lines `utterance_id score` (the form of the ASVspoof challenges), or, if it ends in `.parquet`, a
-    table of these, the `duration` in seconds, and of a model of frames their `frame_scores`. Higher = bona fide; what
-    a score is `config.score` says. A model of frames scores an utterance by its lowest frame.
+    table that also has the `duration` in seconds and, for a model of frames, the `frame_scores`. Higher = bona fide;
+    `config.score` says what a score is. A model of frames scores an utterance by its lowest frame.
 
-    What is scored is kept beside, in `OUT.parts`, until everything is: the same call continues after a kill, in any
-    number of processes. Batches are the same in any number of them.
+    Scores are kept in `OUT.parts` until all are done. After a kill, the same call continues, with any number of
+    processes; the batches do not depend on it.
 
     Args:
         model: Hub id or folder.
-        corpus, root, split, **options: as of `load_corpus`.
-        revision: of the model, on the Hub.
-        batch_size: utterances of a pass.
-        workers: processes that read, for each process that scores.
-        dtype: of the model: float32, bfloat16 or float16.
-        all_windows: judge the whole of each utterance, as `nes2net detect` does: the mean of its windows that hold
-            sound.
+        corpus, root, split, **options: see `load_corpus`.
+        revision: revision of the model on the Hub.
+        batch_size: utterances per batch.
+        workers: reading processes per scoring process.
+        dtype: dtype of the model: float32, bfloat16 or float16.
+        all_windows: judge whole utterances, as `nes2net detect` does: by the mean of the windows with sound.
 
     Raises:
-        ModelError: the model cannot be loaded, or judges frames and is asked for all windows.
+        ModelError: the model cannot be loaded, or judges frames although `all_windows` is set.
         CorpusError: the corpus cannot be opened.
-        OutputError, DiskError: `out` cannot be written, has another suffix than `.txt` and `.parquet`, or cannot hold
-            an utterance's id (in text, an id is one line); or `OUT.parts` holds scores of other work.
+        OutputError, DiskError: `out` cannot be written, does not end in `.txt` or `.parquet`, or cannot hold an
+            utterance's id (in text, an id is one line); or `OUT.parts` holds scores of other work.
         BrokenDataError: utterances cannot be read; all others are scored and kept.
     """
     check_suffix(out, ".txt", ".parquet")
@@ -96,7 +95,7 @@ def score_corpus(
         weights, config = fingerprint(network, extractor), cast(Nes2NetConfig, network.config)
         if judges_frames(config):
             if all_windows:
-                raise ModelError(f"model {model} judges frames: it scores whole utterances without all_windows.")
+                raise ModelError(f"model {model} judges frames: all_windows is only for models that judge windows.")
             extractor.length_policy = "whole"  # every frame, not only those of the first window
         columns = ("utterance_id", "audio", "label")
         rows = open_rows(corpus, split, root=root, columns_read=columns, **options)
@@ -104,7 +103,7 @@ def score_corpus(
             "model": model,
             "revision": revision,
             "dtype": dtype,
-            "weights": weights,  # after dtype, which changes them
+            "weights": weights,  # after dtype, which changes them: a message names the first difference
             "corpus": corpus,
             "root": str(root),
             "split": split,
@@ -118,7 +117,7 @@ def score_corpus(
             begin(parts.folder / "what.json", what)
         accelerator.wait_for_everyone()
         before = parts.read()
-        accelerator.wait_for_everyone()  # before anyone adds to the parts
+        accelerator.wait_for_everyone()  # nobody adds to the parts before all have read them
 
         started = time.monotonic()
         batches = _batches(rows, batch_size, extractor.length_policy == "whole")
@@ -144,7 +143,7 @@ def score_corpus(
 def _score(
     network: Any, utterances: _Utterances, share: list[list[int]], parts: _Parts, batch_size: int, workers: int
 ) -> list[str]:
-    """Scores this process's share of the batches into its part; returns why utterances could not be read."""
+    """Scores this process's share of the batches into its part. Returns why utterances could not be read."""
     broken: list[str] = []
     with explained(parts.folder), parts.open() as file, torch.inference_mode():
         loaded = in_order(utterances, share, utterances.collate, workers)
@@ -158,7 +157,7 @@ def _score(
 
 
 def _ids(rows: TableRows | ShardedRows, out: Path) -> list[str]:
-    """Of all utterances, and all of them such as the file can hold."""
+    """Returns the ids of all utterances, after a check that the file can hold them."""
     ids = rows.utterances()
     for name in ids:
         try:
@@ -167,14 +166,14 @@ def _ids(rows: TableRows | ShardedRows, out: Path) -> list[str]:
             raise OutputError(f"utterance {name!r} cannot be written to {out}: its id is not valid Unicode.") from None
         if out.suffix.lower() != ".parquet" and name.splitlines() != [name]:
             raise OutputError(
-                f"utterance {name!r} cannot be written to {out}: its id is more than a line of text, or none; name an "
-                "output that ends in .parquet."
+                f"utterance {name!r} cannot be written to {out}: its id is empty or has several lines; name an output "
+                "that ends in .parquet."
             )
     return ids
 
 
 def _batches(rows: TableRows | ShardedRows, batch_size: int, whole: bool) -> list[list[int]]:
-    """All rows, in batches of neighbours; whole utterances beside those of like size, so that little is padding."""
+    """Returns all rows in batches. Whole utterances are sorted by size, so that there is little padding."""
     sizes = rows.sizes() if whole else None
     order = np.arange(len(rows)) if sizes is None else np.argsort(sizes, kind="stable")
     return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
@@ -182,7 +181,7 @@ def _batches(rows: TableRows | ShardedRows, batch_size: int, whole: bool) -> lis
 
 @dataclass(frozen=True)
 class _Item:
-    """An utterance in a batch: its row, its seconds, and how many windows of the batch are its own."""
+    """An utterance in a batch: its row, its duration in seconds, and its number of windows in the batch."""
 
     row: int
     duration: float
@@ -191,7 +190,7 @@ class _Item:
 
 @dataclass(frozen=True)
 class _Scores:
-    """Of one utterance."""
+    """The scores of one utterance."""
 
     score: float
     duration: float
@@ -199,7 +198,7 @@ class _Scores:
 
 
 def _judge(network: Any, batch: dict[str, Any], batch_size: int) -> list[list[list[float]]]:
-    """Of each utterance of a batch, of each of its windows the scores: one, or one of each frame."""
+    """Returns, for each utterance and each of its windows, the scores: one, or one per frame."""
     judged: list[list[float]] = []
     for values, mask in zip(batch["input_values"].split(batch_size), batch["attention_mask"].split(batch_size)):
         logits = network(values.to(network.device), attention_mask=mask.to(network.device)).logits
@@ -210,7 +209,7 @@ def _judge(network: Any, batch: dict[str, Any], batch_size: int) -> list[list[li
 
 
 def _line(config: Nes2NetConfig, item: _Item, windows: list[list[float]]) -> str:
-    """`row score duration frames`; frames of the utterance's own sound, not of what it was filled up with."""
+    """Returns `row score duration frames`, without the frames of padding."""
     if not judges_frames(config):
         score, frames = of_file([one for [one] in windows], False), "-"
     else:
@@ -220,7 +219,7 @@ def _line(config: Nes2NetConfig, item: _Item, windows: list[list[float]]) -> str
 
 
 class _Utterances(Dataset):
-    """Items of rows; `collate` makes a batch of those that can be read, and says why the others cannot."""
+    """Items by row. `collate` makes a batch of those that can be read, and says why the others cannot."""
 
     def __init__(self, rows: TableRows | ShardedRows, extractor: Nes2NetFeatureExtractor, all_windows: bool) -> None:
         self.rows, self.extractor, self.all_windows = rows, extractor, all_windows
@@ -233,7 +232,7 @@ class _Utterances(Dataset):
             return key[1], Broken(error)
 
     def collate(self, items: list[Any]) -> dict[str, Any]:
-        """`items` that could be read, `input_values` (B, S) and `attention_mask` (B, S) of their windows; `broken`."""
+        """Returns the readable `items`, `input_values` and `attention_mask` (B, S) of their windows, and `broken`."""
         batch: dict[str, Any] = {"items": [], "broken": []}
         windows: list[np.ndarray] = []
         for row, waveform in items:
@@ -256,17 +255,17 @@ class _Utterances(Dataset):
 
 
 class _Parts:
-    """Scores so far: a file for each process of each run, so that nobody writes into a line that a kill cut in two."""
+    """Scores so far: one file per process and run, so that nobody appends to a line that a kill cut off."""
 
     def __init__(self, folder: Path, process: int) -> None:
         self.folder, self._process = folder, process
 
     def read(self) -> dict[int, _Scores]:
-        """Row → its scores; of whole lines only. In those of version 0.1.0 the utterance's id follows, as it is."""
+        """Returns row → scores, from whole lines only. Version 0.1.0 appended the raw id to each line."""
         scores = {}
         for path in sorted(self.folder.glob("*.txt")):
             for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-                with suppress(ValueError):  # what follows a line break in an id
+                with suppress(ValueError):  # the rest of an id after a line break
                     row, score, duration, frames = line.split(" ")[:4]
                     its_frames = [] if frames == "-" else [float(frame) for frame in frames.split(",")]
                     scores[int(row)] = _Scores(float(score), float(duration), its_frames)

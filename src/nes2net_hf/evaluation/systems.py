@@ -1,4 +1,4 @@
-"""Score files of one or several systems in, everything that `nes2net evaluate` prints and reports out."""
+"""Evaluates the score files of one or more systems: all that `nes2net evaluate` prints and reports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..corpora.loading import CORPORA
-from ..errors import EvaluationError, UsageError
+from ..errors import EvaluationError, UsageError, option
 from ..metrics import ASVSPOOF5_COSTS, DetectionCosts
 from ..metrics.bootstrap import Difference
 from .asv import AsvScores
@@ -28,10 +28,10 @@ class Evaluated:
     trials: list[Trials]
     evaluations: list[Evaluation]
     differences: list[Difference]
-    """Of every system after the first: its EER minus that of the first."""
+    """EER of every system after the first, minus that of the first."""
 
     def to_json(self) -> list[dict[str, Any]]:
-        """What `--json` prints and `figures.json` holds, one object per system."""
+        """Returns what `--json` prints and `figures.json` holds: one object per system."""
         figures = [to_json(evaluation) for evaluation in self.evaluations]
         for system, difference in zip(figures[1:], self.differences, strict=True):
             system["difference"] = difference._asdict() | {"from": self.names[0]}
@@ -53,14 +53,14 @@ def evaluate_files(
     Evaluates score files and compares them on the same trials.
 
     Args:
-        keys: what each trial is; if None, each file says it itself.
-        benchmark: name of the corpus that `keys` are of.
-        condition: evaluate its trials only.
-        asv, costs, threshold, resamples: as of `evaluate`.
+        keys: what each trial is; if None, each file has its own labels.
+        benchmark: name of the corpus of the `keys`.
+        condition: evaluate only its trials; if None, all.
+        asv, costs, threshold, resamples: see `evaluate`.
 
     Raises:
         UsageError: the benchmark has no such condition.
-        EvaluationError: a file cannot be read, the files and the keys do not fit, or the files cannot be compared.
+        EvaluationError: a file cannot be read, does not match the keys, or cannot be compared with the first.
     """
     files = [read_scores(path) for path in paths]
     chosen = None if keys is None else _of_condition(keys, condition, benchmark)
@@ -85,7 +85,7 @@ def evaluate_files(
 
 
 def find_condition(asked: str | None, benchmark: str | None) -> str | None:
-    """The condition to evaluate: the one asked for, or the one that the benchmark's organisers report; None is all."""
+    """Returns the condition to evaluate: `asked`, or the one that the organisers report. None means all."""
     if asked is not None:
         return None if asked == ALL else asked
     corpus = CORPORA.get(benchmark or "")
@@ -97,24 +97,26 @@ def _of_condition(keys: Keys, condition: str | None, benchmark: str | None) -> K
         return keys
     if condition not in keys.conditions:
         known = ", ".join([*keys.conditions, ALL]) if keys.conditions else "none"
-        raise UsageError(f"--condition {condition!r}: {benchmark} has {known}.")
+        raise UsageError(f"{option('condition')} {condition!r} is unknown: {benchmark} has {known}.")
     return keys.take(keys.conditions[condition])
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Names of the systems: what tells their files apart."""
+    """Returns the systems' names: the stems of their files, or the whole paths if stems repeat."""
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 
 
 def _aligned(systems: list[Trials], paths: Sequence[Path]) -> list[Trials]:
-    """The same trials in the same order. Files that bring their own labels may differ in both."""
+    """Returns the systems with their trials in the same order. Files with their own labels may have other trials."""
     aligned = systems[:1]
     for trials, path in zip(systems[1:], paths[1:], strict=True):
         rows = find_trials(trials.keys.ids, systems[0].keys.ids, path)
         if len(trials.scores) != len(rows) or (rows < 0).any():
-            raise EvaluationError(f"{path} and {paths[0]} hold scores of different trials: they cannot be compared.")
+            raise EvaluationError(f"{path} and {paths[0]} hold scores of different trials: evaluate them separately.")
         if (trials.keys.labels[rows] != systems[0].keys.labels).any():
-            raise EvaluationError(f"{path} and {paths[0]} label the same trials differently: give one set of --keys.")
+            raise EvaluationError(
+                f"{path} and {paths[0]} label the same trials differently: pass one set of {option('keys')}."
+            )
         aligned.append(trials.take(rows))
     return aligned

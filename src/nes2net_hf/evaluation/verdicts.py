@@ -1,4 +1,4 @@
-"""The verdicts of `nes2net detect`, JSON Lines or CSV, as scores."""
+"""Reads scores from the output of `nes2net detect`, JSON Lines or CSV."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ..errors import EvaluationError
 from ..files.spreadsheets import from_cell
 
 _SEVERAL = {
-    "track": "one a track: judge one of them by --track N",
-    "channel": "one a channel: judge their mix by --channels mix, or each channel as a file of its own",
+    "track": "one per track: judge only one with nes2net detect --track N",
+    "channel": "one per channel: judge the mix with nes2net detect --channels mix, or save each channel as a file",
 }
 
 
 def are_verdicts(columns: Iterable[str]) -> bool:
-    """Whether a table with these columns is one that `nes2net detect` wrote."""
+    """Returns whether `nes2net detect` wrote a table with these columns."""
     return set(columns) >= VERDICT_FIELDS
 
 
 def read_json_lines(path: Path, lines: list[str]) -> list[dict[str, Any]]:
     """
-    The rows of JSON Lines.
+    Returns the rows of JSON Lines.
 
     Raises:
-        EvaluationError: a line is no verdict of `nes2net detect`.
+        EvaluationError: a line is not a verdict of `nes2net detect`.
     """
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -37,25 +37,25 @@ def read_json_lines(path: Path, lines: list[str]) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             raise EvaluationError(
-                f"{path}, line {number}, is no whole line of JSON: finish it by nes2net detect --resume, or remove it."
+                f"{path}, line {number}, is not complete JSON: finish it with nes2net detect --resume, or remove it."
             ) from None
         if not isinstance(row, dict) or not are_verdicts(row):
-            raise EvaluationError(f"{path}, line {number}, is no verdict of nes2net detect.")
+            raise EvaluationError(f"{path}, line {number}, is not a verdict of nes2net detect.")
         rows.append(row)
     return rows
 
 
 def from_cells(row: Mapping[str, str]) -> dict[str, Any]:
-    """A row of CSV as one of JSON Lines, as far as scores are concerned: empty cells are null."""
+    """Converts a row of CSV to one of JSON Lines, as far as scores need it: empty cells become None."""
     return {name: from_cell(cell) if name == "file" else cell or None for name, cell in row.items()}
 
 
 def scored(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """
-    The rows that have a score, each of another file.
+    Returns the rows that have a score, one per file.
 
     Raises:
-        EvaluationError: a file has several.
+        EvaluationError: a file has several scores.
     """
     found: dict[str, Mapping[str, Any]] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Files and folders: how they are found, read as tables, written whole or not at all, claimed, and checksummed."""
+"""Finds, claims, checksums and writes files and folders, whole or not at all, and reads tables."""
 
 from .checksums import sha256_of
 from .claiming import claim

@@ -1,4 +1,4 @@
-"""What a file is known by."""
+"""Checksums of files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex; a file of any size in little memory."""
+    """Returns the SHA-256 of a file in hex. Large files need little memory."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""One process at a time works on a file or a folder."""
+"""Lets only one process at a time write a file or a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import OutputError
 from .places import hidden, is_device
 from .reasons import explained
 
-# No folder is called so by somebody who knows that it will be one.
+# A new folder with such a suffix is almost certainly a mistake.
 _OF_FILES = {
     ".bin", ".csv", ".htm", ".html", ".json", ".jsonl", ".md", ".onnx", ".parquet", ".pdf", ".png", ".pt", ".pth",
     ".safetensors", ".tar", ".txt", ".yaml", ".zip",
@@ -25,19 +25,19 @@ _OF_FILES = {
 @contextmanager
 def claim(path: str | os.PathLike[str], kind: Literal["file", "folder", "workplace"] = "file") -> Iterator[None]:
     """
-    The right of this process alone to write an output, checked before the work starts: its place must be there and
-    writable. A lock of the operating system on a hidden file beside it, which is removed at the end; where a process
-    is killed, that file stays but the lock does not. Of several processes of one run only the main one claims. The
-    process that has a claim may claim the same again.
+    Claims an output for this process, after checking that it can be written, before the work starts. The claim is an
+    operating-system lock on a hidden file next to the output. The file is removed at the end; if the process is
+    killed, the file stays but the lock does not. In a run with several processes, only the main one claims. A process
+    may claim the same output again.
 
     Args:
-        path: the output. A link is followed; a device or a pipe is not claimed.
-        kind: a folder is replaced as a whole. A workplace is a folder that is made, written into and resumed; the
-            hidden file lies inside it, because it may be the only place where we may write.
+        path: the output. Links are followed; devices and pipes are not claimed.
+        kind: a `folder` is replaced as a whole. A `workplace` is a folder that is created, written into and resumed.
+            Its hidden file is inside, because there may be no permission to write outside.
 
     Raises:
-        OutputError: another process has the claim (the message names it), nothing can be written there, or a folder
-            is to be made and named like a file.
+        OutputError: another process has the claim (the message names it), the output cannot be written, or a new
+            folder is named like a file.
         DiskError: the disk is full.
     """
     if is_device(path):
@@ -83,23 +83,23 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-# What this process has claimed; with its number, because a forked child has a copy of this and not the lock.
+# Claims of this process, with its id, because a forked child has a copy of this set but not the locks.
 _claimed: set[tuple[int, Path]] = set()
 
 
 def _locked(lock: Path, path: str | os.PathLike[str]) -> IO[str]:
-    """The lock's open file; the lock lives as long as it does."""
+    """Returns the lock's open file. The lock lasts until it is closed."""
     while True:
         file = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o666), "r+", encoding="utf-8")
         if not _lock(file):
             with file:
                 raise OutputError(
-                    f"{os.fspath(path)} is being written by another run ({_holder(file)}): wait until it has ended, "
-                    "or name another output."
+                    f"{os.fspath(path)} is being written by another run ({_holder(file)}): wait until it ends, or "
+                    "name another output."
                 )
         if _is_same(file, lock):
             break
-        file.close()  # the run that held it has removed it
+        file.close()  # the previous run has removed it
     try:
         file.truncate(0)
         file.write(f"{os.getpid()} {socket.gethostname()}\n")
@@ -116,8 +116,8 @@ def _holder(file: IO[str]) -> str:
         if words := file.read().split():
             elsewhere = f" on {words[1]}" if words[1:] and words[1] != socket.gethostname() else ""
             return f"process {words[0]}{elsewhere}"
-        time.sleep(0.01)  # it has the lock and has not said its number yet
-    return "a process that has just begun"
+        time.sleep(0.01)  # it has the lock but has not written its id yet
+    return "a process that has just started"
 
 
 def _is_same(file: IO[str], lock: Path) -> bool:
@@ -128,7 +128,7 @@ def _is_same(file: IO[str], lock: Path) -> bool:
 
 
 def _unlock(file: IO[str], lock: Path) -> None:
-    """Removed while it is locked, so that nobody takes a file that is about to go; Windows wants it closed first."""
+    """Removes the file while it is locked, so that nobody locks a removed file. Windows must close it first."""
     with suppress(OSError):
         if os.name != "nt":
             lock.unlink()
@@ -141,7 +141,7 @@ if os.name == "nt":
     import msvcrt
 
     def _lock(file: IO[str]) -> bool:
-        file.seek(1 << 20)  # a byte that nobody reads: a locked one cannot be read
+        file.seek(1 << 20)  # a byte that nobody reads, because locked bytes cannot be read
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
         except OSError:
@@ -155,12 +155,12 @@ else:
 
     def _lock(file: IO[str]) -> bool:
         """
-        Of fcntl, not flock (nor filelock, which takes that): a loader's forked workers share flock's and would hold
-        it on where the run was killed.
+        Uses fcntl, not flock (nor filelock, which uses flock): a loader's forked workers share flock's lock and would
+        keep it after a run was killed.
         """
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            # A file system that has no locks cannot refuse.
+            # Other errors mean that the file system has no locks: continue without.
             return error.errno not in {errno.EACCES, errno.EAGAIN}
         return True

@@ -1,4 +1,4 @@
-"""Unfinished work continues only as what it began as; otherwise its result would mix two pieces of work."""
+"""Resumes unfinished work only with the same settings, so that results never mix two pieces of work."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .writing import atomic_file
 
 def check_same_work(place: str | os.PathLike[str], began: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """
-    Check that every value that decides the result is the one that the work began with.
+    Checks that all settings that affect the result are those that the work began with.
 
     Args:
-        place: the file or folder that holds the unfinished work.
-        began, now: settings by their names. A missing one equals one that is None, False or empty, because later
-            versions add some.
+        place: file or folder of the unfinished work.
+        began, now: settings by name. A missing setting equals None, False and empty ones, because later versions add
+            settings.
 
     Raises:
         OutputError: a setting differs; the message names the first one and both values.
@@ -36,7 +36,7 @@ def check_same_work(place: str | os.PathLike[str], began: Mapping[str, Any], now
 
 def begin(record: Path, settings: Mapping[str, Any]) -> None:
     """
-    Begin the work in the folder of `record`, a JSON file of its settings, or check that it continues.
+    Begins work in the folder of `record`, a JSON file of its settings, or checks that the same work continues.
 
     Raises:
         OutputError: the folder holds other work, or cannot be written.
@@ -61,7 +61,7 @@ def begin(record: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON gives it back; None if it is not set."""
+    """Returns the value as JSON reads it back; None if it is unset."""
     plain = json.loads(json.dumps(value, default=str))
     return None if plain is False or plain in ("", [], {}) else plain
 

@@ -1,4 +1,4 @@
-"""What a path leads to, and names beside it."""
+"""Tells what a path leads to, and makes hidden names next to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def is_device(path: str | os.PathLike[str]) -> bool:
-    """Whether it is something else than a file or a folder, as /dev/stdout is."""
+    """Returns whether a path exists but is neither a file nor a folder, e.g. /dev/stdout."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -18,7 +18,7 @@ def is_device(path: str | os.PathLike[str]) -> bool:
 
 
 def hidden(path: Path, purpose: str) -> Path:
-    """`scores.txt` → `.scores.txt.part`, and no longer than a name may be."""
+    """`scores.txt` → `.scores.txt.part`. Long names are hashed, so that the result is not too long."""
     name = path.name
     if len(os.fsencode(name)) > 200:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()

@@ -1,4 +1,4 @@
-"""Text and tables as people save them: any line end, byte order mark and separator, and names in any spelling."""
+"""Reads text and tables as people save them: any line ending, byte order mark, separator and spelling of names."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 
 from ..errors import Nes2NetError
 
-# What columns are called, in the order in which they are looked for.
+# Names of columns, in the order of search.
 IDS = ("utterance_id", "utterance", "utt_id", "trial")
 FILES = ("path", "file", "file_name", "filename", "audio")
 LABELS = ("label", "key", "class", "target", "cm_label")
 
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks; Excel saves "Unicode text" so
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks, as in "Unicode text" by Excel
 
 
 def read_text(path: Path, error: type[Nes2NetError]) -> str:
     """
-    The text of a file in UTF-8, or in UTF-16 with its byte order mark.
+    Returns the text of a file in UTF-8, or in UTF-16 with its byte order mark.
 
     Raises:
-        error: it cannot be read, or is no text.
+        error: the file cannot be read, or is not text.
     """
     try:
         content = path.read_bytes()
@@ -34,38 +34,38 @@ def read_text(path: Path, error: type[Nes2NetError]) -> str:
     except OSError as caught:
         raise error(f"{path} cannot be read ({caught.strerror}).") from None
     if "\0" in text:
-        raise error(f"{path} is not a text file in UTF-8.")
+        raise error(f"{path} is not a text file in UTF-8: save it as one.")
     return text
 
 
 def split_lines(text: str) -> list[str]:
-    """Lines by their ends alone: `str.splitlines` would also cut at characters that names may hold."""
+    """Splits at line endings only: `str.splitlines` also splits at characters that names may contain."""
     return re.split(r"\r\n|\n|\r", text)
 
 
 def split_fields(line: str) -> list[str]:
-    """Of a line without a header: by tabs where it has any, else by white space."""
+    """Splits a line without a header: at tabs if it has any, else at white space."""
     return [field.strip() for field in line.split("\t") if field.strip()] if "\t" in line else line.split()
 
 
 def plain(name: object) -> str:
-    """A column's name without letter case, and with `_` for the spaces and hyphens in it."""
+    """Returns a column's name in lower case, with `_` for spaces and hyphens."""
     return re.sub(r"[\s_-]+", "_", str(name).replace("\ufeff", "").strip().casefold())
 
 
 def find_column(names: Iterable[str], wanted: Sequence[str], where: object, error: type[Nes2NetError]) -> str | None:
     """
-    The first of the `wanted` columns that there is, in any spelling.
+    Returns the first of the `wanted` columns that exists, in any spelling.
 
     Raises:
-        error: two columns are spelt alike, so that nobody knows which is meant; the message begins with `where`.
+        error: two columns have the same name, so either could be meant. The message begins with `where`.
     """
     names = list(names)
     for name in wanted:
         alike = [other for other in names if plain(other) == plain(name)]
         if len(alike) > 1:
             raise error(
-                f"{where}: its columns {' and '.join(map(repr, alike))} have one name, letter case aside: rename or "
+                f"{where}: columns {' and '.join(map(repr, alike))} have the same name (ignoring case): rename or "
                 "remove one."
             )
         if alike:
@@ -75,28 +75,28 @@ def find_column(names: Iterable[str], wanted: Sequence[str], where: object, erro
 
 @dataclass(frozen=True)
 class Table:
-    """A header and what follows it."""
+    """A header and its rows."""
 
     names: list[str]
     rows: Iterator[tuple[str, list[str]]]
-    """Of each row where it stands, for messages, and its fields, as many as `names` unless there are too many."""
+    """Place (for messages) and fields of each row: as many fields as `names`, or more if the row has too many."""
 
 
 def separator_of(line: str) -> str | None:
-    """What separates the names of a header: a comma, semicolon or tab; None where there is none but white space."""
+    """Returns the separator of a header: a comma, semicolon or tab; None if there is only white space."""
     best = max(",;\t", key=line.count)
     return best if best in line else None
 
 
 def read_table(path: Path, text: str, error: type[Nes2NetError]) -> Table:
     """
-    The table of a text whose first line that is not empty is the header, its fields separated as that one's.
+    Returns the table in a text. Its first non-empty line is the header, and decides the separator.
 
-    Empty lines, spaces around fields and separators at the end of a line make no difference; quotation marks are those
-    of CSV. A row that is too short is filled up with empty fields.
+    Empty lines, spaces around fields and separators at the end of a line are ignored. Quotation marks work as in CSV.
+    Short rows are filled up with empty fields.
 
     Raises:
-        error: a quotation mark is not closed, now or while the rows are read.
+        error: a quotation mark is not closed. This may be raised while the rows are read.
     """
     header = next((line for line in split_lines(text) if line.strip()), "")
     separator = separator_of(header)
@@ -113,17 +113,17 @@ def read_table(path: Path, text: str, error: type[Nes2NetError]) -> Table:
 
 
 def row_of(table: Table, where: str, fields: list[str], error: type[Nes2NetError]) -> dict[str, str]:
-    """A row by its columns' names; raises `error` where it has too many fields."""
+    """Returns a row by column name; raises `error` if it has too many fields."""
     if len(fields) > len(table.names):
         raise error(
-            f"{where}: {len(fields)} fields instead of {len(table.names)}: put quotation marks around a field that "
-            "holds the separator."
+            f"{where}: {len(fields)} fields instead of {len(table.names)}: put quotation marks around fields that "
+            "contain the separator."
         )
     return {name: field for name, field in zip(table.names, fields, strict=True) if name}
 
 
 def _records(path: Path, text: str, separator: str, error: type[Nes2NetError]) -> Iterator[tuple[str, list[str]]]:
-    csv.field_size_limit(2**31 - 1)  # the windows of a day, as nes2net detect writes them
+    csv.field_size_limit(2**31 - 1)  # enough for the windows of a day from nes2net detect
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     try:
         for fields in reader:
@@ -132,7 +132,7 @@ def _records(path: Path, text: str, separator: str, error: type[Nes2NetError]) -
                 yield f"{path}, line {reader.line_num}", fields
     except csv.Error as caught:
         raise error(
-            f"{path}, line {reader.line_num}: a quotation mark is not closed, or a field is not of CSV ({caught})."
+            f"{path}, line {reader.line_num}: a quotation mark is not closed, or a field is not valid CSV ({caught})."
         ) from None
 
 
@@ -143,7 +143,7 @@ def _lines(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _trimmed(fields: list[str], least: int) -> list[str]:
-    """Without the empty fields at the end, down to so many."""
+    """Removes empty fields at the end, but keeps the first `least` fields."""
     while len(fields) > least and not fields[-1]:
         fields = fields[:-1]
     return fields

@@ -1,4 +1,4 @@
-"""Files below a folder, in any nesting."""
+"""Finds files below a folder, at any depth."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import NamedTuple
 
 
 class Found(NamedTuple):
-    """What `walk_files` comes upon."""
+    """A path that `walk_files` found."""
 
     path: str
     problem: str | None = None
-    """Why it cannot be read, in a sentence that names it: a folder that cannot be listed, or no file but a pipe, …."""
+    """Why it cannot be read, in a sentence that names it: a folder that cannot be listed, a pipe, …."""
     is_folder: bool = False
 
 
 def walk_files(root: str | os.PathLike[str]) -> Iterator[Found]:
     """
-    The files below a folder in any nesting, its own first, each folder sorted by name; and the folders among them that
-    cannot be listed, the root included, with their `problem`.
+    Yields the files below a folder at any depth: its own files first, each folder sorted by name. Folders that cannot
+    be listed, including the root, are yielded with their `problem`.
 
-    Folders behind symbolic links follow after all others, so that what has a path without links keeps it. Every folder
-    is listed once, however many ways lead to it, and links that lead back to a folder above them are passed over: no
-    loop continues. A link to a file is a file of its own name, and so is one that leads nowhere: opening it fails.
+    Folders behind symbolic links come last, so that files keep a path without links if they have one. Every folder is
+    listed once, even if several paths lead to it. Links to a folder above them are skipped, so that loops end. A link
+    to a file is a file of that name. So is a broken link, and opening it fails.
     """
     seen: set[tuple[int, int]] = set()
     real, linked = [os.fspath(root)], deque[str]()
@@ -40,7 +40,7 @@ def walk_files(root: str | os.PathLike[str]) -> Iterator[Found]:
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as listing:
-                entries.extend(listing)  # those before an error in the midst are kept
+                entries.extend(listing)  # entries before an error are kept
         except OSError as caught:
             error = caught
         folders: list[str] = []
@@ -51,7 +51,7 @@ def walk_files(root: str | os.PathLike[str]) -> Iterator[Found]:
                 if caught.errno == errno.ELOOP:  # a link to itself leads nowhere
                     yield Found(entry.path)
                 else:
-                    yield Found(entry.path, f"{entry.path} cannot be looked up ({caught.strerror}).", is_folder=True)
+                    yield Found(entry.path, f"{entry.path} cannot be accessed ({caught.strerror}).", is_folder=True)
                 continue
             if is_folder and not is_link:
                 folders.append(entry.path)
@@ -61,12 +61,12 @@ def walk_files(root: str | os.PathLike[str]) -> Iterator[Found]:
             elif is_file or not os.path.exists(entry.path):
                 yield Found(entry.path)
             else:
-                yield Found(entry.path, f"{entry.path} is a pipe, a socket or a device, and no file.")
+                yield Found(entry.path, f"{entry.path} is a pipe, socket or device, not a file.")
         real.extend(reversed(folders))
         if error is not None:
             yield Found(folder, f"{folder} cannot be listed ({error.strerror or error}).", is_folder=True)
 
 
 def _leads_back(link: str) -> bool:
-    """Whether a link's target is a folder that the link lies in."""
+    """Returns whether a link's target is a folder that contains the link."""
     return Path(os.path.realpath(os.path.dirname(link))).is_relative_to(os.path.realpath(link))

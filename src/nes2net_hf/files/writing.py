@@ -1,4 +1,4 @@
-"""Files and folders: how they are found, written whole or not at all, locked, and known by a checksum."""
+"""Writes files and folders whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .reasons import explained
 @contextmanager
 def atomic_file(path: str | os.PathLike[str], mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
     """
-    A file that is whole or not there: written beside its place under a hidden name and moved there at the end; what
-    stood there before stays until then. A device or a pipe is written directly.
+    Opens a file that is written whole or not at all: under a hidden name in the same folder, and moved into place at
+    the end. An existing file stays until then. Devices and pipes are written directly.
 
     Args:
-        path: the file to write. A link is followed.
+        path: file to write. Links are followed.
         mode: `"w"` or `"wb"`.
-        **options: as of `open`; the encoding is UTF-8 unless it is named.
+        **options: options of `open`. The default encoding is UTF-8.
 
     Raises:
-        OutputError: the file cannot be written there, or another process writes it (see `claim`).
+        OutputError: the file cannot be written, or another process is writing it (see `claim`).
         DiskError: the disk is full or failed.
     """
     if "b" not in mode:
@@ -53,18 +53,18 @@ def atomic_file(path: str | os.PathLike[str], mode: str = "w", **options: Any) -
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
-    A folder that is whole or not there: yields a hidden one beside it, which takes its place at the end. A folder that
-    stood there before stays until then. What a killed process left of the same folder is cleared first.
+    Writes a folder whole or not at all: yields a hidden folder next to it, which takes its place at the end. An
+    existing folder stays until then. Remains of a killed process are removed first.
 
     Raises:
-        OutputError: the folder cannot be written there, or another process writes it (see `claim`).
+        OutputError: the folder cannot be written, or another process is writing it (see `claim`).
         DiskError: the disk is full or failed.
     """
     with claim(path, "folder"), explained(path):
         target = Path(os.path.realpath(path))
         part, old = hidden(target, "part"), hidden(target, "old")
         if old.exists() and not target.exists():
-            old.rename(target)  # a kill came between the two moves below
+            old.rename(target)  # a process was killed between the two moves below
         _remove(part)
         _remove(old)
         try:
@@ -88,11 +88,11 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 @contextmanager
 def atomic_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """
-    Several files of a folder, all of them or none: yields a hidden folder inside, whose files move up at the end. What
-    else is in the folder stays.
+    Writes several files into a folder, all or none: yields a hidden folder inside it, whose files move up at the end.
+    Other files in the folder stay.
 
     Raises:
-        OutputError: the files cannot be written there, or another process works there (see `claim`).
+        OutputError: the files cannot be written, or another process is writing there (see `claim`).
         DiskError: the disk is full or failed.
     """
     with claim(folder, "workplace"), explained(folder):
@@ -110,12 +110,12 @@ def atomic_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 def check_suffix(path: str | os.PathLike[str], *forms: str, instead: str = "") -> None:
     """
-    Raises OutputError where a file's suffix asks for another form than those that we write, in which nobody would look
-    for it. A file needs none, and what has no letter (`scores-1.0`) is none.
+    Raises OutputError if a file's suffix promises a format that we do not write. A file needs no suffix, and a suffix
+    without letters (`scores-1.0`) does not count.
 
     Args:
-        forms: suffixes, in lower case.
-        instead: the end of the sentence, where a form can be chosen otherwise.
+        forms: allowed suffixes, in lower case.
+        instead: end of the sentence, if there is another way to choose the format.
     """
     suffix = Path(path).suffix
     if re.search("[a-zA-Z]", suffix) and suffix.lower() not in forms:
@@ -131,7 +131,7 @@ def _remove(folder: Path) -> None:
 
 
 def _open_to_all(folder: Path) -> None:
-    """The permissions that the user gives new files: safetensors' are the user's alone."""
+    """Gives files the user's default permissions, because safetensors makes them private."""
     mask = os.umask(0)
     os.umask(mask)
     for file in folder.rglob("*"):

@@ -1,4 +1,4 @@
-"""EER under degradations of a corpus: what `nes2net robustness` measures."""
+"""Measures the EER of a model on degraded recordings, for `nes2net robustness`."""
 
 from ..errors import RobustnessError
 from .run import Measured, RobustnessRun

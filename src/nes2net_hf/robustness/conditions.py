@@ -1,8 +1,8 @@
 """
-What `nes2net robustness` does to recordings before the model hears them: one table of named conditions, made with the
-augmentations of training at fixed strengths.
+How `nes2net robustness` degrades recordings before the model hears them: one table of named conditions, made with the
+training augmentations at fixed strengths.
 
-Noises and rooms are generated, always the same ones, and written as audio files that the augmentations draw from.
+Noises and rooms are generated, the same in every run, and written as audio files for the augmentations.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from ..files import atomic_file
 
 SEED = 0
 CLEAN = "clean"
-# What is done to a recording, for the report; the order is that of table and plot.
+# How recordings are changed, for the report, in the order of table and plot.
 GROUPS = {
-    CLEAN: "The recording as it is.",
-    "MP3": "Encoded by LAME at this constant bit rate, and decoded.",
-    "AAC": "Encoded as AAC-LC by FFmpeg at about this bit rate, and decoded.",
-    "Opus": "Encoded by libopus at about this bit rate, and decoded.",
-    "telephony": "Resampled to 8 kHz and back; there nothing more, or through A-law, GSM full rate, or AMR-NB at this "
-    "bit rate in kbit/s.",
-    "white noise": "Gaussian white noise added at this signal-to-noise ratio over the whole recording, pauses "
-    "included; sums are not clipped.",
-    "pink noise": "The same with noise whose power falls by 3 dB per octave above 20 Hz.",
+    CLEAN: "The unchanged recording.",
+    "MP3": "Encoded with LAME at this constant bit rate, then decoded.",
+    "AAC": "Encoded as AAC-LC with FFmpeg at about this bit rate, then decoded.",
+    "Opus": "Encoded with libopus at about this bit rate, then decoded.",
+    "telephony": "Resampled to 8 kHz and back: alone, or with A-law, GSM full rate, or AMR-NB at this bit rate in "
+    "kbit/s.",
+    "white noise": "Gaussian white noise, added at this signal-to-noise ratio over the whole recording, including "
+    "pauses. Sums are not clipped.",
+    "pink noise": "Like white noise, but the power falls by 3 dB per octave above 20 Hz.",
     "reverberation": "Convolved with one of eight synthetic room responses of this RT60: the direct sound, then "
-    "Gaussian noise that decays exponentially and has the energy of the direct sound in all. The power is kept.",
-    "cropping": "A stretch of this length from a random place; shorter recordings stay whole.",
-    "speed": "Played this many times as fast: tempo, pitch and formants move together.",
-    "level": "Turned down by this much; or amplified until this share of its samples is beyond full scale, and "
+    "exponentially decaying Gaussian noise with as much energy as the direct sound. The power is kept.",
+    "cropping": "A segment of this length from a random position. Shorter recordings stay whole.",
+    "speed": "Played this many times as fast: tempo, pitch and formants change together.",
+    "level": "Turned down by this much, or amplified until this share of the samples exceeds full scale and is "
     "clipped.",
 }
 _NOISE_SECONDS, _ROOMS = 30, 8
@@ -48,10 +48,12 @@ _NOISE_SECONDS, _ROOMS = 30, 8
 @dataclass(frozen=True)
 class Condition:
     """
+    A named way to degrade recordings.
+
     Args:
         group: key of `GROUPS`.
-        name: within its group.
-        change: a function of a waveform (S,) float32 at 16 kHz and a random generator, as augmentations are.
+        name: name within the group.
+        change: function of a waveform (S,) float32 at 16 kHz and a random generator, like an augmentation.
     """
 
     group: str
@@ -59,22 +61,22 @@ class Condition:
     change: Augmentation
 
     def __call__(self, waveform: np.ndarray, utterance: str) -> np.ndarray:
-        """(S,) → (S',): what is drawn is drawn by condition and utterance, so that any run makes the same audio."""
+        """(S,) → (S',). Random choices depend only on condition and utterance, so every run makes the same audio."""
         return self.change(waveform, np.random.default_rng(number_of(self.group, self.name, utterance)))
 
 
 def number_of(*names: str) -> int:
-    """A number of 64 bits for `SEED` and these names, the same in any process."""
+    """Returns a 64-bit number for `SEED` and these names, the same in every process."""
     text = json.dumps([SEED, *names]).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
 def make_conditions(sounds: Path) -> tuple[Condition, ...]:
     """
-    All conditions, the clean one first, within a group from mild to severe (speeds from slow to fast).
+    Returns all conditions: the clean one first, then each group from mild to severe (speeds from slow to fast).
 
     Args:
-        sounds: a folder of ours, for the noises and room responses; what it holds of them is written anew.
+        sounds: folder to write the noises and room responses to; existing ones are overwritten.
 
     Raises:
         ValueError: this build of PyAV lacks a codec.
@@ -126,17 +128,17 @@ def make_conditions(sounds: Path) -> tuple[Condition, ...]:
 
 @dataclass(frozen=True)
 class Narrowband:
-    """To 8 kHz and back: what any telephone codec is given."""
+    """Resampling to 8 kHz and back, as before any telephone codec."""
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(S,) → (S,), give or take a sample."""
+        """(S,) → (S,), plus or minus a sample."""
         narrow = soxr.resample(waveform, SAMPLING_RATE, 8_000, quality="HQ")
         return soxr.resample(narrow, 8_000, SAMPLING_RATE, quality="HQ")
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A stretch of `seconds` from a drawn place."""
+    """A segment of `seconds` from a random position."""
 
     seconds: float
 
@@ -149,7 +151,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class Gain:
-    """Louder or softer by `decibels`, in floating point: nothing is lost to rounding."""
+    """A change of level by `decibels`, in floating point, so that nothing is lost to rounding."""
 
     decibels: float
 
@@ -159,7 +161,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Overdrive:
-    """Amplified until `share` of the samples that are not zero lie beyond full scale, where they are clipped."""
+    """Amplification until `share` of the non-zero samples exceeds full scale, where they are clipped."""
 
     share: float
 
@@ -169,7 +171,7 @@ class Overdrive:
 
 
 def _write_noise(folder: Path, slope: float) -> str:
-    """Half a minute of Gaussian noise, of a power that falls with frequency to the power of `slope` above 20 Hz."""
+    """Writes 30 s of Gaussian noise whose power falls as 1 / frequency ** `slope` above 20 Hz; returns the folder."""
     samples = _NOISE_SECONDS * SAMPLING_RATE
     spectrum = np.fft.rfft(np.random.default_rng(SEED).standard_normal(samples))
     spectrum /= np.maximum(np.fft.rfftfreq(samples, 1 / SAMPLING_RATE), 20.0) ** (slope / 2)
@@ -178,7 +180,7 @@ def _write_noise(folder: Path, slope: float) -> str:
 
 
 def _write_rooms(folder: Path, rt60: float) -> str:
-    """Responses (S,) that have died away by 60 dB at their end."""
+    """Writes room responses (S,) that decay by 60 dB until their end; returns the folder."""
     decay = 10.0 ** (-3 * np.arange(1, round(rt60 * SAMPLING_RATE)) / (rt60 * SAMPLING_RATE))
     tails = [np.random.default_rng([SEED, number]).standard_normal(decay.size) * decay for number in range(_ROOMS)]
     return _write(folder, [np.concatenate([[1.0], tail / np.linalg.norm(tail)]) for tail in tails])

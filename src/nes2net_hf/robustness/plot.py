@@ -1,4 +1,4 @@
-"""EERs by condition as a picture. Needs the extra `plot`."""
+"""Plots EERs by condition. Needs the extra `plot`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 def plot_robustness(rows: Sequence[Measured], path: str | os.PathLike[str], title: str) -> None:
     """
-    Draws EERs with their intervals, a panel for each group of conditions, beside that of the first row, the clean one.
+    Plots EERs with their intervals, in one panel per group, with the clean EER (the first row) for comparison.
 
     Args:
-        rows: as `nes2net_hf.robustness` measures them.
-        path: the picture, a PNG.
-        title: of the whole.
+        rows: results of `RobustnessRun.measure`.
+        path: PNG to write.
+        title: title of the figure.
     """
     from matplotlib.lines import Line2D
 
@@ -41,12 +41,12 @@ def plot_robustness(rows: Sequence[Measured], path: str | os.PathLike[str], titl
         rate, low, high = (100 * value for value in clean.eer[:3])
         handles = [
             Line2D([], [], color=BONAFIDE, label=f"clean: {rate:.1f} % ({low:.1f} to {high:.1f})"),
-            Line2D([], [], color=INK, marker="o", label=f"EER with its 95 % interval by {clean.eer.unit}"),
-            Line2D([], [], color=SPOOF, marker="o", label="interval wholly above the clean one"),
+            Line2D([], [], color=INK, marker="o", label=f"EER with 95 % interval by {clean.eer.unit}"),
+            Line2D([], [], color=SPOOF, marker="o", label="interval entirely above the clean one"),
         ]
         heading.legend(handles=handles, loc="lower left", ncols=3, frameon=False, fontsize=9, labelcolor=INK)
     for line, part in zip(lines, parts, strict=True):
-        # Half a condition more on each side: points are as far apart in all panels.
+        # With a margin on each side, points are equally far apart in all panels.
         widths = [len(members) + 0.6 for _, members in line]
         panels = part.subplots(1, len(line), sharey=True, squeeze=False, width_ratios=widths)[0]
         for panel, (name, members) in zip(panels, line, strict=True):
@@ -60,14 +60,14 @@ def plot_robustness(rows: Sequence[Measured], path: str | os.PathLike[str], titl
 
 
 def _in_two_lines(groups: list[tuple[str, list[Measured]]]) -> list[list[tuple[str, list[Measured]]]]:
-    """Groups in their order, on two lines as nearly of one length as can be."""
+    """Splits groups, in order, into two lines of about equal length."""
     lengths = np.cumsum([len(members) for _, members in groups])
     cut = 1 + int(np.abs(lengths - lengths[-1] / 2).argmin())
     return [line for line in (groups[:cut], groups[cut:]) if line]
 
 
 def _draw_rates(panel: Axes, rows: Sequence[Measured], clean: Measured) -> None:
-    """One group: the clean rate as a line in the band of its interval, then a point with its interval a condition."""
+    """Draws one group: the clean EER as a line, its interval as a band, and a point with an interval per condition."""
     if clean.eer is not None:
         panel.axhspan(100 * clean.eer.low, 100 * clean.eer.high, color=BONAFIDE, alpha=0.12, linewidth=0)
         panel.axhline(100 * clean.eer.estimate, color=BONAFIDE, linewidth=1.2)
@@ -91,7 +91,7 @@ def _draw_rates(panel: Axes, rows: Sequence[Measured], clean: Measured) -> None:
 
 
 def _note(panel: Axes, text: str, place: tuple[float, float], points: int, color: str, size: int) -> None:
-    """Text so many points above a place, or below it."""
+    """Writes text this many points above a place, or below it if negative."""
     va = "bottom" if points > 0 else "top"
     offset = (0, points)
     panel.annotate(
@@ -100,5 +100,5 @@ def _note(panel: Axes, text: str, place: tuple[float, float], points: int, color
 
 
 def _tick(row: Measured) -> str:
-    """The name, on two lines where it is long."""
+    """Returns the name, on two lines if it is long."""
     return "\n".join(row.name.rsplit(" ", 1)) if len(row.name) > 7 else row.name

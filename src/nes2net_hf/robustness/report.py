@@ -1,4 +1,4 @@
-"""What came of `nes2net robustness`, as JSON, as Markdown, and as the cells of a table."""
+"""Reports the results of `nes2net robustness` as JSON, Markdown and table cells."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LIBRARIES = ("torch", "transformers", "numpy", "scipy", "soxr", "soundfile", "a
 
 
 def to_json(run: RobustnessRun, rows: Sequence[Measured], command: str) -> dict[str, Any]:
-    """Everything that was measured, and what it was measured with; rates are fractions."""
+    """Returns all results, and what they were measured with. Rates are fractions."""
     return {
         "command": command,
         **run.what,
@@ -56,7 +56,7 @@ def to_json(run: RobustnessRun, rows: Sequence[Measured], command: str) -> dict[
 
 
 def to_markdown(run: RobustnessRun, rows: Sequence[Measured], command: str, has_plot: bool) -> str:
-    """The table with what it is of, how the conditions are made, and the command."""
+    """Returns the table, what was measured, how the conditions are made, and the command."""
     trials, extractor = run.trials, run.extractor
     first = f"the first {extractor.window_length / SAMPLING_RATE:.2f} s"
     heard = "all" if extractor.length_policy == "whole" else first
@@ -64,9 +64,9 @@ def to_markdown(run: RobustnessRun, rows: Sequence[Measured], command: str, has_
     lines = [
         f"# Robustness of {title(run)}",
         "",
-        f"{trials.count('bonafide')} bona fide and {trials.count('spoof')} spoofed utterances{speakers}. Of each, the "
-        f"model heard {heard}, in float32 on {run.device.type}. EER in %, with its 95 % interval by {unit(rows)} "
-        f"({RESAMPLES} bootstrap resamples); seed {SEED}.",
+        f"{trials.count('bonafide')} bona fide and {trials.count('spoof')} spoofed utterances{speakers}. The "
+        f"model heard {heard} of each, in float32 on {run.device.type}. EERs are in %, with 95 % intervals by "
+        f"{unit(rows)} ({RESAMPLES} bootstrap resamples). The seed is {SEED}.",
         "",
         "```bash",
         command,
@@ -89,19 +89,19 @@ def to_markdown(run: RobustnessRun, rows: Sequence[Measured], command: str, has_
 
 
 def title(run: RobustnessRun) -> str:
-    """What was measured on what."""
+    """Returns the model, the corpus and the selection."""
     what = run.what
     chosen = [what["split"], *(f"{column} {' or '.join(values)}" for column, values in what["where"].items())]
     return f"{short_name(what['model'])} on {', '.join([what['corpus'], *filter(None, chosen)])}"
 
 
 def short_name(model: str) -> str:
-    """A Hub id as it is; of a folder the last two names, because the last is often `best`."""
+    """Returns a Hub id unchanged, or the last two names of a folder, because the last one is often `best`."""
     return "/".join([part for part in model.replace(os.sep, "/").split("/") if part not in ("", ".", "..")][-2:])
 
 
 def cells(row: Measured) -> tuple[str, ...]:
-    """A row of the table as text."""
+    """Returns a row of the table as text."""
     rate = interval = "none"
     if row.eer is not None:
         rate = f"{100 * row.eer.estimate:.1f}"
@@ -111,15 +111,15 @@ def cells(row: Measured) -> tuple[str, ...]:
 
 
 def unit(rows: Sequence[Measured]) -> str:
-    """What the intervals draw again: speakers, or utterances."""
+    """Returns what the intervals resample: speakers or utterances."""
     return next((row.eer.unit for row in rows if row.eer is not None), "utterance")
 
 
 def notes_on(run: RobustnessRun, rows: Sequence[Measured]) -> list[str]:
-    """Which utterances have no score, and why: a sentence for each condition, and for unreadable files."""
-    told = [("unreadable, under all conditions", run.unreadable)]
-    told += [(f"{row.group}, {row.name}", row.left_out) for row in rows]
-    return [_note(where, reasons) for where, reasons in told if reasons]
+    """Returns which utterances have no score, and why: a sentence per condition, and one for unreadable files."""
+    notes = [("unreadable, under all conditions", run.unreadable)]
+    notes += [(f"{row.group}, {row.name}", row.left_out) for row in rows]
+    return [_note(where, reasons) for where, reasons in notes if reasons]
 
 
 def _note(where: str, reasons: Mapping[str, str]) -> str:

@@ -1,12 +1,12 @@
 """
-A model's equal error rate on a corpus as it is, and under the conditions of `degradations`. Needs the extra `train`.
+Measures a model's equal error rate on a corpus, clean and under each of the `conditions`. Needs the extra `train`.
 
     run = RobustnessRun("nes2net-mine", Path("robustness"), corpus="in-the-wild", root="/data/in-the-wild")
     rows = [run.measure(condition) for condition in run.conditions]
 
-An utterance is scored once, as `training/score.py` scores it and as benchmarks do: the model's feature extractor says
-how much of it is heard (the first 4.04 s, or all), in float32. `nes2net detect` judges the rest of longer ones, too. A
-model of frames scores an utterance by its lowest one. Score: higher = bona fide.
+Each utterance is scored once, in float32, as in `training/score.py` and in benchmarks. The feature extractor decides
+how much is heard: the first 4.04 s, or all. (`nes2net detect` also judges the rest of longer ones.) A model of frames
+scores an utterance by its lowest frame. Higher = bona fide.
 """
 
 from __future__ import annotations
@@ -43,44 +43,45 @@ BATCH, RESAMPLES, CONFIDENCE = 8, 1000, 0.95
 
 @dataclass(frozen=True)
 class Measured:
-    """One row of the table: what came of one condition."""
+    """One row of the table: the result of one condition."""
 
     group: str
     name: str
     bonafide: int
-    """Scores that the rate is over."""
+    """Number of bona fide scores."""
     spoof: int
+    """Number of spoof scores."""
     eer: Interval | None
-    """Fractions; None where a class has no score."""
+    """Fractions; None if a class has no score."""
     left_out: dict[str, str]
-    """Utterance → why the condition left nothing to judge of it."""
+    """Utterance → why the condition left nothing to judge."""
     seconds: float
-    """Of reading, changing and scoring one utterance, on average."""
+    """Mean time to read, change and score one utterance."""
 
 
 class RobustnessRun:
     """
-    A model, a corpus and a folder, ready to be measured condition by condition.
+    Measures a model on a corpus, one condition at a time, and keeps the results in a folder.
 
-    Scores are kept in `OUT/scores` as they come: a run that was killed continues, and what is finished is not scored
-    again. The sounds that conditions draw from lie in `OUT/sounds`.
+    Scores are saved in `OUT/scores` after each batch: a killed run continues and does not score them again. The sounds
+    for the conditions are in `OUT/sounds`.
 
     Args:
         model: Hub id or folder.
-        out: the folder; made where it is not there.
-        corpus, root, split, where: as of `load_corpus`.
-        limit: utterances at most, chosen alike over classes, and in each of them over speakers.
+        out: the folder; created if it does not exist.
+        corpus, root, split, where: see `load_corpus`.
+        limit: maximum number of utterances, balanced over classes and, in each class, over speakers.
 
     Attributes:
-        conditions: all of them, the clean one first.
+        conditions: all conditions, the clean one first.
         trials: the utterances.
         network, extractor, device: the model, and where it runs.
-        unreadable: utterance → why it cannot be read, of those that were met so far; they are tried again by each run.
+        unreadable: utterance → why it cannot be read, as found so far. Every run tries these again.
 
     Raises:
         ModelError: the model cannot be loaded.
         CorpusError: the corpus cannot be opened.
-        RobustnessError: it lacks a class, or PyAV lacks a codec.
+        RobustnessError: the corpus lacks a class, or PyAV lacks a codec.
         OutputError, DiskError: the folder cannot be written, or holds scores of other work.
     """
 
@@ -100,7 +101,7 @@ class RobustnessRun:
         config: Any = self.network.config
         self._judges_frames = judges_frames(config)
         by_length = self.extractor.length_policy == "whole"
-        batch_size = 1 if self._judges_frames else BATCH  # alone, because frames of padding would be judged, too
+        batch_size = 1 if self._judges_frames else BATCH  # without padding, because its frames would be judged, too
         self.trials = Trials(corpus, root, split, where, limit, by_length, batch_size)
         self.what: dict[str, Any] = {
             "model": model,
@@ -118,18 +119,20 @@ class RobustnessRun:
         try:
             self.conditions = make_conditions(out / "sounds")
         except ValueError as error:
-            raise RobustnessError(f"{error} PyAV's own wheel has it: pip install --force-reinstall av.") from None
+            raise RobustnessError(
+                f"{error} The PyAV wheel on PyPI has it: pip install --force-reinstall av."
+            ) from None
         self.unreadable: dict[str, str] = {}
 
     def measure(self, condition: Condition, progress: Callable[[int], None] | None = None) -> Measured:
         """
-        Scores what has no score under this condition yet, and takes the equal error rate.
+        Scores the utterances that have no score under this condition yet, and computes the equal error rate.
 
         Args:
-            progress: called with the number of utterances of each batch.
+            progress: called after each batch with its number of utterances.
 
         Raises:
-            RobustnessError: the model gives no finite score.
+            RobustnessError: a score of the model is not finite.
             CorpusError: a shard cannot be read.
         """
         kept = _Kept(self.out / "scores", condition)
@@ -144,7 +147,7 @@ class RobustnessRun:
         return self._summarise(condition, kept)
 
     def _judge(self, condition: Condition, rows: Sequence[int]) -> tuple[dict[str, float], dict[str, str]]:
-        """Rows → the scores of their utterances, and why others have none under this condition."""
+        """Returns scores by utterance, and why other utterances have none under this condition."""
         waveforms: dict[str, np.ndarray] = {}
         left_out: dict[str, str] = {}
         for row in rows:
@@ -157,7 +160,7 @@ class RobustnessRun:
             try:
                 waveforms[utterance] = self._check(condition(waveform, utterance))
             except AudioError as error:
-                left_out[utterance] = str(error).replace("<bytes>", "what the codec leaves", 1)
+                left_out[utterance] = str(error).replace("<bytes>", "the output of the codec", 1)
         if not waveforms:
             return {}, left_out
         rate = self.extractor.sampling_rate
@@ -176,7 +179,7 @@ class RobustnessRun:
         return dict(zip(waveforms, scores)), left_out
 
     def _check(self, waveform: np.ndarray) -> np.ndarray:
-        """As strict with what a condition leaves as reading is with a recording."""
+        """Checks the output of a condition as strictly as reading checks a recording."""
         if waveform.size < self.extractor.min_samples:
             raise AudioError(f"too short: {waveform.size} of {self.extractor.min_samples} samples are left.")
         if not holds_sound(waveform):
@@ -210,19 +213,19 @@ class RobustnessRun:
 
 class Trials:
     """
-    The utterances of a corpus, or a choice of them that is the same in every run.
+    The utterances of a corpus, or a selection of them that is the same in every run.
 
     Args:
-        corpus, root, split, where, limit: as of `RobustnessRun`.
-        by_length: whether utterances of like length are put together, so that little is padding.
-        batch_size: utterances of a batch.
+        corpus, root, split, where, limit: see `RobustnessRun`.
+        by_length: whether to batch utterances of similar length, so that there is little padding.
+        batch_size: utterances per batch.
 
     Attributes:
-        rows: of the whole corpus, by their numbers.
-        utterances, labels, speakers: of chosen numbers, their ids, classes and speakers; `speakers` is None where
-            they are not known of all.
-        batches: chosen numbers, in the order and the company in which they are scored.
-        fingerprint: of what was chosen.
+        rows: the rows of the whole corpus, by number.
+        utterances, labels, speakers: row number → id, class and speaker of the selected utterances; `speakers` is None
+            if any is unknown.
+        batches: row numbers as they are scored.
+        fingerprint: fingerprint of the selection.
     """
 
     def __init__(
@@ -238,7 +241,7 @@ class Trials:
         place: dict[str, Any] = {"root": root, "where": where}
         said = open_rows(corpus, split, columns_read=("utterance_id", "speaker_id"), **place)
         self.rows = open_rows(corpus, split, columns_read=("utterance_id", "audio"), **place)
-        everything = [said[row] for row in range(len(said))]  # names only: audio stays where it is
+        everything = [said[row] for row in range(len(said))]  # names only, without audio
         chosen = range(len(everything)) if limit is None else _choose(everything, said.labels, limit)
         self.utterances = {row: everything[row]["utterance_id"] for row in chosen}
         self.labels = {row: int(said.labels[row]) for row in chosen}
@@ -246,7 +249,9 @@ class Trials:
         self.speakers = speakers if all(speakers.values()) else None
         for label, name in enumerate(LABEL_NAMES):
             if label not in self.labels.values():
-                raise RobustnessError(f"{root}: no utterance of {corpus} is {name}, but an EER needs both classes.")
+                raise RobustnessError(
+                    f"{root}: {corpus} has no {name} utterances here, but an EER needs both classes."
+                )
         sizes = self.rows.sizes() if by_length else None
         order = list(chosen) if sizes is None else sorted(chosen, key=lambda row: sizes[row])
         self.batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -257,14 +262,14 @@ class Trials:
         return len(self.utterances)
 
     def count(self, label: str) -> int:
-        """Utterances of a class."""
+        """Returns the number of utterances of a class."""
         return sum(LABEL_NAMES[value] == label for value in self.labels.values())
 
 
 def _choose(rows: Sequence[Mapping[str, Any]], labels: np.ndarray, limit: int) -> list[int]:
     """
-    `limit` numbers of rows, classes in turn and in each of them speakers in turn, while there are any; which
-    utterances of a speaker is drawn by their names. In the corpus's order.
+    Returns `limit` row numbers, in the corpus's order. Classes take turns, and so do speakers in each class. A hash of
+    the names decides which utterances of a speaker are chosen.
     """
 
     def by_speaker(row: int) -> Any:
@@ -280,17 +285,17 @@ def _choose(rows: Sequence[Mapping[str, Any]], labels: np.ndarray, limit: int) -
         for row in order:
             turns[row] = seen[group(row)]
             seen[group(row)] += 1
-        order.sort(key=turns.__getitem__)  # stable: within a turn it stays as it was
+        order.sort(key=turns.__getitem__)  # stable: keeps the order within a turn
     return sorted(order[:limit])
 
 
 class _Kept:
     """
-    What is known of one condition: a line for each batch, which is there whole or, after a kill, not at all.
+    The saved results of one condition, one line per batch. A line that a kill cut off is removed.
 
     Attributes:
         scores, left_out: by utterance.
-        seconds: that they took.
+        seconds: the time that they took.
     """
 
     def __init__(self, folder: Path, condition: Condition) -> None:
@@ -314,7 +319,7 @@ class _Kept:
         return utterance in self.scores or utterance in self.left_out
 
     def add(self, scores: dict[str, float], left_out: dict[str, str], seconds: float) -> None:
-        """Takes a batch in, on the disk too; one of unreadable utterances only leaves nothing."""
+        """Adds a batch, in memory and on disk. If all of its utterances are unreadable, it adds nothing."""
         if scores or left_out:
             line = {"seconds": round(seconds, 4), "scores": scores, "left_out": left_out}
             with explained(self._path), open(self._path, "a", encoding="utf-8") as file:

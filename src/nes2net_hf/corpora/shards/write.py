@@ -1,4 +1,4 @@
-"""`nes2net corpus shard`: a corpus as Parquet shards and a dataset card; stopped at any moment, it continues later."""
+"""Writes a corpus as Parquet shards with a dataset card, for `nes2net corpus shard`. A stopped run can continue."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from ..tree import Tree
 from .arena import ARENA_FEATURES, SPLIT, check_utterance_ids, eval_yaml, to_arena
 from .read import find_shards, shard_name
 
-SHARD_BYTES = 500_000_000  # of audio; what the Hub advises for a file that is streamed
-GROUP_ROWS = 32  # of a row group, which readers hold whole: some megabytes
+SHARD_BYTES = 500_000_000  # of audio; the size that the Hub recommends for streamed files
+GROUP_ROWS = 32  # per row group, which readers hold whole: a few megabytes
 _FLAC_SUBTYPES = {"PCM_S8": "PCM_S8", "PCM_U8": "PCM_S8", "PCM_16": "PCM_16", "PCM_24": "PCM_24"}
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a row becomes in a shard."""
+    """How rows are stored in a shard."""
 
     name: str
     features: Features
     pack: Callable[[Row], Row]
-    """Of a row of our columns with the bytes of its audio."""
+    """Converts a row of our columns that has the bytes of its audio."""
     repeating: tuple[str, ...]
-    """Columns that have few values."""
+    """Columns with few distinct values."""
 
 
 NES2NET, ARENA = "nes2net", "arena"
@@ -59,7 +59,7 @@ FORMS = {
 
 @dataclass
 class Shard:
-    """A finished shard, as `shards.json` has it."""
+    """A finished shard, as recorded in `shards.json`."""
 
     rows: int
     bytes: int
@@ -68,10 +68,10 @@ class Shard:
 
 @dataclass
 class SplitRecord:
-    """What was planned for a split and what of it is finished."""
+    """The plan of a split, and its finished shards."""
 
     fingerprint: str
-    """SHA-256 over the utterances, their sizes and the options: another corpus cannot continue in the same folder."""
+    """SHA-256 of the utterances, their sizes and the options, so that another corpus cannot continue in the folder."""
     shards: dict[str, Shard] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     form: str = NES2NET
@@ -90,31 +90,31 @@ def shard_corpus(
     **options: Any,
 ) -> list[Path]:
     """
-    Writes `out/data/SPLIT-00000-of-00012.parquet` …, `out/shards.json` with their checksums, and a dataset card; of
-    the form `"arena"` an `eval.yaml` too.
+    Writes `out/data/SPLIT-00000-of-00012.parquet` …, `out/shards.json` with their checksums, and a dataset card; for
+    the form `"arena"` also an `eval.yaml`.
 
-    A shard is written beside, read back, compared row by row with what went in, and renamed; finished ones whose
-    checksum is still right are not made again, so that a stopped run continues, and ends with the same files.
+    Each shard is written under another name, read back, compared row by row with its source, and renamed. Finished
+    shards with the right checksum are kept, so a stopped run continues and ends with the same files.
 
     Args:
-        name: of a corpus.
-        out: the folder to write.
-        root: as of `load_corpus`.
-        split: one; all whose protocol is there if None. Your own data are split by their `partition`, where they have
-            it, and are else one split `train`. Of the form `"arena"`, which has one split, the one that becomes it.
-        flac: recode what is PCM (WAV, AIFF) to FLAC, with equal samples; what else there is keeps its bytes.
-        shard_bytes: of audio in a shard, about.
-        form: `"nes2net"`, our columns, or `"arena"`, those of the Speech Anti-Spoofing Arena (`arena_form`). Its card
-            and `eval.yaml` stay as they are where they are there already, with what was filled in.
-        progress: told of each row that is done.
-        **options: of `load_corpus`: `condition`, `where`, `allow_missing`, `columns`, `label_map`.
+        name: name of a corpus.
+        out: folder to write.
+        root: see `load_corpus`.
+        split: split to write; if None, all whose protocol exists. Your own data are split by `partition` if they have
+            it, else they are one split, `train`. The form `"arena"` has only one split: this one.
+        flac: recode PCM (WAV, AIFF) to FLAC with equal samples. Other audio keeps its bytes.
+        shard_bytes: approximate bytes of audio per shard.
+        form: `"nes2net"`, our columns, or `"arena"`, those of the Speech Anti-Spoofing Arena (see `arena`). An
+            existing card and `eval.yaml` of the Arena are kept, because they have fields to fill in.
+        progress: called with the number of rows, each time that some are finished.
+        **options: `condition`, `where`, `allow_missing`, `columns` and `label_map` of `load_corpus`.
 
     Returns:
-        The shards.
+        The paths of the shards.
 
     Raises:
-        CorpusError: as `load_corpus`; or a file has changed.
-        OutputError, DiskError: the folder cannot be written or holds shards of something else, or the disk is full.
+        CorpusError: see `load_corpus`; or a file has changed.
+        OutputError, DiskError: the folder cannot be written or holds other shards, or the disk is full.
     """
     if form not in FORMS:
         raise CorpusError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
@@ -145,7 +145,7 @@ def _write_split(
     shard_bytes: int,
     progress: Callable[[int], None],
 ) -> Iterator[Path]:
-    """Writes the shards of a split that are not finished, and records each; yields all of them."""
+    """Writes the unfinished shards of a split and records each. Yields the paths of all."""
     if form.name == ARENA:
         check_utterance_ids(dataset["utterance_id"])
     plan, fingerprint = _plan(dataset, flac, shard_bytes)
@@ -165,10 +165,10 @@ def _write_split(
 
 def push_shards(out: Path, repo_id: str) -> str:
     """
-    Uploads the folder to a dataset repository, which is private if it is new; returns its address.
+    Uploads the folder to a dataset repository, which is private if it is new. Returns its address.
 
     Raises:
-        PushError: the Hub cannot be reached, or refuses.
+        PushError: the Hub cannot be reached, or refuses the upload.
     """
     try:
         return push_folder(out, repo_id, "Shards by nes2net corpus shard", "dataset")
@@ -179,7 +179,7 @@ def push_shards(out: Path, repo_id: str) -> str:
 def _splits(
     name: str, split: str | None, root: str, options: dict[str, Any], form: str
 ) -> list[tuple[str, Callable[[], Dataset]]]:
-    """The name of each split and what loads it; of the Arena's form, its only one."""
+    """Returns the name of each split and a function that loads it. The Arena's form has only one."""
     parts = list(_splits_of_corpus(name, split, root, options))
     if form != ARENA:
         return parts
@@ -194,7 +194,7 @@ def _splits(
 def _splits_of_corpus(
     name: str, split: str | None, root: str, options: dict[str, Any]
 ) -> Iterator[tuple[str, Callable[[], Dataset]]]:
-    """The name of each split and what loads it."""
+    """Yields the name of each split and a function that loads it."""
 
     def load(part: str | None, **more: Any) -> Dataset:
         dataset = load_corpus(name, part, root=root, **{**options, **more})
@@ -207,7 +207,7 @@ def _splits_of_corpus(
     if name in CORPORA:
         corpus, tree = CORPORA[name], Tree(root)
         parts = [split] if split else [part for part in corpus.protocols if corpus.has_protocol(tree, part)]
-        for part in parts or list(corpus.protocols)[:1]:  # of none, the first is read for the error that says so
+        for part in parts or list(corpus.protocols)[:1]:  # if there is none, reading the first one raises the error
             yield part, partial(load, part)
     elif name == OWN_DATA and split is None:
         whole = load(None)
@@ -227,7 +227,7 @@ def _splits_of_corpus(
 
 
 def _plan(dataset: Dataset, flac: bool, shard_bytes: int) -> tuple[list[range], str]:
-    """The rows of each shard, and the fingerprint of all."""
+    """Returns the rows of each shard, and the fingerprint of the split."""
     digest = hashlib.sha256(f"{flac} {shard_bytes} {GROUP_ROWS}".encode())
     starts, held = [0], 0
     for index, row in enumerate(dataset.select_columns(["utterance_id", "audio", "label"])):
@@ -253,7 +253,7 @@ def _write_shard(path: Path, rows: Iterator[Row], form: Form, flac: bool, progre
     part = path.with_name(path.name + ".part")
     digests: list[bytes] = []
     held: list[Row] = []
-    # Audio is compressed already. Statistics would be most of what a reader has to keep of each file.
+    # Audio is already compressed. Statistics would be most of the metadata that a reader keeps of each file.
     options = {"compression": "none", "write_statistics": False, "use_dictionary": list(form.repeating)}
     schema = form.features.arrow_schema
     with _whole(part), pq.ParquetWriter(part, schema, **options) as writer:
@@ -273,7 +273,7 @@ def _write_shard(path: Path, rows: Iterator[Row], form: Form, flac: bool, progre
             flush()
     _compare(part, digests)
     with open(part, "rb+") as file:
-        os.fsync(file.fileno())  # a rename must not outlive the content in a power cut
+        os.fsync(file.fileno())  # so that a power cut cannot leave a renamed file without its content
     shard = Shard(len(digests), part.stat().st_size, sha256_of(part))
     part.replace(path)
     return shard
@@ -281,7 +281,7 @@ def _write_shard(path: Path, rows: Iterator[Row], form: Form, flac: bool, progre
 
 @contextmanager
 def _whole(part: Path) -> Iterator[None]:
-    """A full disk is said in a sentence, and what it cut off goes."""
+    """Explains write errors in one sentence, and removes an incomplete file."""
     try:
         with explained(part):
             yield
@@ -298,11 +298,11 @@ def _compare(part: Path, digests: list[bytes]) -> None:
                 raise CorpusError(f"{part}: row {index} does not read back as it was written: check the disk.")
             index += 1
     if index != len(digests):
-        raise CorpusError(f"{part}: {index} of {len(digests)} rows read back: check the disk.")
+        raise CorpusError(f"{part}: only {index} of {len(digests)} rows can be read back: check the disk.")
 
 
 def _packed(row: Row, flac: bool) -> Row:
-    """The row with the bytes of its audio and the bare name of its file."""
+    """Returns the row with the bytes of its audio, and the name of its file without folders."""
     audio, path = row["audio"], row["audio"]["path"]
     content = audio["bytes"]
     if content is None:
@@ -318,10 +318,10 @@ def _packed(row: Row, flac: bool) -> Row:
 
 def to_flac(content: bytes, name: str) -> bytes | None:
     """
-    A PCM file as FLAC of equal samples, rate and channels; None where it is none, or holds more than FLAC can.
+    Returns a PCM file as FLAC with equal samples, rate and channels; None if it is not PCM, or FLAC cannot hold it.
 
     Raises:
-        CorpusError: the samples do not come back equal.
+        CorpusError: the samples in FLAC differ.
     """
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
@@ -333,9 +333,9 @@ def to_flac(content: bytes, name: str) -> bytes | None:
         soundfile.write(out, samples, rate, format="FLAC", subtype=subtype)
         again, _ = soundfile.read(io.BytesIO(out.getvalue()), dtype="int32", always_2d=True)
     except soundfile.SoundFileError:
-        return None  # no file of soundfile's, or a damaged one: it keeps its bytes
+        return None  # soundfile does not support it, or it is damaged: it keeps its bytes
     if not np.array_equal(again, samples):
-        raise CorpusError(f"{name} does not come back from FLAC as it was: shard it without --flac.")
+        raise CorpusError(f"{name} has other samples after encoding as FLAC: omit {option('flac')}.")
     return out.getvalue()
 
 
@@ -359,9 +359,7 @@ def _read_records(out: Path) -> dict[str, SplitRecord]:
             for split, record in content.items()
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorpusError(
-            f"{path} is not as it was written ({error}): remove it, and all shards are made again."
-        ) from None
+        raise CorpusError(f"{path} is damaged ({error}): remove it to write all shards again.") from None
 
 
 def _write_records(out: Path, records: dict[str, SplitRecord]) -> None:
@@ -370,7 +368,7 @@ def _write_records(out: Path, records: dict[str, SplitRecord]) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Writes beside and renames, so that the file is always whole."""
+    """Replaces a file, which is whole at all times."""
     with atomic_file(path, "wb") as file:
         file.write(content)
 
@@ -378,7 +376,7 @@ def _replace(path: Path, content: bytes) -> None:
 def _card_fields(name: str, records: dict[str, SplitRecord], form: str, split: str | None) -> dict[str, Any]:
     title = CORPORA[name].title if name in CORPORA else "Own data" if name == OWN_DATA else "A dataset"
     if form == ARENA and split:
-        title = f"{title} {split}"  # the shards do not say it: their split is `test`
+        title = f"{title} {split}"  # the shards do not show it: their split is always `test`
     splits: dict[str, dict[str, Any]] = {
         split: {
             "rows": sum(shard.rows for shard in record.shards.values()),
