@@ -319,7 +319,7 @@ def test_without_matplotlib_the_figures_are_written_and_a_sentence_says_how_to_g
         (["{model}", "--corpus", "own-data", "--root", "{corpus}", "--where", "part=dev"], "no column 'part'"),
         (
             ["{model}", "--corpus", "own-data", "--root", "{corpus}", "--where", "label=spoof"],
-            "has no bonafide utterances here, but an EER",
+            "has no bonafide utterances of own-data to score",
         ),
         (["{model}", "--corpus", "own-data", "--root", "{corpus}", "--limit", "1"], "limit"),
         (["{model}", "--corpus", "own-data"], "root"),

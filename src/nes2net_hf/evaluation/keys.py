@@ -153,10 +153,10 @@ def _table_rows(path: Path, table: Table) -> Iterable[dict[str, Any]]:
     for where, fields in table.rows:
         row = row_of(table, where, fields, EvaluationError)
         kind = map_label(row[label], where, remedy=_FIX)
-        said = {ours: row[theirs] for ours, theirs in columns.items() if theirs is not None and row[theirs] != "-"}
+        values = {ours: row[theirs] for ours, theirs in columns.items() if theirs is not None and row[theirs] != "-"}
         if not row[utterance]:
             raise EvaluationError(f"{where}: {utterance} is empty: fill it in, or remove the row.")
-        yield {"utterance_id": row[utterance], "label": int(kind == "bonafide"), **said}
+        yield {"utterance_id": row[utterance], "label": int(kind == "bonafide"), **values}
 
 
 def _collect(source: str, benchmark: str | None, rows: Iterable[dict[str, Any]]) -> Keys:

@@ -206,8 +206,8 @@ def find_trials(ids: np.ndarray, wanted: np.ndarray, path: Path, are_files: bool
     """
     Returns the row of each wanted trial (N,) among the `ids` of a score file; -1 if it has none.
 
-    Names that differ only by the suffix of an audio file are one trial, unless both are listed. If they
-    `are_files`, names that differ only by leading folders are also one trial.
+    Names that differ only by the suffix of an audio file are one trial, unless both are listed. If they `are_files`,
+    names that differ only by leading folders are also one trial.
 
     Raises:
         EvaluationError: a trial matches several rows, or a row matches several trials.

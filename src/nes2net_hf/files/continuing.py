@@ -29,7 +29,7 @@ def check_same_work(place: str | os.PathLike[str], began: Mapping[str, Any], now
         before, after = began.get(key), now.get(key)
         if _plain(before) != _plain(after):
             raise OutputError(
-                f"{key}: the work in {os.fspath(place)} began with {_said(before)}, not {_said(after)}: "
+                f"{key}: the work in {os.fspath(place)} began with {_as_text(before)}, not {_as_text(after)}: "
                 "use the same value to continue, or name another output."
             )
 
@@ -66,5 +66,5 @@ def _plain(value: Any) -> Any:
     return None if plain is False or plain in ("", [], {}) else plain
 
 
-def _said(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return "none" if value is None else json.dumps(value, ensure_ascii=False, default=str)

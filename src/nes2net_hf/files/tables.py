@@ -93,7 +93,7 @@ def read_table(path: Path, text: str, error: type[Nes2NetError]) -> Table:
     Returns the table in a text. Its first non-empty line is the header, and decides the separator.
 
     Empty lines, spaces around fields and separators at the end of a line are ignored. Quotation marks work as in CSV.
-    Short rows are filled up with empty fields.
+    Short rows are padded with empty fields.
 
     Raises:
         error: a quotation mark is not closed. This may be raised while the rows are read.

@@ -101,7 +101,7 @@ class RobustnessRun:
         config: Any = self.network.config
         self._judges_frames = judges_frames(config)
         by_length = self.extractor.length_policy == "whole"
-        batch_size = 1 if self._judges_frames else BATCH  # without padding, because its frames would be judged, too
+        batch_size = 1 if self._judges_frames else BATCH  # no padding, whose frames would be judged, too
         self.trials = Trials(corpus, root, split, where, limit, by_length, batch_size)
         self.what: dict[str, Any] = {
             "model": model,
@@ -239,18 +239,18 @@ class Trials:
         batch_size: int,
     ) -> None:
         place: dict[str, Any] = {"root": root, "where": where}
-        said = open_rows(corpus, split, columns_read=("utterance_id", "speaker_id"), **place)
+        names = open_rows(corpus, split, columns_read=("utterance_id", "speaker_id"), **place)
         self.rows = open_rows(corpus, split, columns_read=("utterance_id", "audio"), **place)
-        everything = [said[row] for row in range(len(said))]  # names only, without audio
-        chosen = range(len(everything)) if limit is None else _choose(everything, said.labels, limit)
+        everything = [names[row] for row in range(len(names))]  # names only, without audio
+        chosen = range(len(everything)) if limit is None else _choose(everything, names.labels, limit)
         self.utterances = {row: everything[row]["utterance_id"] for row in chosen}
-        self.labels = {row: int(said.labels[row]) for row in chosen}
+        self.labels = {row: int(names.labels[row]) for row in chosen}
         speakers = {row: everything[row]["speaker_id"] for row in chosen}
         self.speakers = speakers if all(speakers.values()) else None
         for label, name in enumerate(LABEL_NAMES):
             if label not in self.labels.values():
                 raise RobustnessError(
-                    f"{root}: {corpus} has no {name} utterances here, but an EER needs both classes."
+                    f"{root} has no {name} utterances of {corpus} to score, but an EER needs both classes."
                 )
         sizes = self.rows.sizes() if by_length else None
         order = list(chosen) if sizes is None else sorted(chosen, key=lambda row: sizes[row])
