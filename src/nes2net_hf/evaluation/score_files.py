@@ -297,10 +297,6 @@ def numbers(path: Path, name: str, column: np.ndarray) -> np.ndarray:
         raise
 
 
-def _first(columns: dict[str, Any], names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in columns), None)
-
-
 def _checked(file: ScoreFile) -> ScoreFile:
     if not file.scores.size:
         raise EvaluationError(f"{file.path} has no scores.")

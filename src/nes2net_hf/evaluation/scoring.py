@@ -95,7 +95,10 @@ def score_corpus(
         weights, config = fingerprint(network, extractor), cast(Nes2NetConfig, network.config)
         if judges_frames(config):
             if all_windows:
-                raise ModelError(f"model {model} judges frames: all_windows is only for models that judge windows.")
+                raise ModelError(
+                    f"model {model} judges frames, so it has no mean over windows: calibrate another model, or score this "
+                    "one without all windows."
+                )
             extractor.length_policy = "whole"  # every frame, not only those of the first window
         columns = ("utterance_id", "audio", "label")
         rows = open_rows(corpus, split, root=root, columns_read=columns, **options)
