@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker; with threads besides, they would wait for each other
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1, …
+    # One core and one thread for each worker, before torch starts its threads: they would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if hasattr(os, "sched_setaffinity"):  # the trainer uses all cores that it may
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
 
 import numpy as np
 import pytest

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "training/demo"))
+sys.path.append(str(Path(__file__).parents[2] / "training/demo"))
 
 from corpus import activity, audio, channel, plan, texts
 from corpus.errors import CorpusError, require_program

@@ -19,7 +19,7 @@ from nes2net_hf.audio import SAMPLING_RATE
 from nes2net_hf.detection import DetectionError, Detector, Result, detect
 from nes2net_hf.detection import windows as windows_module
 from nes2net_hf.detection.batches import Batch
-from nes2net_hf.pretrained.load import ModelError, choose_device
+from nes2net_hf.pretrained.load import DEMO_MODEL, ModelError, choose_device
 from tests.helpers import KEYS, tiny_model
 from tests.recordings import encode, melody, muxed, voice
 
@@ -318,12 +318,11 @@ def test_paths_are_taken_one_or_many(detector: Detector, tmp_path: Path) -> None
     assert list(detector.stream([])) == []
 
 
-def test_the_bundled_model_says_what_it_is(tiny_model_dir: Path, monkeypatch: Any, caplog: Any) -> None:
-    monkeypatch.setattr("nes2net_hf.detection.detector.DEMO_MODEL", tiny_model_dir)
+def test_the_bundled_model_says_what_it_is(caplog: Any) -> None:
     with caplog.at_level(logging.WARNING):
         [result] = detect((melody(1), SAMPLING_RATE), device="cpu")
     assert "demonstration model: do not rely on its verdicts; for a real model, run `nes2net convert`" in caplog.text
-    assert result.model == tiny_model_dir.name
+    assert result.model == DEMO_MODEL.name
 
 
 @pytest.mark.parametrize(
