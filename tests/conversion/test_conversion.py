@@ -426,6 +426,7 @@ def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_command_converts_verifies_and_goes_back(
     tmp_path: Path, encoder_config: Callable[[str], Path], fixture_audio_dir: Path
 ) -> None:

@@ -110,6 +110,7 @@ def test_scores_are_those_of_pytorch_at_any_length_and_batch(
     assert difference <= 1e-5 and spread >= 1e-2
 
 
+@pytest.mark.slow
 def test_so_are_those_of_wavlm_with_attention_everywhere(tmp_path: Path, speech: list[np.ndarray]) -> None:
     fields = {"layer_aggregation": "attentive_merging", "pooling": "attentive_statistics"}
     model = saved(quick_model("wavlm", backend_variant="nes2net", **fields), tmp_path / "model")

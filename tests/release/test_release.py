@@ -27,6 +27,7 @@ from nes2net_hf.pretrained.fingerprint import fingerprint
 from nes2net_hf.pretrained.load import DEMO_MODEL, load_model
 from nes2net_hf.release.card import ReleaseError, benchmarks, hub_license, write_card
 from nes2net_hf.release.contents import check_contents, checksums, without_paths
+from nes2net_hf.release.trial import Tried
 from nes2net_hf.samples import FOLDER as SAMPLES
 from tests.helpers import FIXTURES, at, lively, tiny_config
 from tests.loopback_hub import TOKEN, LoopbackHub
@@ -65,6 +66,14 @@ def run_folder(tiny_model_dir: Path, tmp_path: Path) -> Path:
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return run
+
+
+@pytest.fixture
+def untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is not scored in a process of its own, which takes seconds: other tests do that."""
+    monkeypatch.setattr(
+        "nes2net_hf.release.release.try_folder", lambda _, expected: Tried(expected, dict.fromkeys(expected, 0.0))
+    )
 
 
 def test_a_dry_run_writes_a_folder_whose_card_the_hub_reads(nes2net: Any, run_folder: Path, tmp_path: Path) -> None:
@@ -147,6 +156,7 @@ def test_a_licence_follows_from_all_that_training_began_with(tmp_path: Path) -> 
         check_license("MIT", found)
 
 
+@pytest.mark.usefixtures("untried")
 def test_own_data_without_a_benchmark_and_a_base_that_has_moved(
     nes2net: Any, run_folder: Path, tmp_path: Path
 ) -> None:
@@ -171,6 +181,7 @@ def test_own_data_without_a_benchmark_and_a_base_that_has_moved(
     assert again.code == 1 and "which is under GPL-3.0-only" in again.err
 
 
+@pytest.mark.usefixtures("untried")
 def test_a_run_of_0_1_0_is_asked_where_it_began(nes2net: Any, run_folder: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load((run_folder / "recipe.yaml").read_text())
     for license, says in (("gpl-3.0", None), (None, "Its licence is not known here: ask its publisher")):
@@ -181,6 +192,7 @@ def test_a_run_of_0_1_0_is_asked_where_it_began(nes2net: Any, run_folder: Path, 
     assert says in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.usefixtures("untried")
 def test_a_demonstration_model_says_so_whatever_it_is_released_for(
     nes2net: Any, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
@@ -193,6 +205,7 @@ def test_a_demonstration_model_says_so_whatever_it_is_released_for(
     assert "**A demonstration model, not fit for decisions." in text and "- It knows a handful of speakers" in text
 
 
+@pytest.mark.usefixtures("untried")
 def test_a_model_without_a_run_says_what_is_not_known(nes2net: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny_model_dir, model)
@@ -240,6 +253,7 @@ def scored(weights: str) -> dict[str, Any]:
             "all_windows": False}  # fmt: skip
 
 
+@pytest.mark.usefixtures("untried")
 def test_figures_and_robustness_are_of_these_weights_or_refused(
     nes2net: Any, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
@@ -322,6 +336,7 @@ def test_a_model_of_frames_is_released_too(nes2net: Any, tmp_path: Path) -> None
     assert "bonafide: " in run.out and "difference from the source" in run.out
 
 
+@pytest.mark.usefixtures("untried")
 def test_carbon_is_that_of_codecarbon(nes2net: Any, run_folder: Path, tmp_path: Path) -> None:
     lines = ["timestamp,emissions,duration,latitude", "x,0.0125,60,48.1", "y,0.01,60,48.1", ""]
     (run_folder / "emissions.csv").write_text("\n".join(lines))
@@ -337,6 +352,7 @@ def test_carbon_is_that_of_codecarbon(nes2net: Any, run_folder: Path, tmp_path: 
     assert run.code == 1 and "emissions.csv has no column `emissions`" in run.err
 
 
+@pytest.mark.usefixtures("untried")
 def test_an_endpoint_judges_the_bytes_of_a_recording(nes2net: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
     """Hugging Face endpoints load `handler.py` from the folder and call its `EndpointHandler`."""
     run = nes2net("release", tiny_model_dir, *AS, "--dry-run", "--out", tmp_path / "out")
@@ -357,6 +373,7 @@ def test_an_endpoint_judges_the_bytes_of_a_recording(nes2net: Any, tiny_model_di
         assert message in handler(data)["error"]
 
 
+@pytest.mark.usefixtures("untried")
 def test_a_space_is_written_beside(nes2net: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("gradio")
     run = nes2net("release", tiny_model_dir, *AS, "--space", "--dry-run", "--out", tmp_path / "out")

@@ -61,6 +61,7 @@ def test_what_cannot_be_averaged(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_script_averages_a_run_and_measures_its_batch_norms(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "average"
     script = [sys.executable, str(ROOT / "training" / "average_checkpoints.py"), str(run), "--best", "2"]
