@@ -210,6 +210,7 @@ def test_accelerate_reads_the_shipped_configurations(path: Path) -> None:
     assert config.distributed_type.value == kinds[path.stem] and config.num_processes > 1
 
 
+@pytest.mark.slow
 def test_the_debug_recipe_takes_seconds(tmp_path: Path) -> None:
     answer = run(CONFIGS / "debug.yaml", f"output={tmp_path / 'run'}")
     assert answer.returncode == 0, answer.stderr
