@@ -53,7 +53,7 @@ def evaluate(
         typer.Option(
             metavar="MISS FALSE-ALARM PRIOR",
             help="For the DCF: costs, and prior probability of spoofing.",
-            show_default="1 10 0.05",
+            show_default="the benchmark's, or else 1 10 0.05",
         ),
     ] = None,
     threshold: Annotated[
@@ -93,9 +93,9 @@ def evaluate(
     with ExitStack() as stack, ending("Interrupted" + kept, extra="eval") as end:
         from nes2net_hf import evaluation as ev
         from nes2net_hf.errors import UsageError
-        from nes2net_hf.evaluation.systems import evaluate_files, find_condition
+        from nes2net_hf.evaluation.systems import evaluate_files, find_condition, find_costs
         from nes2net_hf.files import claim
-        from nes2net_hf.metrics import ASVSPOOF5_COSTS, DetectionCosts
+        from nes2net_hf.metrics import DetectionCosts
 
         be_quiet()
         as_utf8(sys.stdout)
@@ -115,7 +115,7 @@ def evaluate(
         if resamples < 100:
             raise UsageError(f"--resamples must be at least 100, got {resamples}.")
         try:
-            rates = DetectionCosts(*costs) if costs else ASVSPOOF5_COSTS
+            rates = DetectionCosts(*costs) if costs else find_costs(name)
         except ValueError as error:
             raise UsageError(f"--costs: {error}") from None
         if report is not None:

@@ -155,6 +155,38 @@ def test_an_asv_system_that_lets_no_spoof_pass_leaves_the_t_dcf_out_and_says_so(
     assert not any(key.startswith("min_tdcf") for key in one(run)) and one(run)["asv"]["spoof_false_alarm"] == 0
 
 
+def test_ctrsvdd_prints_both_published_conditions_by_its_own_costs(nes2net: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    attack = np.array([*["-"] * 60, *(f"A{n % 6 + 9:02}" for n in range(120))])  # A09 to A14
+    source = np.array([("m4singer", "acesinger")[n % 3 == 0] for n in range(180)])
+    scores = rng.normal(size=180) + np.where(attack == "-", 1.0, -1.0) * np.where(source == "acesinger", 0.3, 1.0)
+    kinds = ["bonafide" if name == "-" else "deepfake" for name in attack]
+    lines = [f"{source[n]} S{n % 9} U{n} - {attack[n]} {kinds[n]}\n" for n in range(180)]
+    (tmp_path / "test.txt").write_text("".join(lines))
+    (tmp_path / "scores.txt").write_text("".join(f"U{n} {score:.17g}\n" for n, score in enumerate(scores.tolist())))
+    options = ("--keys", tmp_path / "test.txt", "--benchmark", "ctrsvdd", "--resamples", 100)
+    figures = one(nes2net("evaluate", tmp_path / "scores.txt", *options, "--json"))
+    assert figures["costs"] == {"miss": 1.0, "false_alarm": 1.0, "spoof_prior": 0.5}
+    table = {row["value"]: row for row in figures["breakdown"] if row["group"] == "condition"}
+    assert list(table) == ["with-acesinger", "without-acesinger"]
+    for name, kept in (
+        ("with-acesinger", attack != "A14"),
+        ("without-acesinger", (attack != "A14") & (source != "acesinger")),
+    ):
+        bonafide, spoof = scores[kept & (attack == "-")], scores[kept & (attack != "-")]
+        assert (table[name]["n_bonafide"], table[name]["n_spoof"]) == (bonafide.size, spoof.size)
+        assert table[name]["eer"] == pytest.approx(equal_error_rate(bonafide, spoof).eer)
+        points = [*scores, np.inf]
+        halved = min((np.mean(bonafide < t) + np.mean(spoof >= t)) / 2 for t in points)  # as the authors print it
+        assert table[name]["min_dcf"] / 2 == pytest.approx(halved)
+    assert figures["eer"] == table["without-acesinger"]["eer"]  # what the organisers report
+    # Without the scores of a condition, the other is printed.
+    few = [n for n in range(180) if attack[n] != "A14" and source[n] != "acesinger"]
+    (tmp_path / "few.txt").write_text("".join(f"U{n} {scores[n]:.17g}\n" for n in few))
+    figures = one(nes2net("evaluate", tmp_path / "few.txt", *options, "--json"))
+    assert [row["value"] for row in figures["breakdown"] if row["group"] == "condition"] == ["without-acesinger"]
+
+
 def test_asvspoof5_has_its_fixed_asv_operating_point(nes2net: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     labels = ["bonafide"] * 50 + ["spoof"] * 150
@@ -171,6 +203,7 @@ def test_asvspoof5_has_its_fixed_asv_operating_point(nes2net: Any, tmp_path: Pat
     figures = one(nes2net("evaluate", tmp_path / "scores.tsv", *options, "--json"))
     from nes2net_hf.metrics import ASVSPOOF5_ASV
 
+    assert figures["min_tdcf_2021"] == min_tdcf(scores[:50], scores[50:], ASVSPOOF5_ASV)  # the package's
     assert figures["min_tdcf_2019"] == min_tdcf(scores[:50], scores[50:], ASVSPOOF5_ASV, form="2019")
     assert {row["group"] for row in figures["breakdown"]} == {
         "codec",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError
-from ..metrics import AsvErrorRates
+from ..metrics import ASVSPOOF5_COSTS, AsvErrorRates, DetectionCosts
 from .labels import is_header
 from .protocol import read_lines
 from .tree import Tree
@@ -42,6 +42,7 @@ class Corpus:
         conditions: the organisers' sub-conditions, by name.
         usual_condition: the condition that the organisers report. `nes2net evaluate` uses it by default.
         fixed_asv: error rates of the ASV system that the organisers use for the t-DCF when there are no ASV scores.
+        costs: the organisers' costs for the DCF.
         has_segments: whether `enrich` adds segment labels.
         enrich: function of tree and partition; returns a function that completes rows from other files.
     """
@@ -58,6 +59,7 @@ class Corpus:
     conditions: Mapping[str, Condition] = field(default_factory=dict)
     usual_condition: str | None = None
     fixed_asv: AsvErrorRates | None = None
+    costs: DetectionCosts = ASVSPOOF5_COSTS
     has_segments: bool = False
     enrich: Callable[[Tree, str], Callable[[Row], None]] | None = None
 

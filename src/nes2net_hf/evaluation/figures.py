@@ -226,7 +226,7 @@ def evaluate(
     Args:
         asv: scores of an ASV system, for both forms of the t-DCF; by default those in the score file, if any. Without
             them, scores with target and non-target trials are treated as spoofing-robust speaker verification.
-        fixed_asv: error rates of an ASV system whose scores are not public (ASVspoof 5), for the t-DCF of 2019.
+        fixed_asv: error rates of an ASV system whose scores are not public (ASVspoof 5), for the t-DCF.
         threshold: also evaluate decisions at this score.
         resamples: number of bootstrap resamples, of speakers if all are known.
     """
@@ -244,8 +244,7 @@ def evaluate(
     tdcf: dict[str, float] = {}
     if rates is not None:
         try:
-            for form in ("2019",) if asv is None else ("2021", "2019"):
-                tdcf[form] = min_tdcf(bonafide, spoof, rates, form=form)
+            tdcf = {form: min_tdcf(bonafide, spoof, rates, form=form) for form in ("2021", "2019")}
         except ValueError as error:  # the ASV system rejects every spoof, or accepts and rejects at random
             warnings.append(str(error).rstrip("."))
     return Evaluation(
@@ -305,27 +304,24 @@ def grid(trials: Trials, rows: str, columns: str) -> tuple[list[str], list[str],
 
 
 def _breakdown(trials: Trials, costs: DetectionCosts, resamples: int) -> Iterator[Row]:
-    for condition, mask in trials.keys.conditions.items():
-        if "phase" not in trials.keys.columns:  # phases are the conditions of ASVspoof 2021, and a factor below
-            yield from _row(trials, mask, "condition", condition, costs, resamples)
     for factor in _FACTORS:
         values = _values(trials.keys.columns[factor]) if factor in trials.keys.columns else []
         for value in values if len(values) > 1 else []:
-            yield from _row(trials, _belonging(trials.keys, factor, value), factor, value, costs, resamples)
+            part = trials.take(_belonging(trials.keys, factor, value))
+            bonafide, spoof = part.by_class
+            if bonafide.size and spoof.size and len(part.scores) < len(trials.scores):
+                yield row(part, factor, value, costs, resamples)
 
 
-def _row(
-    trials: Trials, mask: np.ndarray, group: str, value: str, costs: DetectionCosts, resamples: int
-) -> Iterator[Row]:
-    part = trials.take(mask)
+def row(part: Trials, group: str, value: str, costs: DetectionCosts, resamples: int) -> Row:
+    """Returns the line of a breakdown for trials of both classes."""
     bonafide, spoof = part.by_class
-    if bonafide.size and spoof.size and len(part.scores) < len(trials.scores):
-        speakers = part.speakers
-        if speakers and len(set(speakers["bonafide_speakers"])) < _FEWEST_SPEAKERS:
-            interval = Interval(equal_error_rate(bonafide, spoof).eer, np.nan, np.nan, "speaker")
-        else:
-            interval = bootstrap_eer(bonafide, spoof, resamples=resamples, **speakers)
-        yield Row(group, value, bonafide.size, spoof.size, interval, min_dcf(bonafide, spoof, costs).dcf)
+    speakers = part.speakers
+    if speakers and len(set(speakers["bonafide_speakers"])) < _FEWEST_SPEAKERS:
+        interval = Interval(equal_error_rate(bonafide, spoof).eer, np.nan, np.nan, "speaker")
+    else:
+        interval = bootstrap_eer(bonafide, spoof, resamples=resamples, **speakers)
+    return Row(group, value, bonafide.size, spoof.size, interval, min_dcf(bonafide, spoof, costs).dcf)
 
 
 def _belonging(keys: Keys, factor: str, value: str) -> np.ndarray:

@@ -107,7 +107,7 @@ def headline(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("AUC", f"{evaluation.auc:.4f}"),
     ]
     for form, value in evaluation.min_tdcf.items():
-        rows.append((f"min t-DCF, form of {form}", f"{value:.4f}"))
+        rows.append((f"min t-DCF, {form} form", f"{value:.4f}"))
     if evaluation.t_eer is not None:
         rows.append(("t-EER", f"{100 * evaluation.t_eer.eer:.2f} %"))
     if evaluation.min_adcf is not None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..corpora.loading import CORPORA
 from ..errors import EvaluationError, UsageError, option
 from ..metrics import ASVSPOOF5_COSTS, DetectionCosts
 from ..metrics.bootstrap import Difference
 from .asv import AsvScores
-from .figures import Evaluation, Trials, compare, evaluate, match, strangers, undecided
+from .figures import Evaluation, Row, Trials, compare, evaluate, match, row, strangers, undecided
 from .keys import Keys
 from .report import to_json
-from .score_files import find_trials, read_scores
+from .score_files import ScoreFile, find_trials, read_scores
 
 ALL = "all"  # every condition
 
@@ -78,10 +80,23 @@ def evaluate_files(
             resamples=resamples,
         )
         if keys is not None and chosen is not None:
+            evaluation.breakdown[:0] = _published_table(file, keys, costs, resamples)
             evaluation.warnings.extend(strangers(file, keys))
             evaluation.warnings.extend(undecided(file, chosen))
         evaluations.append(evaluation)
     return Evaluated(names, trials, evaluations, compare(_aligned(trials, paths), resamples))
+
+
+def _published_table(file: ScoreFile, keys: Keys, costs: DetectionCosts, resamples: int) -> Iterator[Row]:
+    """Yields a row for each condition of the organisers whose trials all have scores, whichever one is evaluated."""
+    if "phase" in keys.columns:  # phases are the conditions of ASVspoof 2021: only one has a published figure
+        return
+    for name, belongs in keys.conditions.items():
+        part = keys.take(belongs)
+        ids = np.array([]) if file.ids is None else file.ids
+        is_scored = find_trials(ids, part.ids, file.path, file.are_files) >= 0
+        if set(part.labels) == {0, 1} and is_scored.all():
+            yield row(match(file, part), "condition", name, costs, resamples)
 
 
 def find_condition(asked: str | None, benchmark: str | None) -> str | None:
@@ -90,6 +105,12 @@ def find_condition(asked: str | None, benchmark: str | None) -> str | None:
         return None if asked == ALL else asked
     corpus = CORPORA.get(benchmark or "")
     return corpus.usual_condition if corpus else None
+
+
+def find_costs(benchmark: str | None) -> DetectionCosts:
+    """Returns the costs of the benchmark's organisers, or else those of ASVspoof 5."""
+    corpus = CORPORA.get(benchmark or "")
+    return corpus.costs if corpus else ASVSPOOF5_COSTS
 
 
 def _of_condition(keys: Keys, condition: str | None, benchmark: str | None) -> Keys:

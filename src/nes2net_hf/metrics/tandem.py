@@ -46,7 +46,7 @@ class TandemEqualErrorRate(NamedTuple):
     cm_threshold: float
 
 
-# The fixed operating point of the ASVspoof 5 package for its t-DCF, in the form of 2019.
+# The fixed operating point of the ASVspoof 5 package for its t-DCF, which has the form of 2021.
 ASVSPOOF5_ASV = AsvErrorRates(0.01880141010575793, 0.01881016557566423, 0.4607082907604729)
 TANDEM_COSTS = TandemCosts()
 
@@ -81,7 +81,8 @@ def min_tdcf(
         spoof_scores: (M,) CM scores of spoofed trials.
         asv: the ASV system's error rates, from `asv_error_rates`, or `ASVSPOOF5_ASV`.
         form: `"2021"` (Kinnunen et al. 2020, equations 10 and 11, normalised by the cost without a CM), or `"2019"`
-            (Kinnunen et al. 2018, the legacy form of ASVspoof 2019 and 5, without the ASV system's own cost).
+            (Kinnunen et al. 2018, the form of ASVspoof 2019, without the ASV system's own cost). The packages of
+            ASVspoof 2021 and 5 (commit fe23d30) compute the form of 2021.
 
     Raises:
         ValueError: a class is empty or has NaN or infinite scores; the form is unknown; or a CM cannot help this ASV

@@ -197,8 +197,8 @@ def _readable(evaluation: CardEvaluation) -> dict[str, Any]:
     rows += [("min Cllr, bits", f"{_figure(evaluation, 'min_cllr'):.4f}", "not resampled")]
     rows += [("AUC", f"{_figure(evaluation, 'auc'):.4f}", "not resampled")]
     for what, key, factor, digits in (
-        ("min t-DCF, form of 2021", "min_tdcf_2021", 1, 4),
-        ("min t-DCF, form of 2019", "min_tdcf_2019", 1, 4),
+        ("min t-DCF, 2021 form", "min_tdcf_2021", 1, 4),
+        ("min t-DCF, 2019 form", "min_tdcf_2019", 1, 4),
         ("t-EER, %", "t_eer", 100, 2),
         ("min a-DCF", "min_adcf", 1, 4),
     ):

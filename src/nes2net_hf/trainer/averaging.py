@@ -20,6 +20,7 @@ from .batches import BatchStream
 from .checkpoints import write_folder
 from .data import WindowDataset, open_split
 from .recipe import Recipe, RecipeError, load_kept
+from .selection import ranked
 
 WEIGHTS = "model.safetensors"
 
@@ -35,15 +36,17 @@ def kept_epochs(run: Path, count: int, best: bool) -> list[Path]:
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     except OSError as error:
         raise RecipeError(f"{run} is not a run: {error.filename} cannot be read ({error.strerror}).") from None
-    select = load_kept(run / "recipe.yaml").validation.select
-    folders = {run / "epochs" / f"epoch-{line['epoch']:04}": line for line in lines}
-    kept = [folder for folder in folders if folder.is_dir()]
+    rules = load_kept(run / "recipe.yaml").validation
+    names = {f"epoch-{line['epoch']:04}": line for line in lines}
+    kept = [name for name in names if (run / "epochs" / name).is_dir()]
     if len(kept) < count:
         raise RecipeError(
             f"{run} kept {len(kept)} epochs, fewer than {count}: average fewer, or train with a larger "
             "checkpoints.keep_best."
         )
-    return sorted(sorted(kept, key=lambda folder: folders[folder][select])[:count] if best else kept[-count:])
+    if best:
+        kept = sorted(ranked({name: names[name][rules.select] for name in kept}, rules.ties)[:count])
+    return [run / "epochs" / name for name in kept[-count:]]
 
 
 def average_models(folders: Sequence[Path], out: Path, official: bool = False) -> None:

@@ -36,6 +36,7 @@ from .model import without_adapters
 from .optimisation import validated_epochs
 from .parts import build_learner, open_data, start_processes
 from .recipe import Recipe, RecipeError
+from .selection import is_better, ranked
 from .starting import as_begun, settle
 from .validation import validate
 
@@ -61,7 +62,7 @@ def train(recipe: Recipe, resume: bool = False, push_to_hub: str | None = None) 
     configuration (with the threshold at the dev EER), feature extractor and remote code, ready for `from_pretrained`.
 
     The output folder also contains `recipe.yaml`, `metrics.jsonl` (one line per epoch: losses, dev EER as a fraction,
-    seconds), `steps.jsonl` (one line per step), `epochs/` (models of the best epochs) and `checkpoints/` (states to
+    dev min DCF and Cllr, seconds), `steps.jsonl` (one line per step), `epochs/` (models of the best epochs) and `checkpoints/` (states to
     resume from).
 
     Args:
@@ -177,8 +178,8 @@ class Trainer:
                 "model judges new recordings nor which epoch to choose."
             )
         lines = [json.loads(line) for line in (self.output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        select = self.recipe.validation.select
-        chosen = min((line for line in lines if select in line), key=lambda line: line[select])
+        name, *_ = ranked(self.progress.kept, self.recipe.validation.ties)
+        chosen = next(line for line in lines if _folder_name(line["epoch"]) == name)
         said = f"best model: {best} (epoch {chosen['epoch']}, dev EER {100 * chosen['dev_eer']:.2f} %)"
         if self.data.shared:
             shared = f"{self.data.shared} of the {len(labels)} dev recordings are"
@@ -290,7 +291,12 @@ class Trainer:
         for name, dataset in self.data.dev_sets.items():
             found = validate(self.accelerator, self.model, dataset, self.loss, self.data.dev_batch, epoch)
             suffix = name.removeprefix("dev")
-            record |= {f"dev_loss{suffix}": found.loss, f"dev_eer{suffix}": found.eer}
+            record |= {
+                f"dev_loss{suffix}": found.loss,
+                f"dev_eer{suffix}": found.eer,
+                f"dev_min_dcf{suffix}": found.min_dcf,
+                f"dev_cllr{suffix}": found.cllr,
+            }
             if name == "dev":
                 record["threshold"] = found.threshold
         return record
@@ -311,12 +317,12 @@ class Trainer:
 
     def _keep(self, epoch: int, record: dict[str, Any], push_to_hub: str | None) -> None:
         """Keeps the epoch's model if it is among the best, and copies it to `best` if it is the best."""
-        progress, kept = self.progress, self.progress.kept
-        chosen_by = record[self.recipe.validation.select]
-        name, best = f"epoch-{epoch:04}", min(kept.values(), default=float("inf"))
-        progress.stale = 0 if chosen_by < best else progress.stale + 1
+        progress, kept, rules = self.progress, self.progress.kept, self.recipe.validation
+        chosen_by, name = record[rules.select], _folder_name(epoch)
+        is_best = is_better(chosen_by, min(kept.values(), default=float("inf")), rules.ties)
+        progress.stale = 0 if is_best else progress.stale + 1
         kept[name] = chosen_by
-        dropped = sorted(kept, key=lambda name: (kept[name], name))[self.recipe.checkpoints.keep_best :]
+        dropped = ranked(kept, rules.ties)[self.recipe.checkpoints.keep_best :]
         for old in dropped:
             del kept[old]
         # On all processes, because each has only a part of a sharded model.
@@ -327,12 +333,12 @@ class Trainer:
         with self._disk():
             if name in kept:
                 self._write_model(folder, weights, record["threshold"])
-            if chosen_by < best:
+            if is_best:
                 copy_folder(folder, self.output / "best")
         for old in dropped:
             if old != name:
                 forget([self.output / "epochs" / old], 0)
-        if push_to_hub is not None and chosen_by < best:
+        if push_to_hub is not None and is_best:
             _push(self.output / "best", push_to_hub, epoch)
 
     def _write_model(self, folder: Path, weights: Any, threshold: float) -> None:
@@ -423,6 +429,11 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _folder_name(epoch: int) -> str:
+    """Returns the name of the folder in `epochs/` of an epoch, counted from 1."""
+    return f"epoch-{epoch:04}"
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:

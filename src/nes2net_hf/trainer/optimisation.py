@@ -75,8 +75,13 @@ def learning_rate_factor(recipe: Recipe, steps_per_epoch: int) -> Callable[[int]
     return factor
 
 
-def validated_epochs(recipe: Recipe) -> Iterable[int]:
+def validated_epochs(recipe: Recipe) -> list[int]:
     """Returns the epochs, counted from 1, after which dev is evaluated."""
+    return [epoch for epoch in _evaluated(recipe) if epoch >= recipe.validation.first_epoch or epoch == recipe.epochs]
+
+
+def _evaluated(recipe: Recipe) -> Iterable[int]:
+    """Returns the epochs that `validation.epochs` chooses. The last epoch is one of them, so that a run has a best."""
     if recipe.validation.epochs == "all":
         return range(1, recipe.epochs + 1)
     period = recipe.schedule.period

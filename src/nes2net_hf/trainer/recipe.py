@@ -149,10 +149,13 @@ class ScheduleRecipe:
 class ValidationRecipe:
     """When to evaluate dev, and how to select the best epoch."""
 
-    select: Literal["dev_eer", "dev_loss", "dev_loss_augmented"] = "dev_eer"  # the epoch with the lowest value is best
+    # The epoch with the lowest value is best. dev_min_dcf has the costs of ASVspoof 5.
+    select: Literal["dev_eer", "dev_min_dcf", "dev_loss", "dev_loss_augmented"] = "dev_eer"
+    ties: Literal["first", "later"] = "first"  # which of two equal epochs is better; a better one restarts patience
     augmented: bool = False  # also evaluate dev with the training augmentation
     # cosine_minima (with cosine_epochs): the first epoch, and the epochs around all minima except the first.
     epochs: Literal["all", "cosine_minima"] = "all"
+    first_epoch: Count = 1  # evaluate no earlier epoch, except the last one of a shorter run
     patience: Count | None = None  # stop training after this many validations without improvement
     batch_size: Count | None = None  # utterances per pass on each process; null means twice that of training
 

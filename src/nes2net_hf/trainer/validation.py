@@ -1,4 +1,4 @@
-"""Evaluates the dev partition on all processes: loss and EER, with each utterance exactly once."""
+"""Evaluates the dev partition on all processes: loss, EER, min DCF and Cllr, with each utterance exactly once."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object, tqdm
 
-from ..metrics import equal_error_rate
+from ..metrics import cllr, equal_error_rate, min_dcf
 from .batches import in_order, share_out
 from .losses import IGNORED, Loss
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Results on dev, over utterances or frames. `eer` is a fraction, and `threshold` the score at the EER."""
+    """
+    Results on dev, over utterances or frames. `eer` is a fraction, and `threshold` the score at the EER. `min_dcf` has
+    the costs of ASVspoof 5. `cllr` is in bits, and takes the scores as log-likelihood ratios.
+    """
 
     loss: float
     eer: float
+    min_dcf: float
+    cllr: float
     threshold: float
 
 
@@ -60,5 +65,12 @@ def validate(
         judged.append((labels[counted].cpu().numpy(), scores, summed, weight))
     everyone = gather_object(judged)
     labels, scores = (np.concatenate([part[index] for part in everyone]) for index in (0, 1))
-    eer, threshold = equal_error_rate(scores[labels == 1], scores[labels == 0])
-    return Validation(sum(part[2] for part in everyone) / sum(part[3] for part in everyone), eer, threshold)
+    classes = scores[labels == 1], scores[labels == 0]
+    eer, threshold = equal_error_rate(*classes)
+    return Validation(
+        loss=sum(part[2] for part in everyone) / sum(part[3] for part in everyone),
+        eer=eer,
+        min_dcf=min_dcf(*classes).dcf,
+        cllr=cllr(*classes),
+        threshold=threshold,
+    )

@@ -1,0 +1,22 @@
+"""Which epoch of a run is the best, and which epochs it keeps. A lower value is better, whatever the criterion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def is_better(value: float, best: float, ties: str) -> bool:
+    """Returns whether a later epoch's `value` beats the `best` so far. With `ties="later"`, so does an equal one."""
+    return value < best or (ties == "later" and value == best)
+
+
+def ranked(values: Mapping[str, float], ties: str) -> list[str]:
+    """
+    Returns the names of epochs from best to worst.
+
+    Args:
+        values: the value of each epoch, in the order of training.
+        ties: which of two equal epochs is better, `first` or `later`.
+    """
+    names = list(values)
+    return sorted(reversed(names) if ties == "later" else names, key=values.__getitem__)
