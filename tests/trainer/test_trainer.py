@@ -362,7 +362,7 @@ def test_two_processes_train_as_one(corpus: Path, tmp_path: Path) -> None:
     curves = []
     for processes in (1, 2):
         recipe = tiny_recipe(corpus, tmp_path / str(processes), data=data_of(corpus, window_length=4000), epochs=3)
-        recipe |= {"batch_size": 8}
+        recipe |= {"batch_size": 8, "validation": {"augmented": True, "loss": "batch_means", "loss_batch": 5}}
         recipe["model"] |= {"synchronize_batch_norm": True}
         recipe["model"]["config"] |= {"class_weights": [0.1, 0.9]}
         process = launch("train.py", "--config", write(tmp_path / f"{processes}.yaml", recipe), processes=processes)
@@ -376,7 +376,8 @@ def test_two_processes_train_as_one(corpus: Path, tmp_path: Path) -> None:
         assert first["dev_eer"] == pytest.approx(second["dev_eer"], abs=1e-6)
         # The gradient of biases before a norm is only rounding errors, which Adam scales to full steps. The loss in
         # training does not depend on them; the running means of batch norm follow later.
-        assert first["dev_loss"] == pytest.approx(second["dev_loss"], abs=5e-4)
+        for loss in ("dev_loss", "dev_loss_augmented"):
+            assert first[loss] == pytest.approx(second[loss], abs=5e-4)
 
 
 @pytest.mark.slow

@@ -62,8 +62,8 @@ def train(recipe: Recipe, resume: bool = False, push_to_hub: str | None = None) 
     configuration (with the threshold at the dev EER), feature extractor and remote code, ready for `from_pretrained`.
 
     The output folder also contains `recipe.yaml`, `metrics.jsonl` (one line per epoch: losses, dev EER as a fraction,
-    dev min DCF and Cllr, seconds), `steps.jsonl` (one line per step), `epochs/` (models of the best epochs) and `checkpoints/` (states to
-    resume from).
+    dev min DCF and Cllr, seconds), `steps.jsonl` (one line per step), `epochs/` (models of the best epochs) and
+    `checkpoints/` (states to resume from).
 
     Args:
         resume: continue from the last checkpoint in `output`, if there is one, as if the run had never stopped.
@@ -289,7 +289,8 @@ class Trainer:
     def _validate(self, epoch: int) -> dict[str, float]:
         record: dict[str, float] = {}
         for name, dataset in self.data.dev_sets.items():
-            found = validate(self.accelerator, self.model, dataset, self.loss, self.data.dev_batch, epoch)
+            loss_batch = self.recipe.validation.loss_batch
+            found = validate(self.accelerator, self.model, dataset, self.loss, self.data.dev_batch, epoch, loss_batch)
             suffix = name.removeprefix("dev")
             record |= {
                 f"dev_loss{suffix}": found.loss,

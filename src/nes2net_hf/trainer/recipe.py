@@ -153,6 +153,10 @@ class ValidationRecipe:
     select: Literal["dev_eer", "dev_min_dcf", "dev_loss", "dev_loss_augmented"] = "dev_eer"
     ties: Literal["first", "later"] = "first"  # which of two equal epochs is better; a better one restarts patience
     augmented: bool = False  # also evaluate dev with the training augmentation
+    # global: the weighted mean over all utterances. batch_means: dev in the order of its protocol is cut into batches,
+    # and the loss is the plain mean of their weighted means. The incomplete last batch counts like the others.
+    loss: Literal["global", "batch_means"] = "global"
+    loss_batch: Count | None = None  # batch_means: utterances per batch; how many are judged at a time does not matter
     # cosine_minima (with cosine_epochs): the first epoch, and the epochs around all minima except the first.
     epochs: Literal["all", "cosine_minima"] = "all"
     first_epoch: Count = 1  # evaluate no earlier epoch, except the last one of a shorter run
@@ -391,6 +395,11 @@ def check(recipe: Recipe) -> None:
         raise RecipeError("schedule.period: schedule.name=cosine_epochs needs a period: set it, in epochs.")
     if recipe.validation.epochs == "cosine_minima" and recipe.schedule.name != "cosine_epochs":
         raise RecipeError("validation.epochs: cosine_minima needs schedule.name=cosine_epochs: set it, or use all.")
+    if (recipe.validation.loss == "batch_means") != (recipe.validation.loss_batch is not None):
+        raise RecipeError(
+            f"validation.loss_batch: {recipe.validation.loss_batch} does not fit validation.loss="
+            f"{recipe.validation.loss}: set it, in utterances, for batch_means, and only then."
+        )
     if recipe.validation.select == "dev_loss_augmented" and not recipe.validation.augmented:
         raise RecipeError("validation.select: dev_loss_augmented needs validation.augmented=true: set it.")
 
@@ -412,6 +421,8 @@ def _check_frames(recipe: Recipe) -> None:
         raise RecipeError(f"loss.resolutions: must be multiples of 20 ms, got {recipe.loss.resolutions}.")
     if recipe.loss.name == "focal":
         raise RecipeError("loss.name: focal does not work with model.head=frames: use cross_entropy.")
+    if recipe.validation.loss == "batch_means":
+        raise RecipeError("validation.loss: batch_means does not work with model.head=frames: use global.")
     moving = [step["name"] for step in recipe.data.augmentation if step["name"] == "speed"]
     if moving:
         raise RecipeError("data.augmentation: speed shifts frames away from their labels: remove it.")
