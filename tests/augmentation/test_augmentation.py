@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from nes2net_hf.augmentation import AugmentationError, Codec, Noise, RawBoost, R
 from nes2net_hf.augmentation.codec import FORMATS
 from nes2net_hf.augmentation.rawboost import NUMBERS
 from tests.helpers import RATE, band_power
+
+
+def one_of(choice: Any) -> dict[str, Any]:
+    """Returns a step that does nothing, or what `choice` says."""
+    return {"name": "one_of", "choices": [{"weight": 0.5}, choice]}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +96,9 @@ def test_series_and_parallel_are_made_of_the_parts(wave: np.ndarray) -> None:
     assert boost(wave, np.random.default_rng(5)) == pytest.approx(step, abs=1e-6)
     rng = np.random.default_rng(5)
     total = boost.convolutive(wave.astype(np.float64), rng) + boost.impulsive(wave.astype(np.float64), rng)
-    assert RawBoost(8)(wave, np.random.default_rng(5)) == pytest.approx(total / np.abs(total).max(), abs=1e-6)
+    assert RawBoost(8)(wave, np.random.default_rng(5)) == pytest.approx(
+        total / max(1.0, np.abs(total).max()), abs=1e-6
+    )
     assert np.array_equal(RawBoost(11, chances=(0.0, 0.0, 0.0))(wave, np.random.default_rng(0)), wave)
     assert np.array_equal(RawBoost(10, chances=(0.0, 0.0, 0.0))(wave, np.random.default_rng(0)), wave)
 
@@ -188,7 +196,8 @@ def test_the_command_lets_one_hear_and_see_a_recipe(tmp_path: Path, fixture_audi
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         "model: {encoder: {model_type: wav2vec2}}\n"
-        "data: {augmentation: [{name: speed, low: 0.8, high: 0.8}, {name: rawboost, number: 4}]}\n"
+        "data: {augmentation: [{name: one_of, choices: [{steps: [{name: speed, low: 0.8, high: 0.8}]}]}, "
+        "{name: rawboost, number: 4}]}\n"
     )
 
     def augment(*arguments: Any) -> Any:
@@ -197,9 +206,9 @@ def test_the_command_lets_one_hear_and_see_a_recipe(tmp_path: Path, fixture_audi
     done = augment(source, tmp_path / "a.wav", "--seed", 3, "--plot", tmp_path / "a.png")
     assert done.code == 0 and (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     heard = read_audio(tmp_path / "a.wav")
-    expected = build_chain([{"name": "speed", "low": 0.8, "high": 0.8}, {"name": "rawboost", "number": 4}])(
-        read_audio(source), np.random.default_rng(3)
-    )
+    slower = {"name": "one_of", "choices": [{"steps": [{"name": "speed", "low": 0.8, "high": 0.8}]}]}
+    expected = build_chain([slower, {"name": "rawboost", "number": 4}])(read_audio(source), np.random.default_rng(3))
+    assert expected.size == pytest.approx(read_audio(source).size / 0.8, abs=2)
     assert heard == pytest.approx(np.clip(expected, -1, 1), abs=2e-4)
     wrong = augment(source, tmp_path / "a.mp3")
     assert wrong.code == 2 and "must end in .wav or .flac" in wrong.err
@@ -219,10 +228,45 @@ def test_a_chain_draws_each_step_with_its_probability(wave: np.ndarray) -> None:
     assert np.array_equal(both(wave, np.random.default_rng(3)), both(wave, np.random.default_rng(3)))
 
 
+def test_one_of_draws_a_choice_by_its_weight(wave: np.ndarray) -> None:
+    choices = [
+        {"weight": 6},
+        {"steps": [{"name": "speed", "low": 0.8, "high": 0.8}]},
+        {"weight": 3, "steps": [{"name": "speed", "low": 1.25, "high": 1.25}, {"name": "rawboost", "number": 2}]},
+    ]
+    chain, short = build_chain([{"name": "one_of", "choices": choices}]), wave[:800]
+    sizes = [chain(short, np.random.default_rng(seed)).size for seed in range(1_000)]
+    shares = [sizes.count(size) / 1_000 for size in (800, 1_000, 640)]
+    assert shares == pytest.approx([0.6, 0.1, 0.3], abs=0.05) and sum(shares) == pytest.approx(1)
+    never = build_chain([{"name": "one_of", "probability": 0, "choices": choices[1:]}])
+    assert np.array_equal(never(wave, np.random.default_rng(0)), wave)
+
+
+def test_augmentations_draw_only_from_their_generator(folder: Path, wave: np.ndarray) -> None:
+    """A resumed run hears what the first one would have heard: the state of other generators has no influence."""
+    steps = [
+        {"name": "codec"},
+        {"name": "noise", "root": str(folder), "files": [1, 3], "levels": "authors"},
+        {"name": "room", "root": str(folder), "levels": "authors"},
+        {"name": "speed"},
+    ]
+    rawboost = {"name": "rawboost", "number": 10, "chances": [0.5, 0.5, 0.5], "alignment": "authors"}
+    one_of = {"name": "one_of", "choices": [{}, *({"weight": 0.5, "steps": [step, rawboost]} for step in steps)]}
+    for seed in range(8):
+        heard = []
+        for elsewhere in (1, 2):
+            random.seed(elsewhere)
+            np.random.seed(elsewhere)
+            rng = np.random.default_rng(seed)
+            # A chain of its own each time: a chain remembers nothing from one utterance to the next.
+            heard.append((build_chain([one_of, rawboost])(wave, rng), rng.random()))
+        assert np.array_equal(heard[0][0], heard[1][0]) and heard[0][1] == heard[1][1]
+
+
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        ({"name": "reverb"}, "name must be one of codec, noise, rawboost, room, speed, got 'reverb'"),
+        ({"name": "reverb"}, "name must be one of codec, noise, one_of, rawboost, room, speed, got 'reverb'"),
         ({"name": "noise", "root": "/no/such/folder"}, "noise: root /no/such/folder is not a folder"),
         ({"name": "noise"}, "noise: .*root"),
         ({"name": "room", "recordings": []}, "room has no setting recordings"),
@@ -235,8 +279,26 @@ def test_a_chain_draws_each_step_with_its_probability(wave: np.ndarray) -> None:
         ({"name": "rawboost", "number": 12}, "number must be 0 to 11, got 12"),
         ({"name": "rawboost", "snr": [40, 10]}, "snr must be a lower and an upper bound"),
         ({"name": "rawboost", "bands": 0}, "bands and powers must be at least 1"),
+        ({"name": "rawboost", "alignment": "late"}, "rawboost: alignment must be exact or authors, got 'late'"),
+        ({"name": "noise", "root": "/", "levels": "equal"}, "noise: levels must be exact or authors, got 'equal'"),
+        ({"name": "room", "root": "/", "levels": "equal"}, "room: levels must be exact or authors, got 'equal'"),
+        ("speed", r"augmentation 0: must be a mapping such as \{name: speed\}, got 'speed'"),
+        ({"name": "one_of"}, r"one_of: choices must be a list of at least one choice, got \(\)"),
+        (
+            {"name": "one_of", "choices": {"a": 1}},
+            "one_of: choices must be a list of at least one choice, got {'a': 1}",
+        ),
+        (one_of({"name": "speed"}), r"one_of: choices\[1\] may have the keys weight and steps, got {'name': 'speed'}"),
+        (one_of({"weight": 0}), r"one_of: choices\[1\]: weight must be a positive number, got 0"),
+        (one_of({"weight": "1"}), r"one_of: choices\[1\]: weight must be a positive number, got '1'"),
+        (one_of({"steps": {"name": "speed"}}), r"choices\[1\]: steps must be a list of augmentations, got {"),
+        (one_of({"steps": [{"name": "speed", "low": 1.2}]}), r"one_of: choices\[1\]: speed: low and high must be pos"),
+        (
+            one_of({"steps": [one_of({"steps": [{"name": "sped"}]})]}),
+            r"one_of: choices\[1\]: one_of: choices\[1\]: augmentation 0: name must be one of codec, .*, got 'sped'",
+        ),
     ],
 )
-def test_what_a_recipe_gets_wrong_is_named(step: dict[str, Any], message: str) -> None:
+def test_what_a_recipe_gets_wrong_is_named(step: Any, message: str) -> None:
     with pytest.raises(AugmentationError, match=message):
         build_chain([step])

@@ -40,14 +40,17 @@ TABLE: dict[str, dict[str, Any]] = {
         "model.pretrained": "facebook/wav2vec2-xls-r-300m", "batch_size": 12, "epochs": 100, "keep_last_batch": False,
         "optimiser.name": "adam", "optimiser.learning_rate": 2.5e-7, "optimiser.weight_decay": 1e-4,
         "schedule.name": "constant", "loss.name": "cross_entropy", "data.window_length": 64_600, "data.crop": "first",
-        "data.evaluate": "window", "data.normalize": False, "data.augmentation": [{"name": "rawboost", "number": 4}],
-        "validation.augmented": True, "validation.loss": "batch_means", "validation.loss_batch": 12, "seed": 12345,
+        "data.evaluate": "window", "data.normalize": False,
+        "data.augmentation": [{"name": "rawboost", "number": 4, "alignment": "authors"}],
+        "validation.augmented": True, "validation.loss": "batch_means", "validation.loss_batch": 12, "checkpoints.keep": "records", "checkpoints.keep_best": 5, "seed": 12345,
     },
     "ctrsvdd": {
         "model.pretrained": "microsoft/wavlm-large", "batch_size": 34, "epochs": 75, "keep_last_batch": True,
         "optimiser.name": "adamw", "optimiser.learning_rate": 1e-6, "optimiser.weight_decay": 1e-4,
         "schedule.name": "cosine_epochs", "loss.name": "focal", "data.window_length": 64_000, "data.crop": "random",
-        "data.evaluate": "whole", "data.normalize": True, "data.augmentation": [{"name": "rawboost", "number": 8}],
+        "data.repeat_from": "random",
+        "data.evaluate": "whole", "data.normalize": True,
+        "data.augmentation": [{"name": "rawboost", "number": 8, "alignment": "authors"}],
         "validation.select": "dev_eer", "validation.batch_size": 1,
     },
     "asvspoof5": {
@@ -199,7 +202,8 @@ def test_layers_learn_at_their_own_rates(place: Path) -> None:
 
 def test_absent_noise_is_an_error_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RecipeError, match=r"data\.augmentation: noise: root data/musan/noise is not a folder"):
+    message = r"data\.augmentation: one_of: choices\[1\]: room: root data/RIRS_NOISES/simulated_rirs is not a folder"
+    with pytest.raises(RecipeError, match=message):
         load("asvspoof5")
 
 

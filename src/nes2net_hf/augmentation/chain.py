@@ -45,10 +45,10 @@ class OneOf:
             in `build_chain`. A choice without steps leaves the audio as it is.
 
     Raises:
-        ValueError: there is no choice, or a choice has an unknown key, a weight that is not positive, or invalid steps.
+        ValueError: there is no choice, or a choice has an unknown key, a weight that is not positive or wrong steps.
     """
 
-    choices: Sequence[dict[str, Any]]
+    choices: Sequence[dict[str, Any]] = ()
     shares: np.ndarray = field(init=False, repr=False, compare=False)  # (N,), their sum is 1
     chains: tuple[Chain, ...] = field(init=False, repr=False, compare=False)
 
@@ -84,16 +84,14 @@ def build_chain(steps: Sequence[dict[str, Any]]) -> Chain:
 
 def _build(step: dict[str, Any], index: int) -> tuple[float, Augmentation]:
     if not isinstance(step, dict):
-        raise AugmentationError(
-            f"augmentation {index}: must be keys and values such as {{name: speed}}, got {step!r}."
-        )
+        raise AugmentationError(f"augmentation {index}: must be a mapping such as {{name: speed}}, got {step!r}.")
     settings = dict(step)
     name, probability = settings.pop("name", None), settings.pop("probability", 1.0)
     if name not in AUGMENTATIONS:
         raise AugmentationError(f"augmentation {index}: name must be one of {', '.join(AUGMENTATIONS)}, got {name!r}.")
     if isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
         raise AugmentationError(f"{name}: probability must be between 0 and 1, got {probability!r}.")
-    known = [field.name for field in dataclasses.fields(AUGMENTATIONS[name]) if field.init]
+    known = [one.name for one in dataclasses.fields(AUGMENTATIONS[name]) if one.init]
     for key in settings:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)

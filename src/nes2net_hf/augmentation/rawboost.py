@@ -49,9 +49,9 @@ class RawBoost:
         disturbance: gain of ISD (g_sd).
         snr: lowest and highest signal-to-noise ratio of SSI, in dB.
         chances: probabilities of LnL, ISD and SSI in numbers 10 and 11.
-        alignment: `exact` compensates the filters' delay. With `authors`, what a filter returns starts one sample later
-            in its output, as in the published systems. Alone, this is inaudible; in numbers 8 to 10, LnL and ISD are
-            then one sample apart, and their sum is weaker at high frequencies.
+        alignment: `exact` compensates the delay of the filters. With `authors`, as in the published systems, filtered
+            signals start one sample late: sample n is sample n + 1 of `exact`. In series, this is inaudible. In
+            numbers 8 to 10, LnL and ISD are then one sample apart, so their sum is weaker at high frequencies.
 
     Raises:
         ValueError: `number` or `alignment` is unknown, or a range is out of order.
