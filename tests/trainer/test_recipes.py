@@ -42,7 +42,8 @@ TABLE: dict[str, dict[str, Any]] = {
         "schedule.name": "constant", "loss.name": "cross_entropy", "data.window_length": 64_600, "data.crop": "first",
         "data.evaluate": "window", "data.normalize": False,
         "data.augmentation": [{"name": "rawboost", "number": 4, "alignment": "authors"}],
-        "validation.augmented": True, "validation.loss": "batch_means", "validation.loss_batch": 12, "checkpoints.keep": "records", "checkpoints.keep_best": 5, "seed": 12345,
+        "validation.augmented": True, "validation.loss": "batch_means", "validation.loss_batch": 12,
+        "checkpoints.keep": "records", "checkpoints.keep_best": 5, "seed": 12345,
     },
     "ctrsvdd": {
         "model.pretrained": "microsoft/wavlm-large", "batch_size": 34, "epochs": 75, "keep_last_batch": True,

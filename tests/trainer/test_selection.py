@@ -154,6 +154,29 @@ def test_epochs_before_the_first_one_neither_win_nor_count(
     assert chosen.name == f"epoch-{best:04}"
 
 
+@pytest.mark.parametrize(
+    ("keep", "select", "kept", "best"),
+    [
+        ("best", "dev_loss", [6, 7, 8], 6),
+        ("records", "dev_loss", [3, 6, 7], 6),
+        ("records", "dev_loss_augmented", [2, 5, 7], 7),
+    ],
+)
+def test_only_epochs_that_broke_a_record_are_kept(
+    keep: str, select: str, kept: list[int], best: int, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records on dev: epochs 1, 3 and 6; on augmented dev: 1, 2, 5 and 7. Epochs 4 and 8 break none."""
+    clean = [0.6, 0.7, 0.5, 0.51, 0.56, 0.4, 0.41, 0.42]
+    augmented = [0.9, 0.6, 0.8, 0.7, 0.58, 0.95, 0.5, 0.51]
+    curves = [{"dev_loss": one, "dev_loss_augmented": two} for one, two in zip(clean, augmented, strict=True)]
+    rules = {"select": select, "augmented": True}
+    checkpoints = {"keep": keep, "keep_best": 3}
+    found = run_with(curves, corpus, tmp_path / "run", monkeypatch, validation=rules, checkpoints=checkpoints)
+    assert (threshold(found), epochs_in(tmp_path / "run")) == (best, kept)
+    [*_, state] = saved_states(tmp_path / "run")
+    assert json.loads((state / STATE).read_text())["records"] == {"dev_loss": 0.4, "dev_loss_augmented": 0.5}
+
+
 def test_a_run_shorter_than_its_first_epoch_still_has_a_best(tmp_path: Path) -> None:
     path = write(tmp_path / "recipe.yaml", {"model": {"pretrained": "x"}, "validation": {"first_epoch": 11}})
     assert validated_epochs(load_recipe(path, ["epochs=4"])) == [4]
@@ -188,7 +211,11 @@ def test_every_run_logs_all_results_and_runs_of_0_1_0_continue(corpus: Path, tmp
     assert results(tmp_path / "run") == lines
 
 
-LATER = {"validation": ["ties", "first_epoch", "loss", "loss_batch"]}
+LATER = {
+    "data": ["repeat_from"],
+    "validation": ["ties", "first_epoch", "loss", "loss_batch"],
+    "checkpoints": ["keep"],
+}
 PROGRESS_OF_0_1_0 = {"step", "epoch_loss", "epoch_seconds", "kept", "stale", "stream"}
 
 

@@ -69,6 +69,37 @@ def test_windows_are_cropped_at_random_in_training_and_from_the_start_otherwise(
     assert np.array_equal(training[0, 0][0], crops[0])
 
 
+def test_short_utterances_are_repeated_and_then_cropped_at_random(tmp_path: Path) -> None:
+    """1,500 samples fill a window of 4,000 three times over, so a crop starts at one of the first 501 samples."""
+    ramp = np.arange(1500, dtype=np.float32) / 1500
+    for label in ("bonafide", "spoof"):
+        soundfile.write(tmp_path / f"{label}.wav", ramp, 16_000, subtype="FLOAT")
+    (tmp_path / "manifest.csv").write_text("path,label\nbonafide.wav,bonafide\nspoof.wav,spoof\n")
+    content = {"model": {"pretrained": "x"}, "data": {"root": str(tmp_path / "manifest.csv"), "window_length": 4000}}
+    path = write(tmp_path / "recipe.yaml", content)
+    found = {}
+    for repeat_from in ("start", "random"):
+        recipe = load_recipe(path, [f"data.repeat_from={repeat_from}"]).data
+        training, dev = (WindowDataset(open_split(recipe, "train"), recipe, kind, seed=1) for kind in ("train", "dev"))
+        windows = [training.collate([training[epoch, 0]])["input_values"][0].numpy() for epoch in range(400)]
+        found[repeat_from] = [round(1500 * float(window[0])) for window in windows]
+        for window, start in zip(windows, found[repeat_from], strict=True):
+            assert np.array_equal(window, np.tile(ramp, 3)[start : start + 4000])
+        assert np.array_equal(dev.collate([dev[0, 0]])["input_values"][0], np.tile(ramp, 3)[:4000])
+    assert set(found["start"]) == {0}
+    assert min(found["random"]) < 20 and 480 < max(found["random"]) <= 500
+    assert np.mean(found["random"]) == pytest.approx(250, abs=25)  # 3.5 standard errors
+
+    segments = {"20ms": [0, 1, 1, 1, 0]}
+    training.of_frames = True
+    labels = training._frame_labels({"segment_labels": segments}, 330, 1500)
+    # Frames are 320 samples apart. The middle of the first one is sample 200 of the window, 530 of the utterance.
+    middles = [(330 + 200 + 320 * frame) % 1500 for frame in range(12)]
+    assert labels.tolist() == [segments["20ms"][middle // 320] for middle in middles]
+    with pytest.raises(RecipeError, match=r"data\.repeat_from: random needs data\.crop=random, got first"):
+        load_recipe(path, ["data.repeat_from=random", "data.crop=first"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

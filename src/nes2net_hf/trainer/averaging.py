@@ -41,8 +41,8 @@ def kept_epochs(run: Path, count: int, best: bool) -> list[Path]:
     kept = [name for name in names if (run / "epochs" / name).is_dir()]
     if len(kept) < count:
         raise RecipeError(
-            f"{run} kept {len(kept)} epochs, fewer than {count}: average fewer, or train with a larger "
-            "checkpoints.keep_best."
+            f"{run} kept {len(kept)} epochs, fewer than {count}: average fewer, or train with "
+            "checkpoints.keep=best and a larger checkpoints.keep_best."
         )
     if best:
         kept = sorted(ranked({name: names[name][rules.select] for name in kept}, rules.ties)[:count])

@@ -178,6 +178,7 @@ class WindowDataset(Dataset):
         settings |= {key: value for key, value in vars(recipe).items() if value is not None}
         self.window_length: int = (training and recipe.crop_length) or settings["window_length"]
         self.crops = training and recipe.crop == "random"
+        self.repeats = self.crops and recipe.repeat_from == "random"
         self.whole = (recipe.crop if training else settings["evaluate"]) == "whole"
         self.extractor = Nes2NetFeatureExtractor(
             window_length=self.window_length,
@@ -195,10 +196,10 @@ class WindowDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, Any] | Broken:
         epoch, index = key
         try:
-            row = self.rows[index]
-            waveform = read_utterance(row)
-            waveform, start = self._vary(waveform, np.random.default_rng([*self.seed, epoch, index]))
-            label = self._frame_labels(row, start, waveform.size) if self.of_frames else row["label"]
+            row, rng = self.rows[index], np.random.default_rng([*self.seed, epoch, index])
+            whole = self.augment(read_utterance(row), rng)
+            waveform, start = self._crop(whole, rng)
+            label = self._frame_labels(row, start, whole.size) if self.of_frames else row["label"]
         except (AudioError, CorpusError) as error:  # also raised, with its name, for an unreadable noise file
             return Broken(error)
         return waveform, label
@@ -226,9 +227,11 @@ class WindowDataset(Dataset):
         lengths = self.lengths()
         return np.arange(len(self.rows)) if lengths is None else np.argsort(lengths, kind="stable")
 
-    def _vary(self, waveform: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        """Augments the whole utterance (S,), then crops it; returns (S',) and the first sample of the crop."""
-        waveform, start = self.augment(waveform, rng), 0
+    def _crop(self, waveform: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """Crops an utterance (S,) at random if it is longer than the window; returns (S',) and the crop's start."""
+        start = 0
+        if self.repeats and self.extractor.min_samples <= waveform.size < self.window_length:
+            waveform = np.tile(waveform, -(-self.window_length // waveform.size))
         excess = waveform.size - self.window_length
         if self.crops and excess > 0:
             start = int(rng.integers(excess + 1))
@@ -236,12 +239,18 @@ class WindowDataset(Dataset):
         return waveform, start
 
     def _frame_labels(self, row: dict[str, Any], start: int, samples: int) -> np.ndarray:
-        """Returns the label of each frame of the window, (T,): that of the 20 ms segment around the frame's middle."""
+        """
+        Returns the label of each frame of the window, (T,): that of the 20 ms segment around the frame's middle.
+
+        Args:
+            start: first sample of the window.
+            samples: length of the whole utterance. If it is shorter than the window, it is repeated.
+        """
         segments = (row["segment_labels"] or {}).get(f"{FRAME * 1000 // SAMPLING_RATE}ms")
         if not segments:
             raise CorpusError(
                 f"utterance {row['utterance_id']} has no 20 ms segment labels: unpack the corpus's labels too."
             )
         window = samples if self.whole else self.window_length
-        middles = np.arange(REACH // 2, window - REACH // 2 + 1, FRAME) % samples  # short utterances are repeated
-        return np.array(segments, np.int64)[np.minimum((start + middles) // FRAME, len(segments) - 1)]
+        middles = (start + np.arange(REACH // 2, window - REACH // 2 + 1, FRAME)) % samples
+        return np.array(segments, np.int64)[np.minimum(middles // FRAME, len(segments) - 1)]

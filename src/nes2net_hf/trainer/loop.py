@@ -36,7 +36,7 @@ from .model import without_adapters
 from .optimisation import validated_epochs
 from .parts import build_learner, open_data, start_processes
 from .recipe import Recipe, RecipeError
-from .selection import is_better, ranked
+from .selection import break_records, is_better, ranked
 from .starting import as_begun, settle
 from .validation import validate
 
@@ -100,6 +100,8 @@ class Progress:
     """Maps the folder of each kept epoch to the value of the selection metric."""
     stale: int = 0
     """Number of validations since the best one."""
+    records: dict[str, float] = field(default_factory=dict)
+    """The best value so far of each criterion: see `break_records`."""
 
 
 class Step(NamedTuple):
@@ -317,12 +319,13 @@ class Trainer:
             self.accelerator.log(figures, step=self.progress.step)
 
     def _keep(self, epoch: int, record: dict[str, Any], push_to_hub: str | None) -> None:
-        """Keeps the epoch's model if it is among the best, and copies it to `best` if it is the best."""
+        """Keeps the epoch's model as `checkpoints.keep` says, and copies it to `best` if it is the best."""
         progress, kept, rules = self.progress, self.progress.kept, self.recipe.validation
         chosen_by, name = record[rules.select], _folder_name(epoch)
         is_best = is_better(chosen_by, min(kept.values(), default=float("inf")), rules.ties)
         progress.stale = 0 if is_best else progress.stale + 1
-        kept[name] = chosen_by
+        if break_records(progress.records, record, rules) or self.recipe.checkpoints.keep == "best":
+            kept[name] = chosen_by
         dropped = ranked(kept, rules.ties)[self.recipe.checkpoints.keep_best :]
         for old in dropped:
             del kept[old]

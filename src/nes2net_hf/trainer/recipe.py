@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 
 import yaml
 
-from ..augmentation import AugmentationError, build_chain
+from ..augmentation import AugmentationError, build_chain, step_names
 from ..errors import RecipeError
 from ..files import check_same_work
 
@@ -97,6 +97,9 @@ class DataRecipe:
     crop_length: int | None = None  # samples of a training window, if shorter than window_length
     # How to cut longer training utterances. Whole utterances form padded batches of similar length.
     crop: Literal["random", "first", "whole"] = "random"
+    # How shorter training utterances fill the window: repeated from the start, or repeated (as few times as fill it)
+    # and then cropped at random like longer ones.
+    repeat_from: Literal["start", "random"] = "start"
     # What dev, and later detection, uses of an utterance: the first window, or all of it.
     evaluate: Literal["window", "whole"] | None = None
     normalize: bool | None = None  # scale each window to zero mean and unit variance
@@ -171,6 +174,9 @@ class CheckpointRecipe:
     every_steps: Count | None = None  # within an epoch; each epoch also ends with one
     every_minutes: Positive | None = 30.0
     keep_last: Count = 2
+    # records: only epochs with the lowest value yet of the criterion in validation.select, on dev as it is or, if
+    # evaluated, on augmented dev. With either, only the best keep_best of them stay.
+    keep: Literal["best", "records"] = "best"
     keep_best: Count = 5
 
 
@@ -368,6 +374,8 @@ def check(recipe: Recipe) -> None:
             f"data.crop_length: must be from 400 to data.window_length, {data.window_length} samples, "
             f"got {data.crop_length}."
         )
+    if data.repeat_from == "random" and data.crop != "random":
+        raise RecipeError(f"data.repeat_from: random needs data.crop=random, got {data.crop}: set it, or use start.")
     try:
         build_chain(data.augmentation)
     except AugmentationError as error:
@@ -423,6 +431,5 @@ def _check_frames(recipe: Recipe) -> None:
         raise RecipeError("loss.name: focal does not work with model.head=frames: use cross_entropy.")
     if recipe.validation.loss == "batch_means":
         raise RecipeError("validation.loss: batch_means does not work with model.head=frames: use global.")
-    moving = [step["name"] for step in recipe.data.augmentation if step["name"] == "speed"]
-    if moving:
+    if "speed" in step_names(recipe.data.augmentation):
         raise RecipeError("data.augmentation: speed shifts frames away from their labels: remove it.")

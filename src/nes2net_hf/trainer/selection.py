@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .recipe import ValidationRecipe
+
 
 def is_better(value: float, best: float, ties: str) -> bool:
     """Returns whether a later epoch's `value` beats the `best` so far. With `ties="later"`, so does an equal one."""
@@ -20,3 +22,21 @@ def ranked(values: Mapping[str, float], ties: str) -> list[str]:
     """
     names = list(values)
     return sorted(reversed(names) if ties == "later" else names, key=values.__getitem__)
+
+
+def break_records(records: dict[str, float], record: Mapping[str, float], rules: ValidationRecipe) -> bool:
+    """
+    Returns whether an epoch broke the record of a criterion, and notes its values in `records`, criterion → best value
+    so far. The criteria are that of `rules.select` on dev as it is and, if evaluated, on augmented dev.
+
+    Args:
+        record: the epoch's results by name, as in `metrics.jsonl`.
+    """
+    plain = rules.select.removesuffix("_augmented")
+    broken = {
+        name: record[name]
+        for name in (plain, f"{plain}_augmented")
+        if name in record and is_better(record[name], records.get(name, float("inf")), rules.ties)
+    }
+    records.update(broken)
+    return bool(broken)
