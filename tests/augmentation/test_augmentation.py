@@ -15,6 +15,8 @@ from nes2net_hf.audio import AudioError, list_audio, read_audio
 from nes2net_hf.augmentation import AugmentationError, Codec, Noise, RawBoost, Room, Speed, build_chain
 from nes2net_hf.augmentation.codec import FORMATS
 from nes2net_hf.augmentation.rawboost import NUMBERS
+from nes2net_hf.errors import OutputError, RecipeError
+from nes2net_hf.trainer.recipe import check_same, load_recipe
 from tests.helpers import RATE, band_power
 
 
@@ -261,6 +263,27 @@ def test_augmentations_draw_only_from_their_generator(folder: Path, wave: np.nda
             # A chain of its own each time: a chain remembers nothing from one utterance to the next.
             heard.append((build_chain([one_of, rawboost])(wave, rng), rng.random()))
         assert np.array_equal(heard[0][0], heard[1][0]) and heard[0][1] == heard[1][1]
+
+
+def test_a_run_with_one_of_resumes_only_with_the_same_choices(tmp_path: Path) -> None:
+    choices = "augmentation: [{name: one_of, choices: [{weight: 0.5}, {steps: [{name: rawboost}]}]}]"
+    (tmp_path / "recipe.yaml").write_text(f"model: {{encoder: {{model_type: wav2vec2}}}}\ndata: {{{choices}}}\n")
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    (tmp_path / "kept.yaml").write_text(recipe.as_yaml())
+    check_same(tmp_path / "kept.yaml", recipe)
+    recipe.data.augmentation[0]["choices"][0]["weight"] = 0.6
+    with pytest.raises(OutputError, match=r"data\.augmentation: the work in .* began with .*0\.5.*, not .*0\.6"):
+        check_same(tmp_path / "kept.yaml", recipe)
+
+
+def test_speed_in_a_choice_is_refused_with_frame_labels_too(tmp_path: Path) -> None:
+    choices = "augmentation: [{name: one_of, choices: [{}, {steps: [{name: one_of, choices: [{steps: [SPEED]}]}]}]}]"
+    (tmp_path / "recipe.yaml").write_text(
+        f"model: {{encoder: {{model_type: wav2vec2}}, head: frames}}\n"
+        f"data: {{{choices.replace('SPEED', '{name: speed}')}}}\n"
+    )
+    with pytest.raises(RecipeError, match="speed shifts frames away from their labels"):
+        load_recipe(tmp_path / "recipe.yaml")
 
 
 @pytest.mark.parametrize(

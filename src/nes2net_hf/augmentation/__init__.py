@@ -4,11 +4,22 @@ Augment training audio: pure functions of a waveform (S,) and a random generator
 The same state of the generator gives the same audio in every process and worker.
 """
 
-from .chain import AugmentationError, Chain, OneOf, build_chain
+from .chain import AugmentationError, Chain, OneOf, build_chain, step_names
 from .codec import Codec
 from .noise import Noise
 from .rawboost import RawBoost
 from .room import Room
 from .speed import Speed
 
-__all__ = ["AugmentationError", "Chain", "Codec", "Noise", "OneOf", "RawBoost", "Room", "Speed", "build_chain"]
+__all__ = [
+    "AugmentationError",
+    "Chain",
+    "Codec",
+    "Noise",
+    "OneOf",
+    "RawBoost",
+    "Room",
+    "Speed",
+    "build_chain",
+    "step_names",
+]

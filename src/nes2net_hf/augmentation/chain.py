@@ -82,6 +82,15 @@ def build_chain(steps: Sequence[dict[str, Any]]) -> Chain:
     return Chain(tuple(_build(step, index) for index, step in enumerate(steps)))
 
 
+def step_names(steps: Sequence[dict[str, Any]]) -> set[str]:
+    """Returns the names of valid steps (see `build_chain`), and of the steps in every choice of a `one_of`."""
+    names = {step["name"] for step in steps}
+    for step in steps:
+        for choice in step.get("choices", ()):
+            names |= step_names(choice.get("steps", ()))
+    return names
+
+
 def _build(step: dict[str, Any], index: int) -> tuple[float, Augmentation]:
     if not isinstance(step, dict):
         raise AugmentationError(f"augmentation {index}: must be a mapping such as {{name: speed}}, got {step!r}.")
