@@ -24,6 +24,11 @@ def main() -> int:
     parser.add_argument("--allow-missing", action="store_true", help="skip utterances without audio")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="text, or Parquet if named .parquet")
     parser.add_argument("--all-windows", action="store_true", help="judge whole recordings, as nes2net detect does")
+    parser.add_argument(
+        "--length",
+        choices=("window", "whole"),
+        help="judge the first window of each utterance, or all of it in one pass (default: as the model says)",
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="utterances per pass on each process")
     parser.add_argument("--workers", type=int, default=0, help="reader processes for each process")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")

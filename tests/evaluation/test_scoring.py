@@ -20,7 +20,7 @@ from nes2net_hf import Nes2NetFeatureExtractor
 from nes2net_hf.audio import read_audio
 from nes2net_hf.corpora import load_corpus
 from nes2net_hf.corpora.shards.write import shard_corpus
-from nes2net_hf.errors import OutputError
+from nes2net_hf.errors import OutputError, UsageError
 from nes2net_hf.evaluation import scoring
 from nes2net_hf.evaluation.scoring import score_corpus
 from nes2net_hf.pretrained.load import load_model
@@ -78,6 +78,19 @@ def test_every_row_is_scored_in_order(
     table = pq.read_table(tmp_path / "scores.parquet").to_pydict()
     assert list(zip(table["utterance_id"], map(np.float32, table["score"]))) == [(n, np.float32(s)) for n, s in found]
     assert not list(tmp_path.glob("*.parts"))
+
+
+def test_any_model_scores_windows_or_whole_utterances(manifest: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"corpus": "own-data", "root": str(manifest), "batch_size": 5}
+    for length, policy in (("window", "first"), ("whole", "whole")):
+        model, out = tmp_path / policy, tmp_path / f"{length}.txt"
+        shutil.copytree(tiny_model_dir, model)
+        Nes2NetFeatureExtractor(length_policy={"first": "whole", "whole": "first"}[policy]).save_pretrained(model)
+        score_corpus(str(model), out, length=length, **options)  # type: ignore[arg-type]
+        Nes2NetFeatureExtractor(length_policy=policy).save_pretrained(model)
+        assert dict(read(out)) == pytest.approx(dict(expected(model, manifest)), abs=1e-5)
+    with pytest.raises(UsageError, match="all_windows and length exclude each other: omit one"):
+        score_corpus(str(tiny_model_dir), tmp_path / "no.txt", length="whole", all_windows=True, **options)
 
 
 def test_what_cannot_be_read_costs_nothing_else(manifest: Path, tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,7 @@ from ..configuration_nes2net import Nes2NetConfig
 from ..corpora.loading import TableRows, open_rows
 from ..corpora.shards.read import ShardedRows
 from ..corpora.utterances import read_utterance
-from ..errors import CorpusError, OutputError
+from ..errors import CorpusError, OutputError, UsageError, option
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from ..files import atomic_file, begin, check_suffix, claim, explained
 from ..pretrained.fingerprint import fingerprint
@@ -59,6 +59,7 @@ def score_corpus(
     workers: int = 0,
     dtype: str = "float32",
     all_windows: bool = False,
+    length: Literal["window", "whole"] | None = None,
     **options: Any,
 ) -> Scored:
     """
@@ -77,9 +78,12 @@ def score_corpus(
         workers: reading processes per scoring process.
         dtype: dtype of the model: float32, bfloat16 or float16.
         all_windows: judge whole utterances, as `nes2net detect` does: by the mean of the windows with sound.
+        length: `"window"` judges the first window of each utterance, `"whole"` all of it in one pass. Default: as the
+            model's feature extractor says. A model of frames always judges whole utterances.
 
     Raises:
-        ModelError: the model cannot be loaded, or judges frames although `all_windows` is set.
+        UsageError: `all_windows` and `length` are both set.
+        ModelError: the model cannot be loaded, or judges frames although windows are wanted.
         CorpusError: the corpus cannot be opened.
         OutputError, DiskError: `out` cannot be written, does not end in `.txt` or `.parquet`, or cannot hold an
             utterance's id (in text, an id is one line); or `OUT.parts` holds scores of other work.
@@ -93,8 +97,12 @@ def score_corpus(
     with claim(out) if accelerator.is_main_process else nullcontext():
         network, extractor = load_model(model, revision, accelerator.device, dtype)
         weights, config = fingerprint(network, extractor), cast(Nes2NetConfig, network.config)
+        if all_windows and length is not None:
+            raise UsageError(f"{option('all_windows')} and {option('length')} exclude each other: omit one of them.")
+        if length is not None:
+            extractor.length_policy = {"window": "first", "whole": "whole"}[length]
         if judges_frames(config):
-            if all_windows:
+            if all_windows or length == "window":
                 raise ModelError(
                     f"model {model} judges frames, so it has no mean over windows: calibrate another model, or score "
                     "this one without all windows."
@@ -112,6 +120,7 @@ def score_corpus(
             "split": split,
             "rows": len(rows),
             "all_windows": all_windows,
+            **({"length": length} if length else {}),
             **{key: value for key, value in options.items() if value},
         }
         parts = _Parts(out.with_name(out.name + ".parts"), accelerator.process_index)
