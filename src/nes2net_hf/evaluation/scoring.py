@@ -27,7 +27,7 @@ from ..configuration_nes2net import Nes2NetConfig
 from ..corpora.loading import TableRows, open_rows
 from ..corpora.shards.read import ShardedRows
 from ..corpora.utterances import read_utterance
-from ..errors import CorpusError, OutputError
+from ..errors import CorpusError, OutputError, option
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from ..files import atomic_file, begin, check_suffix, claim, explained
 from ..pretrained.fingerprint import fingerprint
@@ -96,8 +96,8 @@ def score_corpus(
         if judges_frames(config):
             if all_windows:
                 raise ModelError(
-                    f"model {model} judges frames, so it has no mean over windows: calibrate another model, or score "
-                    "this one without all windows."
+                    f"model {model} judges frames, so it has no mean over windows: it cannot be calibrated, or judged "
+                    f"with {option('all_windows')}."
                 )
             extractor.length_policy = "whole"  # every frame, not only those of the first window
         columns = ("utterance_id", "audio", "label")
