@@ -474,7 +474,7 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
             **config_fields: fields of [`Nes2NetConfig`], e.g. `layer_aggregation="squeeze_excitation"`.
 
         Raises:
-            ValueError: a field of the configuration is impossible.
+            ValueError: a field of the configuration is invalid.
         """
         overrides = {"layerdrop": 0.0, "apply_spec_augment": False, **(encoder_overrides or {})}
         encoder_config = AutoConfig.from_pretrained(encoder, revision=revision, **overrides)
