@@ -379,9 +379,9 @@ def test_what_was_filled_in_stays_and_forms_are_not_mixed(voices: Path, tmp_path
     filled = {name: (out / name).read_text() for name in ("README.md", "eval.yaml")}
     shard_corpus("own-data", out, root=str(voices), split="eval", form="arena")
     assert {name: (out / name).read_text() for name in filled} == filled
-    with pytest.raises(OutputError, match=r'form: the work in .* began with "arena", not "nes2net"'):
+    with pytest.raises(OutputError, match=r'form: .* began with "arena", not "nes2net"'):
         shard_corpus("own-data", out, root=str(voices), split="eval")
-    with pytest.raises(OutputError, match="files and options of test"):
+    with pytest.raises(OutputError, match="other files or options of test: remove it, or name another folder"):
         shard_corpus("own-data", out, root=str(voices), split="dev", form="arena")
     with pytest.raises(CorpusError, match="form must be one of nes2net, arena, got 'theirs'"):
         shard_corpus("own-data", out, root=str(voices), form="theirs")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .console import as_utf8, be_quiet, ending
-from .options import Corpus, Revision, Root, Split, Where, wanted
+from .options import Corpus, OnlySplit, Revision, Root, Where, wanted
 
 
 def calibrate(
@@ -19,7 +19,7 @@ def calibrate(
     ],
     corpus: Corpus,
     root: Root,
-    split: Split = None,
+    split: OnlySplit = None,
     where: Where = None,
     prior: Annotated[float, typer.Option(help="Prior probability of spoofing that weights the fit.")] = 0.5,
     scores: Annotated[

@@ -34,7 +34,8 @@ Root = Annotated[
     str,
     typer.Option(help="Where the corpus is: unpacked archives, a manifest, a Hub dataset id, or a folder of shards."),
 ]
-Split = Annotated[str | None, typer.Option(help="Partition to read.", show_default="all")]
+Split = Annotated[str | None, typer.Option(help="Partition to read.", show_default="all that exist")]
+OnlySplit = Annotated[str | None, typer.Option("--split", help="Partition to read.", show_default="the only one")]
 Where = Annotated[
     list[str] | None,
     typer.Option("--where", metavar="COLUMN=VALUE", help="Use only these rows. Repeat it for more values or columns."),

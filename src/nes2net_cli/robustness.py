@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import as_utf8, be_quiet, ending, progress_bar, say
-from .options import Corpus, ModelArgument, Root, Where, wanted
+from .options import Corpus, ModelArgument, OnlySplit, Root, Where, wanted
 
 if TYPE_CHECKING:
     from nes2net_hf.robustness import Measured, RobustnessRun
@@ -23,7 +23,7 @@ def robustness(
     model: ModelArgument,
     corpus: Corpus,
     root: Root,
-    split: Annotated[str | None, typer.Option(help="Partition to read.", show_default="the only one")] = None,
+    split: OnlySplit = None,
     where: Where = None,
     out: Annotated[
         Path | None,

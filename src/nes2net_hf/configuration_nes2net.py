@@ -93,14 +93,14 @@ class Nes2NetConfig(PretrainedConfig):
             What makes a score a log-likelihood ratio of bona fide over spoof (natural log): `scale`, `offset`, and of
             their fit the `prior` of spoof and the `provenance`.
         class_weights (`list[float]`, *optional*):
-            Weights of (spoof, bona fide) in the cross entropy, as (0.1, 0.9) in the published recipes; in this order
-            whatever that of `id2label`, the first for every kind of spoof.
+            Weights of (spoof, bona fide) in the cross entropy, such as (0.1, 0.9) in the published recipes. This order
+            does not depend on `id2label`. The first weight applies to every kind of spoof.
         demonstration (`bool`, *optional*, defaults to `False`):
-            Whether the model only shows how things work and nobody should rely on its verdicts. `nes2net detect`
+            Whether the model only shows how things work, so that nobody should rely on its verdicts. `nes2net detect`
             says so, and gives no probability.
 
     Raises:
-        ValueError: a field is impossible or contradicts another; the message names it.
+        ValueError: a field is invalid or contradicts another; the message names it.
     """
 
     model_type = "nes2net"
@@ -150,12 +150,12 @@ class Nes2NetConfig(PretrainedConfig):
         self.calibration = calibration
         self.class_weights = list(class_weights) if isinstance(class_weights, (list, tuple)) else class_weights
         self.demonstration = demonstration
-        # Saving adds the config and the saved class; the bare model is named here, so that AutoModel finds it as well.
+        # Saving adds the config and the saved class; the bare model is named here, so that AutoModel finds it too.
         kwargs.setdefault("auto_map", {"AutoModel": "modeling_nes2net.Nes2NetModel"})
         _check_dtype("dtype", kwargs)
         try:
             super().__init__(**kwargs)
-        except Exception as error:  # a value of a wrong type is no ValueError of transformers
+        except Exception as error:  # transformers raises other errors for a value of a wrong type
             raise ValueError(_in_one_line(error)) from None
         self.check()
 
@@ -169,14 +169,14 @@ class Nes2NetConfig(PretrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """
-        What every way of loading comes down to, as in transformers.
+        Creates the configuration; every way of loading calls this.
 
-        Labels that are given in `kwargs` take the place of the file's before anything else is set, so that the rest
-        can be held against them. They mean that the model is trained anew: its threshold and its calibration, which
-        were fitted to the scores of the old weights, are dropped, and so is the mark of a demonstration model.
+        Labels in `kwargs` replace those of the file before anything else is set, so that the other fields can be
+        checked against them. New labels mean that the model will be trained again. The threshold and the calibration
+        were fitted to the scores of the old weights, so they are dropped, as is the mark of a demonstration model.
 
         Raises:
-            ValueError: a value in the file is impossible, or asks for code or files from elsewhere.
+            ValueError: a value in the file is invalid, or refers to code or files elsewhere.
         """
         config_dict = dict(_as_fields(config_dict))
         try:
@@ -203,10 +203,10 @@ class Nes2NetConfig(PretrainedConfig):
             return _as_fields(super()._dict_from_json_file(json_file))
         except RecursionError:
             raise ValueError("config.json is nested too deeply.") from None
-        except ValueError as error:  # of JSON, of UTF-8, of an integer of thousands of digits, or ours
+        except ValueError as error:  # not JSON, not UTF-8, an integer of thousands of digits, or our own error
             reason = _in_one_line(error)
             if not reason.startswith("config.json"):
-                reason = f"config.json is no JSON: {reason}"
+                reason = f"config.json is not JSON: {reason}"
             raise ValueError(reason) from None
 
     @classmethod
@@ -215,18 +215,18 @@ class Nes2NetConfig(PretrainedConfig):
 
     @property
     def bonafide_index(self) -> int:
-        """Which logit is that of bona fide speech; the others are those of spoof."""
+        """Index of the logit for bona fide speech; the other logits are for spoof."""
         labels: Any = self.id2label
         return next(index for index, label in labels.items() if is_bonafide(label))
 
     @property
     def hidden_size(self) -> int:
-        """D, the features per frame that the encoder gives and the back-end reads."""
+        """D, the number of features per frame, from the encoder to the back-end."""
         return self.encoder_config.hidden_size
 
     @property
     def min_samples(self) -> int:
-        """Shortest input, in samples, of which the encoder's convolutions make one frame (400 = 25 ms)."""
+        """Shortest input in samples: one frame of the encoder's convolutions (400 = 25 ms)."""
         length = 1
         for kernel, stride in zip(
             reversed(self.encoder_config.conv_kernel), reversed(self.encoder_config.conv_stride)
@@ -235,14 +235,14 @@ class Nes2NetConfig(PretrainedConfig):
         return length
 
     def check(self) -> None:
-        """Raises ValueError naming the first field that is impossible or contradicts another."""
+        """Raises ValueError if a field is invalid or contradicts another. The message names the field."""
         encoder = self.encoder_config
         _check_labels(self.id2label, self.label2id)
         missing = [name for name in ("hidden_size", "conv_kernel", "conv_stride") if not hasattr(encoder, name)]
         if missing:
             raise ValueError(
                 f"encoder_config of type {_short(getattr(encoder, 'model_type', type(encoder).__name__))} has no "
-                f"{' and no '.join(missing)}: the encoder must read waveforms, as wav2vec2, wavlm or hubert do."
+                f"{' and no '.join(missing)}: use one that reads waveforms, such as wav2vec2."
             )
         _check_encoder(encoder)
         choices: tuple[Any, ...]
@@ -268,7 +268,7 @@ class Nes2NetConfig(PretrainedConfig):
             _check_integer(name, getattr(self, name), least)
         _check_integer("dilation", self.dilation, 1, most=1000)
         if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, so that a frame has its own centre, got {self.kernel_size}.")
+            raise ValueError(f"kernel_size must be odd, so that it is centred on a frame, got {self.kernel_size}.")
         if self.hidden_size % self.outer_scale:
             raise ValueError(
                 f"outer_scale must divide the encoder's hidden_size {self.hidden_size}, got {self.outer_scale}."
@@ -281,11 +281,13 @@ class Nes2NetConfig(PretrainedConfig):
         if not all(isinstance(name, str) for name in _as_list(self.architectures)):
             raise ValueError(f"architectures must be a list of names, got {_short(self.architectures)}.")
         if getattr(encoder, "add_adapter", False):
-            raise ValueError("encoder_config.add_adapter must be False: Nes2Net reads the encoder's own frames.")
+            raise ValueError(
+                "encoder_config.add_adapter must be False: Nes2Net reads the frames of the encoder itself."
+            )
         if self.layer_aggregation != "last" and getattr(encoder, "layerdrop", None):
             raise ValueError(
-                f"encoder_config.layerdrop must be 0 with layer_aggregation={self.layer_aggregation!r}: a dropped "
-                f"layer is missing from the hidden states, got {encoder.layerdrop}."
+                f"encoder_config.layerdrop must be 0 with layer_aggregation={self.layer_aggregation!r}, because a "
+                f"dropped layer has no hidden states; got {encoder.layerdrop}."
             )
         labels = len(self.id2label or ())
         allowed = (1, 2) if labels == 2 else (labels,)
@@ -314,7 +316,7 @@ class Nes2NetConfig(PretrainedConfig):
             or not isinstance(calibration.get("provenance", {}), (dict, type(None)))
         ):
             raise ValueError(
-                f"calibration must have scale, offset, prior and maybe provenance, got {_short(calibration)}."
+                f"calibration must have scale, offset and prior, and may have provenance, got {_short(calibration)}."
             )
         if not _is_finite(calibration["scale"]) or calibration["scale"] <= 0 or not _is_finite(calibration["offset"]):
             raise ValueError(
@@ -322,18 +324,18 @@ class Nes2NetConfig(PretrainedConfig):
                 f"{_short(calibration['offset'])}."
             )
         if not _is_finite(calibration["prior"]) or not 0 < calibration["prior"] < 1:
-            raise ValueError(f"calibration.prior must lie between 0 and 1, got {_short(calibration['prior'])}.")
+            raise ValueError(f"calibration.prior must be between 0 and 1, got {_short(calibration['prior'])}.")
 
 
 def is_bonafide(label: str) -> bool:
-    """Whether a class's name means bona fide speech; any other means a kind of spoof."""
+    """Returns whether a class name means bona fide speech; every other name means a kind of spoof."""
     return re.sub(r"[\s_-]", "", label.lower()) in BONAFIDE_WORDS
 
 
 def rows_by_label(stored: Mapping[Any, str], wanted: Mapping[int, str]) -> list[int]:
     """
-    For each of the `wanted` labels, the row of a classifier with the `stored` labels, as many of them, that has its
-    name, or that of bona fide; rows of other names follow in their order.
+    Returns, for each of the `wanted` labels, the row of a classifier that has the `stored` labels. Labels are matched
+    by name, or as bona fide; rows with other names follow in their order.
     """
     names = {_plain(label): int(index) for index, label in stored.items()}
     rows = [names.pop(_plain(wanted[index]), None) for index in range(len(wanted))]
@@ -346,7 +348,7 @@ def _plain(label: str) -> str:
 
 
 def _as_list(value: Any) -> Any:
-    """A list as it is, nothing as none; anything else as a list of something that is no name."""
+    """Returns a list unchanged, None as an empty list, and anything else as a list that fails the check of names."""
     return value if isinstance(value, (list, tuple)) else [] if value is None else [None]
 
 
@@ -362,20 +364,20 @@ def _as_encoder_config(fields: Any) -> Any:
     if not isinstance(fields, dict) or not isinstance(fields.get("model_type"), str):
         raise ValueError("encoder_config must name its model_type, such as 'wav2vec2' or 'wavlm'.")
     if fields["model_type"] == Nes2NetConfig.model_type:
-        raise ValueError("encoder_config.model_type must be that of a speech encoder, not of another Nes2Net.")
+        raise ValueError("encoder_config.model_type must be a speech encoder, not another Nes2Net.")
     _check_dtype("encoder_config.dtype", fields)
     try:
         return AutoConfig.for_model(**fields)
-    except Exception as error:  # each kind of encoder checks in its own way
+    except Exception as error:  # each encoder has its own checks
         raise ValueError(f"encoder_config: {_in_one_line(error)}") from None
 
 
 def _check_names(kind: type, fields: Mapping[str, Any]) -> None:
-    """A field of which nothing is known becomes an attribute: it must not hide what the class itself does."""
+    """Unknown fields become attributes: checks that none hides a method or property of the class."""
     for name in fields:
         own = getattr(kind, name, None)
         if callable(own) or (isinstance(own, property) and own.fset is None):
-            raise ValueError(f"{name} is no setting: remove it.")
+            raise ValueError(f"{name} is not a setting: remove it.")
 
 
 def _check_dtype(name: str, fields: Mapping[str, Any]) -> None:
@@ -385,18 +387,18 @@ def _check_dtype(name: str, fields: Mapping[str, Any]) -> None:
 
 
 def _check_places(fields: Mapping[str, Any], where: str = "") -> None:
-    """Of a file: nothing in it may make transformers ask the Hub, or read a file of its choice."""
+    """Checks that a file does not make transformers contact the Hub, or read other files."""
     for key, value in fields.items():
         name = f"{where}{key}"
         if key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
             for one in value.values() if isinstance(value, dict) else (value,):
                 if one is not None and one not in _ATTENTION:
                     raise ValueError(
-                        f"{name} must be one of {', '.join(_ATTENTION)}, got {_short(one)}: give any other as the "
-                        "argument attn_implementation of from_pretrained."
+                        f"{name} must be one of {', '.join(_ATTENTION)}, got {_short(one)}: pass any other to "
+                        "from_pretrained as attn_implementation."
                     )
         elif key == "transformers_weights" and value is not None:
-            raise ValueError(f"{name} is not allowed, because the weights are those of model.safetensors: remove it.")
+            raise ValueError(f"{name} is not allowed, because the weights are in model.safetensors: remove it.")
         elif key == "quantization_config" and not (
             isinstance(value, dict) and value.get("quant_method") in _QUANTISERS
         ):
@@ -413,11 +415,13 @@ def _check_labels(id2label: Any, label2id: Any) -> None:
         or not all(isinstance(label, str) and label.strip() for label in id2label.values())
         or len(set(id2label.values())) < len(id2label)
     ):
-        raise ValueError(f"id2label must give 0, 1 and so on, two or more, a name each, got {_short(id2label)}.")
+        raise ValueError(
+            f"id2label must name classes 0, 1 and so on, at least two, each differently, got {_short(id2label)}."
+        )
     found = [label for label in id2label.values() if is_bonafide(label)]
     if len(found) != 1:
         raise ValueError(
-            f"id2label must have exactly one class of bona fide speech, named {', '.join(BONAFIDE_WORDS[:-1])} or "
+            f"id2label must have exactly one class for bona fide speech, named {', '.join(BONAFIDE_WORDS[:-1])} or "
             f"{BONAFIDE_WORDS[-1]}, got {_short(', '.join(id2label.values()))}."
         )
     if label2id is None:
@@ -428,7 +432,7 @@ def _check_labels(id2label: Any, label2id: Any) -> None:
 
 
 def _with_integers(id2label: Any) -> Any:
-    """Keys are text in JSON, and in transformers' example script."""
+    """Keys are text in JSON and in the example script of transformers."""
     return {_as_integer(key): label for key, label in id2label.items()} if isinstance(id2label, Mapping) else id2label
 
 
@@ -437,7 +441,7 @@ def _as_integer(value: Any) -> Any:
 
 
 def _check_encoder(encoder: Any) -> None:
-    """What transformers takes in silence, and what would fail only in the midst of a recording."""
+    """Checks what transformers accepts silently, and what would fail only in the middle of a recording."""
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     groups = ("num_conv_pos_embeddings", "num_conv_pos_embedding_groups", "conv_pos_kernel_size")
     _check_integer("encoder_config.num_hidden_layers", getattr(encoder, "num_hidden_layers", 1), 1, most=200)
@@ -460,13 +464,13 @@ def _check_encoder(encoder: Any) -> None:
         lengths[name] = len(values)
     if len(set(lengths.values())) > 1:
         raise ValueError(
-            "encoder_config.conv_dim, conv_kernel and conv_stride must be of one length, got "
+            "encoder_config.conv_dim, conv_kernel and conv_stride must have the same length, got "
             f"{', '.join(map(str, lengths.values()))}."
         )
     for name in ("hidden_act", "feat_extract_activation"):
         value = getattr(encoder, name, "gelu")
         if isinstance(value, str) and value not in ACT2FN:
-            raise ValueError(f"encoder_config.{name} is no activation that transformers has: {_short(value)}.")
+            raise ValueError(f"encoder_config.{name} must be an activation of transformers, got {_short(value)}.")
     if getattr(encoder, "feat_extract_norm", "layer") not in ("layer", "group"):
         raise ValueError(
             f"encoder_config.feat_extract_norm must be layer or group, got {_short(encoder.feat_extract_norm)}."
@@ -475,7 +479,7 @@ def _check_encoder(encoder: Any) -> None:
     for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", *chances):
         value = getattr(encoder, name, 0.0)
         if value is not None and not (_is_finite(value) and 0 <= value <= 1):
-            raise ValueError(f"encoder_config.{name} must lie between 0 and 1, got {_short(value)}.")
+            raise ValueError(f"encoder_config.{name} must be between 0 and 1, got {_short(value)}.")
     if not (_is_finite(getattr(encoder, "layer_norm_eps", 1e-5)) and getattr(encoder, "layer_norm_eps", 1e-5) > 0):
         raise ValueError(f"encoder_config.layer_norm_eps must be positive, got {_short(encoder.layer_norm_eps)}.")
 
@@ -492,10 +496,10 @@ def _is_finite(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    """What a message shows of a value from a file."""
+    """Returns the text that a message shows for a value from a file."""
     try:
         text = repr(value)
-    except (RecursionError, ValueError):  # nested without end, or an integer of thousands of digits
+    except (RecursionError, ValueError):  # nested endlessly, or an integer of thousands of digits
         return f"a {type(value).__name__} too large to show"
     return text if len(text) <= 100 else f"{text[:97]}..."
 

@@ -98,7 +98,7 @@ class AugmentationError(Nes2NetError, ValueError):
 
 
 class RobustnessError(Nes2NetError, ValueError):
-    """A robustness run cannot start or resume."""
+    """The robustness cannot be measured: the corpus lacks a class, a score is not finite, or a codec is missing."""
 
     exit_code = 2
 

@@ -13,33 +13,33 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME, PaddingStrategy, logging
 logger = logging.get_logger(__name__)
 
 LENGTH_POLICIES = ("first", "whole")
-_RATE = 16_000  # of every speech encoder that Nes2Net can be built on
+_RATE = 16_000  # every encoder that Nes2Net supports has this rate
 _LONGEST_WINDOW = 600 * _RATE
 
 
 class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
     r"""
-    Prepares mono waveforms as the published systems do: length, then (where asked) normalisation.
+    Prepares mono waveforms as the published systems do: first their length, then, if set, normalisation.
 
     Args:
         sampling_rate (`int`, *optional*, defaults to 16000):
-            Hz of the waveforms, which the encoders read at 16 kHz alone.
+            Sampling rate of the waveforms in Hz. The encoders read only 16 kHz.
         window_length (`int`, *optional*, defaults to 64600):
             Samples of one window, at most ten minutes; 64,600 is 4.04 s.
         length_policy (`str`, *optional*, defaults to `"first"`):
-            `"first"` takes the first `window_length` samples and repeats shorter waveforms until they fill it;
-            `"whole"` keeps the utterance as it is, and pads a batch with zeros behind the attention mask.
+            `"first"` takes the first `window_length` samples, and repeats shorter waveforms to that length. `"whole"`
+            keeps utterances as they are, and pads a batch with zeros that the attention mask marks.
         do_normalize (`bool`, *optional*, defaults to `False`):
-            Whether each waveform, after its length is settled, gets zero mean and unit variance.
+            Whether each waveform is scaled to zero mean and unit variance, after its length is set.
         normalize_eps (`float`, *optional*, defaults to 1e-5):
             Added to the variance; 1e-5 as in the layer norm of the published CtrSVDD systems.
         min_samples (`int`, *optional*, defaults to 400):
             Shortest waveform accepted: 400 samples are 25 ms at 16 kHz, one frame of the encoder.
         return_attention_mask (`bool`, *optional*, defaults to `True`):
-            Whether a call that does not say returns the mask.
+            Whether calls return the mask by default.
 
     Raises:
-        ValueError: a setting is impossible.
+        ValueError: a setting is invalid.
     """
 
     model_input_names = ["input_values", "attention_mask"]  # noqa: RUF012 - transformers' own form
@@ -58,7 +58,7 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
     ) -> None:
         for name in kwargs:
             if callable(getattr(type(self), name, None)):
-                raise ValueError(f"{name} is no setting: remove it.")
+                raise ValueError(f"{name} is not a setting: remove it.")
         if length_policy not in LENGTH_POLICIES:
             raise ValueError(f"length_policy must be one of {', '.join(LENGTH_POLICIES)}, got {length_policy!r}.")
         for name, value, only in (
@@ -87,7 +87,7 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
 
     @classmethod
     def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """What every way of loading comes down to; raises ValueError where a value in the file is impossible."""
+        """Creates the extractor; every way of loading calls this. Raises ValueError for an invalid value."""
         if not isinstance(feature_extractor_dict, dict):
             raise ValueError(
                 f"preprocessor_config.json must hold an object of fields, got {_short(feature_extractor_dict)}."
@@ -109,7 +109,7 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
             file = os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or "", FEATURE_EXTRACTOR_NAME)
             if isinstance(error, OSError) and not os.path.isfile(file):
                 raise
-            raise ValueError(f"preprocessor_config.json is no JSON: {' '.join(str(error).split())}") from None
+            raise ValueError(f"preprocessor_config.json is not JSON: {' '.join(str(error).split())}") from None
 
     def __call__(
         self,
@@ -126,23 +126,23 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
     ) -> BatchFeature:
         """
         Args:
-            raw_speech: one waveform (S,) of floats in [-1, 1], or a list of B of them, of any lengths.
-            sampling_rate: Hz at which they were sampled; pass it, so that a wrong rate is an error.
+            raw_speech: one waveform (S,) of floats in [-1, 1], or a list of B waveforms of any lengths.
+            sampling_rate: their sampling rate in Hz. Pass it, so that a wrong rate is an error.
             return_tensors: `"pt"` or `"np"`.
-            padding: `"max_length"` fills up with zeros to `max_length`, `True` or `"longest"` to the longest of the
-                batch, `False` or `"do_not_pad"` not at all; if None, what `length_policy` says: repetition, or zeros.
-            max_length: samples of a window, in place of `window_length`.
-            truncation: whether what is longer than `max_length` is cut; if None, what `length_policy` says.
-            pad_to_multiple_of: fills up with zeros to a multiple of so many samples.
-            return_attention_mask: the extractor's own setting if None.
+            padding: `"max_length"` pads with zeros to `max_length`, `True` or `"longest"` to the longest waveform of
+                the batch; `False` or `"do_not_pad"` does not pad. Default: `length_policy` decides.
+            max_length: samples of a window, instead of `window_length`.
+            truncation: whether to cut waveforms longer than `max_length`. Default: `length_policy` decides.
+            pad_to_multiple_of: pads with zeros to a multiple of this number of samples.
+            return_attention_mask: whether to return the mask. Default: the extractor's setting.
 
         Returns:
             `input_values` (B, S) float32 and `attention_mask` (B, S) with 1 for samples and 0 for padding.
 
         Raises:
             ValueError: a wrong rate, a waveform that is not mono, not float, not finite, empty or too short, or an
-                impossible length.
-            TypeError: an argument that is not one of these.
+                invalid length.
+            TypeError: an unknown argument.
         """
         if unknown:
             raise TypeError(
@@ -151,13 +151,13 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
             )
         if sampling_rate is None:
             logger.warning_once(
-                f"sampling_rate was not given: the audio is taken to be at {self.sampling_rate} Hz. "
-                "Pass it, so that a wrong rate cannot pass unseen."
+                f"sampling_rate was not passed, so {self.sampling_rate} Hz is assumed. Pass it, so that a wrong rate "
+                "is an error."
             )
         elif sampling_rate != self.sampling_rate:
             raise ValueError(
                 f"sampling_rate must be {self.sampling_rate} Hz, got {sampling_rate}: resample the audio first "
-                "(nes2net_hf.detect does it by itself)."
+                "(nes2net_hf.detect does this itself)."
             )
         length = self.window_length if max_length is None else max_length
         _check_integer("max_length", length, self.min_samples)
@@ -175,17 +175,17 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
         )
 
     def _prepare(self, waveform: np.ndarray, name: str, cut: int | None, repeat: int | None) -> np.ndarray:
-        """(S,) → (S',) float32: of `cut` samples at most, repeated to `repeat` at least; normalised where asked."""
+        """(S,) → (S',) float32: cut to at most `cut` samples, repeated to at least `repeat`, and normalised if set."""
         if waveform.ndim != 1:
             raise ValueError(
                 f"{name} must be one mono waveform (samples,), got shape {tuple(waveform.shape)}: "
                 "mix or choose a channel first, and pass a batch as a list of waveforms."
             )
         if waveform.size == 0:
-            raise ValueError(f"{name} is empty.")
+            raise ValueError(f"{name} is empty: pass a waveform with samples.")
         if not np.issubdtype(waveform.dtype, np.floating):
             raise ValueError(
-                f"{name} must hold floats in [-1, 1], got {waveform.dtype}: divide 16-bit integers by 32768."
+                f"{name} must contain floats in [-1, 1], got {waveform.dtype}: divide 16-bit integers by 32768."
             )
         if waveform.size < self.min_samples:
             raise ValueError(
@@ -194,10 +194,10 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
             )
         waveform = waveform.astype(np.float32)
         if not np.isfinite(waveform).all():
-            raise ValueError(f"{name} holds NaN or infinite samples.")
+            raise ValueError(f"{name} contains NaN or infinite samples: replace them, or record it again.")
         waveform = waveform[:cut]
         if repeat is not None and waveform.size < repeat:
-            # np.resize repeats the waveform from its start as often as needed, as the published systems pad.
+            # The published systems pad by repeating the waveform from its start; np.resize does that.
             waveform = np.resize(waveform, repeat)
         if self.do_normalize:
             centred = waveform - waveform.mean(dtype=np.float64).astype(np.float32)
@@ -206,7 +206,7 @@ class Nes2NetFeatureExtractor(SequenceFeatureExtractor):
 
 
 def _as_batch(raw_speech: Any) -> list[tuple[str, np.ndarray]]:
-    """Names and waveforms of a single waveform (array, tensor, list of numbers) or of a list of waveforms."""
+    """Returns names and waveforms, from one waveform (array, tensor, list of numbers) or a list of waveforms."""
     if isinstance(raw_speech, (list, tuple)) and len(raw_speech) and not np.isscalar(raw_speech[0]):
         return [(f"raw_speech[{index}]", np.asarray(waveform)) for index, waveform in enumerate(raw_speech)]
     return [("raw_speech", np.asarray(raw_speech))]

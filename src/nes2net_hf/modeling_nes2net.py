@@ -257,7 +257,12 @@ class ColumnStep(ScaleStep):
 
 
 class SqueezeExcitation(nn.Module):
-    """Channel gates from the mean over valid frames."""
+    """
+    Channel gates from the mean over valid frames.
+
+    Of the authors' code, only the SELU and ASVspoof 5 systems keep the bottleneck at 2 or more. That matters only if the
+    reduction is more than half the channels: no published checkpoint is concerned, because all have a reduction of 1.
+    """
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -387,7 +392,7 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
-    # Where the rest is loaded in half precision or quantised: it is small, and scores are read from it.
+    # It stays in float32 even if the rest is in half precision or quantised: it is small, and computes the scores.
     _keep_in_fp32_modules = _keep_in_fp32_modules_strict = ["classifier"]  # noqa: RUF012
     _no_split_modules = ["Nes2NetBackend", "AttentiveMerging", "AttentiveStatisticsPooling"]  # noqa: RUF012
 
@@ -403,7 +408,7 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
             nn.init.ones_(module.layer_weights)
         elif isinstance(module, AttentiveMerging):
             for weight in (module.feature_weights, module.squeeze, module.excite):
-                nn.init.xavier_uniform_(weight)
+                nn.init.normal_(weight)  # as in the authors' code
 
     def score(self, logits: Tensor) -> Tensor:
         """Logits (..., C) of the C labels → scores (...), higher = bona fide, as `config.score` defines them."""
@@ -412,8 +417,8 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
 
     def two_classes(self, logits: Tensor) -> Tensor:
         """
-        Logits (..., C) of the C labels, in whatever order → (..., 2), of spoof and of bona fide. Their softmax are the
-        probabilities of any kind of spoof and of bona fide, their difference is the log-odds.
+        Logits (..., C) of the C labels, in any order → (..., 2), for spoof and bona fide. Their softmax gives the
+        probabilities of any kind of spoof and of bona fide; their difference is the log-odds.
         """
         index = self.config.bonafide_index
         spoof = torch.cat([logits[..., :index], logits[..., index + 1 :]], dim=-1)
@@ -423,13 +428,13 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """
-        As in transformers, with two differences. Where the labels that are asked for stand in another order than the
-        folder's own (as those of class folders, which sort alphabetically), the classifier's rows are put into their
-        order, so that each logit keeps its meaning. And a folder is refused that would bring in what lies elsewhere.
+        Loads a model as transformers does, with two differences. If the labels that you pass are in another order than
+        those of the folder (class folders sort alphabetically), the rows of the classifier are reordered, so that each
+        logit keeps its meaning. And a folder that would load weights from elsewhere is refused.
 
         Raises:
-            ValueError: a value in the folder's files is impossible, it holds an adapter, or its index names files
-                outside of it.
+            ValueError: a value in the folder's files is invalid, the folder has an adapter, or its index names files
+                outside it.
         """
         place = {name: kwargs[name] for name in _PLACE if name in kwargs}
         _check_files(pretrained_model_name_or_path, place)
@@ -439,14 +444,14 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
             if "ignore_mismatched_sizes" not in str(error):
                 raise
             raise ValueError(
-                f"{pretrained_model_name_or_path}: config.json asks for other shapes than the weights have, which the "
-                "report names: let it be what they were trained with, or pass ignore_mismatched_sizes=True."
+                f"{pretrained_model_name_or_path}: the shapes in config.json differ from those of the weights, as "
+                "the report shows: restore the config.json of these weights, or pass ignore_mismatched_sizes=True."
             ) from error
         asked = kwargs.get("id2label") or kwargs.get("config")
         if asked is not None and pretrained_model_name_or_path is not None:
             try:
                 stored, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **place)
-            except OSError:  # weights alone, whose labels are those that are asked for
+            except OSError:  # weights without a configuration: the labels that were passed count
                 return loaded
             _put_in_order(loaded[0] if isinstance(loaded, tuple) else loaded, stored.get("id2label") or ID2LABEL)
         return loaded
@@ -462,9 +467,9 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
         **config_fields: Any,
     ) -> Nes2NetPreTrainedModel:
         """
-        A new model around a pretrained encoder: the encoder's weights are loaded, everything after it is random.
+        Creates a new model around a pretrained encoder: its weights are loaded, all other weights are random.
 
-        As in the published recipes the encoder runs without SpecAugment and without layerdrop.
+        As in the published recipes, the encoder runs without SpecAugment and layerdrop.
 
         Args:
             encoder (`str`): Hub id or folder, e.g. `"facebook/wav2vec2-xls-r-300m"`.
@@ -474,7 +479,7 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
             **config_fields: fields of [`Nes2NetConfig`], e.g. `layer_aggregation="squeeze_excitation"`.
 
         Raises:
-            ValueError: a field of the configuration is impossible.
+            ValueError: a field of the configuration is invalid.
         """
         overrides = {"layerdrop": 0.0, "apply_spec_augment": False, **(encoder_overrides or {})}
         encoder_config = AutoConfig.from_pretrained(encoder, revision=revision, **overrides)
@@ -578,13 +583,14 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         if lengths is not None and min(lengths) == input_values.shape[1]:
             attention_mask = lengths = None
         input_values = input_values.to(self.encoder.dtype)
-        # Layers that nobody reads are not kept: of a large encoder they are most of the memory of a pass.
+        # Do not keep layers that nothing reads: in a large encoder they take most of the memory.
         every_layer = output_hidden_states or self.config.layer_aggregation != "last"
         if lengths is not None and not _keeps_to_its_mask(self.config.encoder_config):
             if output_attentions:
                 raise ValueError(
-                    f"output_attentions needs utterances of one length with a {self.config.encoder_config.model_type} "
-                    "encoder, which runs a ragged batch in groups: pass them one by one."
+                    "output_attentions needs utterances of equal length with a "
+                    f"{self.config.encoder_config.model_type} encoder, because each length in a "
+                    "batch runs separately: pass them one by one."
                 )
             hidden_states, attentions = self._encode_by_length(input_values, lengths, every_layer), None
         else:
@@ -613,15 +619,15 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
             output_attentions=output_attentions or None,
             return_dict=True,
         )
-        # The last of transformers' hidden states is taken before the final layer norm, the published systems' after.
+        # In transformers, the last hidden state precedes the final layer norm; the published systems use it after.
         earlier = output.hidden_states[:-1] if every_layer else ()
         return (*earlier, output.last_hidden_state), output.attentions
 
     def _encode_by_length(self, input_values: Tensor, lengths: list[int], every_layer: bool) -> tuple[Tensor, ...]:
-        """Hidden states of a ragged batch for encoders that see padding: exact, each length by itself."""
+        """Returns the hidden states of a ragged batch for encoders that see padding: each length runs separately."""
         logger.warning_once(
-            f"This {self.config.encoder_config.model_type} encoder sees padding in spite of its mask: batches of "
-            "unequal lengths run length by length, exactly but more slowly. Batch utterances of like length for speed."
+            f"The {self.config.encoder_config.model_type} encoder does not mask padding everywhere, so each length in "
+            "a batch runs separately: exact, but slower. For speed, batch utterances of similar length."
         )
         frames = int(self._frames(input_values.shape[1]))
         order: list[int] = []
@@ -635,18 +641,18 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         return tuple(torch.cat(layer)[back] for layer in zip(*groups))
 
     def _check_inputs(self, input_values: Tensor, attention_mask: Tensor | None) -> list[int] | None:
-        """Raises for inputs the encoder would choke on, and returns the valid samples per utterance, if masked."""
+        """Returns the valid samples per utterance, if masked; raises ValueError for inputs that cannot be encoded."""
         if input_values.dim() != 2:
             raise ValueError(
                 f"input_values must have shape (batch, samples), got {tuple(input_values.shape)}: "
-                "Nes2NetFeatureExtractor makes it."
+                "prepare them with Nes2NetFeatureExtractor."
             )
         least = self.config.min_samples
         if input_values.shape[1] < least:
             raise ValueError(
                 f"input_values is too short: {input_values.shape[1]} samples, the encoder needs at least {least}."
             )
-        # Looking at the mask's values would cut a compiled or exported graph in two.
+        # Reading the mask's values would break a compiled or exported graph.
         if attention_mask is None or torch.compiler.is_compiling():
             return None
         if attention_mask.shape != input_values.shape:
@@ -665,7 +671,7 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         return lengths
 
     def _frames(self, samples: Any) -> Any:
-        """Frames that the encoder makes of so many samples (an integer or a tensor of them)."""
+        """Returns the number of encoder frames for a number of samples (an integer or a tensor)."""
         for kernel, stride in zip(self.config.encoder_config.conv_kernel, self.config.encoder_config.conv_stride):
             samples = (samples - kernel) // stride + 1
         return samples
@@ -791,17 +797,17 @@ _PLACE = ("cache_dir", "force_download", "local_files_only", "proxies", "revisio
 
 
 def _check_files(name: Any, place: dict[str, Any]) -> None:
-    """Raises ValueError where a folder would bring in what is not in it."""
+    """Raises ValueError if a folder would load weights from elsewhere."""
     if name is None:
         return
     folder = os.path.join(name, place["subfolder"]) if place.get("subfolder") else os.fspath(name)
     is_local = os.path.isdir(name)
     if (is_local or is_peft_available()) and find_adapter_config_file(os.fspath(name), **place) is not None:
         raise ValueError(
-            f"{folder} holds an adapter_config.json, so that the weights would be those of another model: merge the "
-            "adapter into a model folder, or load it by peft.PeftModel.from_pretrained."
+            f"{folder} has an adapter_config.json, so transformers would load the weights of another model: merge the "
+            "adapter into a model folder, or load it with peft.PeftModel.from_pretrained."
         )
-    for file in sorted(os.listdir(folder)) if is_local else ():  # the Hub's cache takes no such paths
+    for file in sorted(os.listdir(folder)) if is_local else ():  # the Hub's cache refuses such paths
         if file.endswith(".index.json"):
             _check_index(os.path.join(folder, file))
 
@@ -817,16 +823,16 @@ def _check_index(path: str) -> None:
         outside += [name for name in files if not name.endswith((".safetensors", ".bin"))]
     except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError):
         raise ValueError(
-            f"{path} must be JSON with metadata, and a weight_map from the weights' names to the files beside it."
+            f"{path} must be JSON with metadata, and with a weight_map from weight names to files in the same folder."
         ) from None
     if outside:
-        raise ValueError(f"{path}: weight_map must name files beside it, got {min(outside)[:100]!r}.")
+        raise ValueError(f"{path}: weight_map must name files in the same folder, got {min(outside)[:100]!r}.")
 
 
 def _put_in_order(model: Any, stored: dict[Any, str]) -> None:
     """Puts the rows of a loaded classifier into the order of the model's labels."""
     classifier = getattr(model, "classifier", None)
-    if classifier is None or model.config.classifier_outputs != len(stored):  # one logit, or rows that are new
+    if classifier is None or model.config.classifier_outputs != len(stored):  # one logit, or new rows
         return
     rows = rows_by_label(stored, model.config.id2label)
     if rows == sorted(rows):
@@ -834,12 +840,14 @@ def _put_in_order(model: Any, stored: dict[Any, str]) -> None:
     with torch.no_grad():
         for parameter in classifier.parameters():
             if parameter.is_meta:
-                raise ValueError("id2label must have the order of the folder's own where weights are offloaded.")
+                raise ValueError(
+                    "id2label must have the folder's order if weights are offloaded: reorder it, or do not offload."
+                )
             parameter.copy_(parameter[rows])
 
 
 def _class_weights(config: Any, logits: Tensor) -> Tensor | None:
-    """Of each label (C,)."""
+    """Returns the weight of each label (C,)."""
     if config.class_weights is None:
         return None
     spoof, bonafide = config.class_weights
@@ -848,8 +856,8 @@ def _class_weights(config: Any, logits: Tensor) -> Tensor | None:
 
 
 def _classify(classifier: nn.Module, features: Tensor, config: Any) -> Tensor:
-    """(..., D) → logits (..., C), in float32 whatever the weights' precision or autocast say."""
-    with torch.autocast(features.device.type, enabled=False):  # also what stands around the classifier: adapters
+    """(..., D) → logits (..., C), in float32 regardless of the weights' dtype and of autocast."""
+    with torch.autocast(features.device.type, enabled=False):  # also for adapters around the classifier
         logits = classifier(features.float()).float()
     if config.classifier_outputs == 1:
         # A head of one logit x keeps it: softmax of (-x/2, +x/2) is its sigmoid, their difference is x.
@@ -866,10 +874,10 @@ def _keeps_to_its_mask(encoder_config: Any) -> bool:
 
 
 def _settle_attention(encoder_config: Any) -> None:
-    """WavLM raises on an explicit "sdpa", which the outer model passes down: such encoders fall back to eager."""
+    """WavLM raises on an explicit "sdpa" from the outer model, so encoders without sdpa fall back to eager."""
     encoder_class = MODEL_MAPPING.get(type(encoder_config), None)
     if encoder_config._attn_implementation == "sdpa" and not getattr(encoder_class, "_supports_sdpa", True):
-        logger.warning_once(f"The {encoder_config.model_type} encoder has no sdpa attention: it runs with eager.")
+        logger.warning_once(f"The {encoder_config.model_type} encoder has no sdpa attention: eager attention is used.")
         encoder_config._attn_implementation = "eager"
 
 

@@ -130,7 +130,7 @@ def test_a_damaged_shard_is_written_again(la: Path, shards: Path, tmp_path: Path
 
 
 def test_what_is_wrong_with_shards_is_said(la: Path, shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="files and options of train"):
+    with pytest.raises(OutputError, match="other files or options of train: remove it, or name another folder"):
         shard_corpus("asvspoof2019-la", shards, root=str(la), shard_bytes=SHARD_BYTES, flac=True)
     with pytest.raises(CorpusError, match=r"no shards of split 'eval': choose from dev, train"):
         load_corpus("asvspoof2019-la", "eval", root=shards)

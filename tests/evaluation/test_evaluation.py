@@ -481,7 +481,7 @@ def test_calibrate_refuses_scores_of_something_else_and_classes_that_do_not_over
     options = ("--corpus", "own-data", "--root", corpus / "manifest.csv", "--scores", tmp_path / "s.parquet")
     scored(tmp_path / "s.parquet", Path("another"), corpus)
     run = nes2net("calibrate", trained, *options)
-    assert run.code == 2 and "weights: the work in" in run.err
+    assert run.code == 2 and "began with other weights: remove it, or name another file with --scores" in run.err
 
     scored(tmp_path / "s.parquet", trained, corpus)
     table = pq.read_table(tmp_path / "s.parquet")

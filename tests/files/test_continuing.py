@@ -18,8 +18,6 @@ WORK: dict[str, Any] = {"model": "a", "where": {"partition": ["dev"]}, "limit": 
     [
         {},
         {"split": None},  # a setting that a later version added, at its default
-        {"all_windows": False},
-        {"columns": {}},
         {"where": {"partition": ("dev",)}},  # JSON has no tuples
     ],
 )
@@ -40,7 +38,8 @@ def test_the_same_work_continues(tmp_path: Path, changed: dict[str, Any]) -> Non
         ({"limit": None}, "limit", "0", "none"),  # zero is a value
         ({"rate": 0.0}, "rate", "0.5", "0.0"),
         ({"split": "eval"}, "split", "none", '"eval"'),
-        ({"all_windows": True}, "all_windows", "none", "true"),
+        ({"conv_bias": False}, "conv_bias", "none", "false"),  # an absent one may mean true
+        ({"where": {"speaker": ["s" * 100]}}, "where", '{"partition": ["dev"]}', '{"speaker": ["' + 45 * "s" + "…"),
     ],
 )
 def test_other_work_is_refused_with_both_values(
@@ -50,16 +49,22 @@ def test_other_work_is_refused_with_both_values(
     with pytest.raises(OutputError) as refused:
         begin(tmp_path / "what.json", WORK | changed)
     assert str(refused.value) == (
-        f"{key}: the work in {tmp_path} began with {began}, not {now}: "
-        "use the same value to continue, or name another output."
+        f"{key}: {tmp_path} began with {began}, not {now}: use the same value to continue, remove {tmp_path}, or "
+        "name another output."
     )
     missing = {key: value for key, value in WORK.items() if key != "model"}
     with pytest.raises(OutputError, match=r"^model: .* not none"):  # a setting that this work lacks
         begin(tmp_path / "what.json", missing)
 
 
+def test_checksums_are_not_printed_and_the_place_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError) as refused:
+        check_same_work("out", {"weights": "0" * 32}, {"weights": "1" * 32}, "name another folder")
+    assert str(refused.value) == "out began with other weights: remove it, or name another folder."
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
 def test_a_damaged_record_is_a_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "what.json").write_bytes(content)
-    with pytest.raises(OutputError, match=r"what\.json cannot be read, so .* remove that folder, or name another"):
+    with pytest.raises(OutputError, match=r"what\.json cannot be read: remove .*, or name another"):
         begin(tmp_path / "what.json", WORK)

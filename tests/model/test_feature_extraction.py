@@ -63,10 +63,10 @@ def test_settings_survive_saving(tmp_path: Path) -> None:
     [
         (np.zeros((2, 9000), np.float32), r"must be one mono waveform \(samples,\), got shape \(2, 9000\)"),
         (np.zeros(0, np.float32), "raw_speech is empty"),
-        (np.zeros(9000, np.int16), "must hold floats in"),
+        (np.zeros(9000, np.int16), "must contain floats in"),
         (noise(399), "too short: 399 samples, at least 400"),
-        (np.full(9000, np.nan, np.float32), "holds NaN"),
-        ([noise(9000), np.full(9000, np.inf, np.float32)], r"raw_speech\[1\] holds NaN or infinite"),
+        (np.full(9000, np.nan, np.float32), "contains NaN"),
+        ([noise(9000), np.full(9000, np.inf, np.float32)], r"raw_speech\[1\] contains NaN or infinite"),
     ],
 )
 def test_audio_that_cannot_be_judged_is_an_error_in_a_sentence(audio: object, message: str) -> None:

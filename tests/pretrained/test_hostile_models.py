@@ -233,11 +233,11 @@ def test_an_index_names_files_beside_it_alone(folder: Path, tmp_path: Path) -> N
 def test_an_adapter_beside_the_weights_is_refused(content: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "adapter_config.json").write_text(content, encoding="utf-8")
     monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: pytest.fail("the Hub was asked"))
-    assert "holds an adapter_config.json" in refusal(folder)
-    with pytest.raises(ValueError, match=r"holds an adapter_config\.json"):
+    assert "has an adapter_config.json" in refusal(folder)
+    with pytest.raises(ValueError, match=r"has an adapter_config\.json"):
         Nes2NetForAudioClassification.from_pretrained(folder)
     (folder / "config.json").unlink()  # without it, transformers would load the model that the adapter names
-    with pytest.raises(ValueError, match=r"holds an adapter_config\.json"):
+    with pytest.raises(ValueError, match=r"has an adapter_config\.json"):
         Nes2NetForAudioClassification.from_pretrained(folder)
 
 

@@ -286,9 +286,9 @@ def test_bona_fide_is_known_by_its_names(name: str) -> None:
         ({"id2label": {0: "cat", 1: "dog"}}, "id2label must have exactly one class of bona fide speech"),
         ({"id2label": {0: "real", 1: "human"}}, "id2label must have exactly one class of bona fide speech"),
         ({"num_labels": 3}, "id2label must have exactly one class .* got 'LABEL_0, LABEL_1, LABEL_2'"),
-        ({"id2label": {0: "bonafide"}}, "id2label must give 0, 1 and so on, two or more"),
-        ({"id2label": {0: "spoof", 2: "bonafide"}}, "id2label must give 0, 1 and so on"),
-        ({"id2label": {0: "spoof", 1: "spoof", 2: "real"}}, "id2label must give 0, 1 and so on"),
+        ({"id2label": {0: "bonafide"}}, "id2label must name classes 0, 1 and so on, at least two"),
+        ({"id2label": {0: "spoof", 2: "bonafide"}}, "id2label must name classes 0, 1 and so on"),
+        ({"id2label": {0: "spoof", 1: "spoof", 2: "real"}}, "id2label must name classes 0, 1 and so on"),
         ({"label2id": {"spoof": 1, "bonafide": 0}}, "label2id must be the inverse of id2label"),
         ({"id2label": KINDS, "classifier_outputs": 1}, "classifier_outputs must be 3 with 3 labels"),
     ],
@@ -305,5 +305,5 @@ def test_a_head_of_other_labels_is_new(tmp_path: Path) -> None:
         tmp_path, num_labels=3, id2label=names, ignore_mismatched_sizes=True
     )
     assert model.classifier.out_features == 3 and model.config.id2label == KINDS
-    with pytest.raises(ValueError, match=r"config\.json asks for other shapes than the weights have"):
+    with pytest.raises(ValueError, match=r"the shapes in config\.json differ from those of the weights"):
         AutoModelForAudioClassification.from_pretrained(tmp_path, num_labels=3, id2label=names)

@@ -229,12 +229,12 @@ def test_a_folder_of_something_else_is_refused(corpus: Path, tiny_model_dir: Pat
     shutil.copytree(tiny_model_dir, model)
     RobustnessRun(str(model), tmp_path / "out", **options(corpus))
     RobustnessRun(str(model), tmp_path / "out", **options(corpus))
-    with pytest.raises(OutputError, match=r"^where: the work in .*/out began with .*dev"):
+    with pytest.raises(OutputError, match=r"^where: .*/out began with .*dev"):
         RobustnessRun(str(model), tmp_path / "out", **options(corpus, where={"partition": ["train"]}))
     with pytest.raises(OutputError, match=r"^limit: .* began with none, not 4: .* or name another output"):
         RobustnessRun(str(model), tmp_path / "out", **options(corpus, limit=4))
     tiny_model(seed=1).save_pretrained(model)  # trained further, under the same name
-    with pytest.raises(OutputError, match=r'^weights: .* began with "[0-9a-f]{32}", not "[0-9a-f]{32}"'):
+    with pytest.raises(OutputError, match=r"out began with other weights: remove it, or name another output"):
         RobustnessRun(str(model), tmp_path / "out", **options(corpus))
 
 

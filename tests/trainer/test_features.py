@@ -62,7 +62,7 @@ def test_features_of_another_encoder_or_corpus_are_refused(corpus: Path, tmp_pat
     path = frozen(corpus, tmp_path / "run")
     train(load_recipe(path, [features]))
     for other in ("model.encoder.num_hidden_layers=3", "data.window_length=4800", "seed=7"):
-        with pytest.raises(OutputError, match=r"the work in .* began with"):
+        with pytest.raises(OutputError, match=r"began with .* or name another folder in data\.features"):
             train(load_recipe(path, [features, other, f"output={tmp_path / 'other'}"]))
 
 

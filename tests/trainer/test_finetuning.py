@@ -143,7 +143,7 @@ def test_runs_that_began_before_resume(model: Path, table: Path, tmp_path: Path)
     assert (begun.normalize, begun.normalize_eps, begun.min_samples) == (False, 1e-5, 400)
     (tmp_path / "now.yaml").write_text(settle(recipe).as_yaml())
     assert as_begun(tmp_path / "now.yaml", recipe) == settle(recipe)
-    with pytest.raises(OutputError, match=r"model\.config\.dilation: the work in .* began with 2, not 3"):
+    with pytest.raises(OutputError, match=r"model\.config\.dilation: .* began with 2, not 3"):
         as_begun(tmp_path / "now.yaml", own(model, table, tmp_path / "run", "model.config.dilation=3"))
 
 

@@ -227,8 +227,12 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_another_recipe(whole_run:
     path = whole_run / "recipe.yaml"
     with pytest.raises(RecipeError, match="already has a run: add --resume to continue it"):
         run_of(path)
-    with pytest.raises(OutputError, match=r"optimiser\.learning_rate: the work in .* began with 0.001, not"):
+    with pytest.raises(OutputError, match=r"optimiser\.learning_rate: .* began with 0.001, not"):
         train(load_recipe(path, ["optimiser.learning_rate=1"]), resume=True)
+    # An absent setting is not a false or empty one.
+    for change in ("model.encoder.conv_bias=false", "data.train.where.language=xx", "data.train.where.language=''"):
+        with pytest.raises(OutputError, match=r"began with none, not"):
+            train(load_recipe(path, [change]), resume=True)
     before = (whole_run / "steps.jsonl").read_text()
     train(load_recipe(path, ["checkpoints.keep_last=1"]), resume=True)  # the run is complete, so nothing happens
     assert (whole_run / "steps.jsonl").read_text() == before and len(saved_states(whole_run)) >= 1

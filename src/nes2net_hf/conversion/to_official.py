@@ -98,7 +98,7 @@ def _system(config: Nes2NetConfig, folder: Path) -> System:
 def _weights(folder: Path) -> dict[str, Tensor]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ConversionError(f"{folder} has no .safetensors weights.")
+        raise ConversionError(f"{folder} has no .safetensors weights: convert the checkpoint again.")
     return {key: tensor for path in files for key, tensor in read_safetensors(path).items()}
 
 
@@ -111,7 +111,8 @@ def _with_original(
     if set(theirs) - set(added) != set(official):
         strange = sorted(set(theirs).symmetric_difference(official) - set(added))
         raise ConversionError(
-            f"{original} is another system than the folder: {len(strange)} keys differ, such as {strange[0]}."
+            f"{original} is a different system ({len(strange)} keys differ, such as {strange[0]}): name the "
+            "checkpoint that the folder was converted from."
         )
     report(f"restored  {len(added)} pre-training keys from {original}")
     return {key: theirs[key] if key in added else official[key] for key in theirs}

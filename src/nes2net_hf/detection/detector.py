@@ -74,7 +74,7 @@ def detect(
         separately.
 
     Raises:
-        ModelError: the model cannot be loaded, or an option is impossible.
+        ModelError: the model cannot be loaded, or an option is invalid.
         DetectionError: the model ran out of memory.
     """
     detector = Detector(
@@ -120,7 +120,7 @@ class Detector:
         backend: `"torch"`, or `"onnx"` for a folder that `nes2net export` wrote; onnxruntime runs it on the CPU.
 
     Raises:
-        ModelError: the model cannot be loaded, or an option is impossible.
+        ModelError: the model cannot be loaded, or an option is invalid.
     """
 
     def __init__(

@@ -147,11 +147,11 @@ def finished_files(path: Path, form: str, model: str, threshold: float | None, s
     content = path.read_bytes()
     text = content.decode("utf-8-sig", errors="surrogateescape")
     rows = _read_json_lines(path, text) if form == "jsonl" else _read_csv(path, text)
-    for row in rows:
+    asked = {"model": model, "threshold": None if threshold is None else round(threshold, 6)}
+    for its_model, its_threshold in {(row["model"], row.get("threshold")) for row in rows}:
         # CSV has an empty cell for None.
-        its_threshold = None if row.get("threshold") in (None, "") else float(row["threshold"])
-        asked = {"model": model, "threshold": None if threshold is None else round(threshold, 6)}
-        check_same_work(path, {"model": row["model"], "threshold": its_threshold}, asked)
+        began = {"model": its_model, "threshold": None if its_threshold in (None, "") else float(its_threshold)}
+        check_same_work(path, began, asked, "write to another file")
     again = {row["file"] for row in rows if row["error"]}
     if several and rows and any(rows[-1].get(name) not in (None, "") for name in ("channel", "track")):
         again.add(rows[-1]["file"])

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ..calibration import Calibration, CalibrationError, fit_calibration, halves
-from ..errors import UsageError, option
+from ..errors import OutputError, UsageError, option
 from ..files import atomic_folder, check_same_work
 from ..metrics import cllr, equal_error_rate, min_cllr
 from ..pretrained.bases import describe_base, write_base
@@ -123,10 +123,14 @@ def _check_scores(path: Path, model: str, revision: str | None, what: Mapping[st
         metadata = (pq.read_schema(path).metadata or {}).get(b"scored")
     except (OSError, pa.ArrowInvalid):
         metadata = None
+    another = f"name another file with {option('scores')}"
+    if metadata is None:
+        raise OutputError(f"{path} does not record what was scored, and with which model: {another}.")
     network, extractor = load_model(model, revision, torch.device("cpu"), "float32")
     wanted = {**what, "weights": fingerprint(network, extractor)}  # not the model's name, which may have changed
-    recorded = json.loads(metadata) if metadata else {}
-    check_same_work(path, {key: recorded.get(key) for key in wanted}, wanted)
+    recorded = json.loads(metadata)
+    began, now = ({key: side.get(key) or None for key in wanted} for side in (recorded, wanted))
+    check_same_work(path, began, now, another)
 
 
 def _held_out(trials: Trials, prior: float) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def apply(paths: Sequence[Path], weights: Path, out: Path) -> int:
         The number of utterances.
 
     Raises:
-        UsageError: `weights` is not a file of weights, or has other systems or another order.
+        UsageError: `weights` is not a file of weights, or has another number or order of systems.
         EvaluationError: the files hold scores of different utterances.
         OutputError, DiskError: `out` cannot be written.
     """
@@ -91,11 +91,16 @@ def apply(paths: Sequence[Path], weights: Path, out: Path) -> int:
     fused = np.full(files[0].scores.size, offset)
     for factor, file in zip(factors, files, strict=True):
         if ids is None or file.ids is None or len(file.ids) != len(ids):
-            raise EvaluationError(f"{file.path} and {files[0].path} must hold the same utterances.")
+            raise EvaluationError(
+                f"{file.path} and {files[0].path} must hold the same utterances: score both on the same corpus."
+            )
         rows = find_trials(file.ids, ids, file.path, file.are_files or files[0].are_files)
         absent = ids[rows < 0]
         if absent.size:
-            raise EvaluationError(f"{file.path} has no score for utterance {absent[0]}, unlike {files[0].path}.")
+            raise EvaluationError(
+                f"{file.path} has no score for utterance {absent[0]}, unlike {files[0].path}: score it, or remove "
+                "it there."
+            )
         fused += factor * file.scores[rows]
     assert ids is not None
     with atomic_file(out) as target:

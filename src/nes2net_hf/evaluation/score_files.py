@@ -115,7 +115,9 @@ def _from_lines(path: Path, lines: list[str]) -> ScoreFile:
             if not names and not headed:
                 headed = True
                 continue
-            raise EvaluationError(f"{path}, line {number}: score {fields[-1]!r} is not a number.") from None
+            raise EvaluationError(
+                f"{path}, line {number}: score {fields[-1]!r} is not a number: correct it, or remove the line."
+            ) from None
         names.append(fields[0])
     return _checked(ScoreFile(path, np.array(values), np.array(names, dtype=object)))
 

@@ -104,8 +104,8 @@ def score_corpus(
         if judges_frames(config):
             if all_windows or length == "window":
                 raise ModelError(
-                    f"model {model} judges frames, so it has no mean over windows: calibrate another model, or score "
-                    "this one without all windows."
+                    f"model {model} judges frames, so it has no mean over windows: it cannot be calibrated, or judged "
+                    f"with {option('all_windows')} or {option('length')} window."
                 )
             extractor.length_policy = "whole"  # every frame, not only those of the first window
         columns = ("utterance_id", "audio", "label")

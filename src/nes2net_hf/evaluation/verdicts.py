@@ -40,7 +40,7 @@ def read_json_lines(path: Path, lines: list[str]) -> list[dict[str, Any]]:
                 f"{path}, line {number}, is not complete JSON: finish it with nes2net detect --resume, or remove it."
             ) from None
         if not isinstance(row, dict) or not are_verdicts(row):
-            raise EvaluationError(f"{path}, line {number}, is not a verdict of nes2net detect.")
+            raise EvaluationError(f"{path}, line {number}, is not a verdict of nes2net detect: remove it.")
         rows.append(row)
     return rows
 

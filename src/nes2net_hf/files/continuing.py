@@ -1,9 +1,10 @@
-"""Resumes unfinished work only with the same settings, so that results never mix two pieces of work."""
+"""Checks that unfinished work continues with the settings it began with: otherwise its result would mix two pieces."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,38 +13,51 @@ from ..errors import OutputError
 from .reasons import explained
 from .writing import atomic_file
 
+_DIGEST = re.compile(r"[0-9a-f]{32,}")
+_LONGEST = 60  # characters of a value in a message
 
-def check_same_work(place: str | os.PathLike[str], began: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+
+def check_same_work(
+    place: str | os.PathLike[str],
+    began: Mapping[str, Any],
+    now: Mapping[str, Any],
+    remedy: str = "name another output",
+) -> None:
     """
-    Checks that all settings that affect the result are those that the work began with.
+    Checks that all settings that affect the result are the ones that the work began with.
 
     Args:
-        place: file or folder of the unfinished work.
-        began, now: settings by name. A missing setting equals None, False and empty ones, because later versions add
-            settings.
+        place: file or folder of the work.
+        began, now: settings by name. An absent one equals None, because later versions add some.
+        remedy: how to choose another place.
 
     Raises:
-        OutputError: a setting differs; the message names the first one and both values.
+        OutputError: a setting differs. The message names the first one and both values, unless they are checksums.
     """
+    where = os.fspath(place)
     for key in {**now, **began}:
-        before, after = began.get(key), now.get(key)
-        if _plain(before) != _plain(after):
-            raise OutputError(
-                f"{key}: the work in {os.fspath(place)} began with {_as_text(before)}, not {_as_text(after)}: "
-                "use the same value to continue, or name another output."
-            )
+        before, after = _plain(began.get(key)), _plain(now.get(key))
+        if before == after:
+            continue
+        if _is_digest(before) or _is_digest(after):
+            raise OutputError(f"{where} began with other {key}: remove it, or {remedy}.")
+        raise OutputError(
+            f"{key}: {where} began with {_said(before)}, not {_said(after)}: use the same value to continue, remove "
+            f"{where}, or {remedy}."
+        )
 
 
-def begin(record: Path, settings: Mapping[str, Any]) -> None:
+def begin(record: Path, settings: Mapping[str, Any], remedy: str = "name another output") -> None:
     """
-    Begins work in the folder of `record`, a JSON file of its settings, or checks that the same work continues.
+    Begins the work in the folder of `record`, a JSON file of its settings, or checks that it continues.
 
     Raises:
         OutputError: the folder holds other work, or cannot be written.
         DiskError: the disk is full or failed.
     """
-    with explained(record.parent):
-        record.parent.mkdir(parents=True, exist_ok=True)
+    folder = record.parent
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if not record.exists():
         with atomic_file(record) as file:
             file.write(json.dumps(settings, indent=1, default=str) + "\n")
@@ -53,18 +67,19 @@ def begin(record: Path, settings: Mapping[str, Any]) -> None:
         if not isinstance(began, dict):
             raise ValueError
     except (OSError, ValueError):
-        raise OutputError(
-            f"{record} cannot be read, so {record.parent} may hold other work: remove that folder, or name another "
-            "output."
-        ) from None
-    check_same_work(record.parent, began, settings)
+        raise OutputError(f"{record} cannot be read: remove {folder}, or {remedy}.") from None
+    check_same_work(folder, began, settings, remedy)
 
 
 def _plain(value: Any) -> Any:
-    """Returns the value as JSON reads it back; None if it is unset."""
-    plain = json.loads(json.dumps(value, default=str))
-    return None if plain is False or plain in ("", [], {}) else plain
+    """Returns the value as JSON gives it back."""
+    return json.loads(json.dumps(value, default=str))
 
 
-def _as_text(value: Any) -> str:
-    return "none" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+
+
+def _said(value: Any) -> str:
+    text = "none" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -27,7 +27,7 @@ from ..detection.recordings import CANCELLING, DIFFERING
 from ..detection.words import clock, sentence
 from ..detection.words import verdict as in_words
 from ..detection.writers import CsvWriter
-from ..pretrained.bases import describe_base
+from ..pretrained.bases import describe_model
 from ..pretrained.load import DEMO_MODEL, ModelError
 from .guard import PageGuard
 from .verdict import FILES, make_playable, remarks, render
@@ -48,7 +48,7 @@ MAX_SECONDS, MAX_MEGABYTES = 3600.0, 200  # of a recording, of its file
 KEPT = 3600  # minimum seconds that uploads stay on disk; at most a sixth longer
 LIMITS = (
     "A detector knows the attacks it was trained on and some similar ones. New generators, languages, codecs and "
-    "microphones move its scores. A score is neither a probability nor a proof."
+    "microphones change its scores. A score is neither a probability nor proof."
 )
 # For files with several audio tracks or channels.
 TRACKS = [("the default track", "default"), ("each track", ALL_TRACKS)]
@@ -235,7 +235,7 @@ def write_csv(results: Sequence[Result]) -> str:
 
 def describe(model: str | None) -> str:
     """Returns what users must know about a model, as Markdown: the limits in its card, or those of all models."""
-    about = describe_base(str(DEMO_MODEL if model is None else model))
+    about = describe_model(str(DEMO_MODEL if model is None else model))
     notice = ""
     if about.demonstration:
         notice = f"**{sentence(DEMO_NOTICE)}** For a real model, ask the person who runs this page.\n\n"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Base:
     license: str | None
     """SPDX id if it has one; None if its card does not say."""
     demonstration: bool = False
-    """By its configuration, or by its name while that is still on the Hub."""
+    """By its configuration, or by its name if the configuration is not on this machine."""
     limits: tuple[str, ...] = ()
     """The limits that its card lists."""
     bases: tuple[Base, ...] = field(default=())
@@ -78,21 +78,31 @@ class Base:
 
 def describe_base(name: str, revision: str | None = None, fetch: bool = False) -> Base:
     """
-    Returns what is known about a model that training starts from.
+    Returns what is known about a model that training starts from, and about the models that it was trained from.
 
     Args:
         name: Hub id or folder.
         fetch: whether to download its card from the Hub, instead of only looking in the cache.
+
+    Raises:
+        ReleaseError: its `base.json` is damaged.
     """
-    files = {file: _file(name, file, revision, fetch) for file in (README, BASE, "config.json")}
-    config = _json(files["config.json"]) or {"demonstration": Path(name).name == DEMO_MODEL.name}
-    license, limits = _card(files[README])
+    bases = tuple(filter(None, [read_base(_file(name, BASE, revision, fetch))]))
+    return replace(describe_model(name, revision, fetch), bases=bases)
+
+
+def describe_model(name: str, revision: str | None = None, fetch: bool = False) -> Base:
+    """Returns what the card and the configuration of a model say. Arguments as in `describe_base`."""
+    card, config = (_file(name, file, revision, fetch) for file in (README, "config.json"))
+    license, limits = _card(card)
+    is_demo = (
+        Path(name).name == DEMO_MODEL.name if config is None else (_json(config) or {}).get("demonstration") is True
+    )
     return Base(
         name=Path(name).resolve().name if Path(name).is_dir() else name,
         license=license,
-        demonstration=config.get("demonstration") is True,
+        demonstration=is_demo,
         limits=limits,
-        bases=tuple(filter(None, [read_base(files[BASE])])),
     )
 
 
@@ -197,6 +207,7 @@ def _card(path: Path | None) -> tuple[str | None, tuple[str, ...]]:
     data = card.data.to_dict()
     license = data.get("license_name") if data.get("license") == "other" else data.get("license")
     section = re.search(r"^## Limits\n(.*?)(?=^## |\Z)", card.text, re.DOTALL | re.MULTILINE)
-    bullets = re.findall(r"^- (.*?)(?=^- |^\S|\Z)", section[1] if section else "", re.DOTALL | re.MULTILINE)
-    limits = tuple(" ".join(bullet.split()) for bullet in bullets)
+    text = section[1] if section else ""
+    bullets = re.findall(r"^[-*] (.*?)(?=^[-*] |^\S|\Z)", text, re.DOTALL | re.MULTILINE)
+    limits = tuple(" ".join(limit.split()) for limit in bullets or [text] if limit.strip())
     return (spdx(license) if isinstance(license, str) and license != "unknown" else None), limits

@@ -53,7 +53,7 @@ def load_model(
         dtype: `"float32"`, `"bfloat16"` or `"float16"`.
 
     Raises:
-        ModelError: the model does not exist, cannot be reached, is not a Nes2Net model, has an impossible setting, or
+        ModelError: the model does not exist, cannot be reached, is not a Nes2Net model, has an invalid setting, or
             has weights that do not match its configuration.
     """
     if dtype not in DTYPES:

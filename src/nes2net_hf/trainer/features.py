@@ -110,7 +110,7 @@ class FeatureSet(Dataset):
     def _settle(self, accelerator: Accelerator) -> None:
         record = self.folder / "what.json"
         if accelerator.is_main_process or record.exists():  # if it is there, all processes refuse alike
-            begin(record, self._identity)
+            begin(record, self._identity, "name another folder in data.features")
         accelerator.wait_for_everyone()
 
     def _path(self, row: int) -> Path:

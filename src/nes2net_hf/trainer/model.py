@@ -28,7 +28,7 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
     Builds the recipe's model: a new back-end on a pretrained encoder, a whole Nes2Net model, or only random weights.
 
     Raises:
-        RecipeError: the configuration is impossible, or `model.pretrained` cannot be loaded.
+        RecipeError: the configuration is invalid, or `model.pretrained` cannot be loaded.
     """
     if recipe.model.head is None:  # as `load_recipe` returns it
         recipe = settle(recipe)

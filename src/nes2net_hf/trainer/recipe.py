@@ -280,7 +280,7 @@ _FREE = (
 
 def check_same(path: Path, recipe: Recipe) -> None:
     """
-    Check that a run can continue with this recipe.
+    Checks that a run can continue with this recipe.
 
     Raises:
         OutputError: the recipe in `path`, with which the run began, differs; the message names the first key.
@@ -289,7 +289,7 @@ def check_same(path: Path, recipe: Recipe) -> None:
 
 
 def _fixed(recipe: Recipe) -> dict[str, Any]:
-    """The keys that may not change during a run, and their values."""
+    """Returns the keys that must not change during a run, with their values."""
     flat = _flat(dataclasses.asdict(recipe))
     return {key: flat[key] for key in flat if not any(key == free or key.startswith(f"{free}.") for free in _FREE)}
 

@@ -121,7 +121,7 @@ def shard_corpus(
     (out / "data").mkdir(parents=True, exist_ok=True)
     records = _read_records(out)
     for record in records.values():
-        check_same_work(out, {"form": record.form}, {"form": form})
+        check_same_work(out, {"form": record.form}, {"form": form}, "name another folder")
     written: list[Path] = []
     for part, load in _splits(name, split, root, options, form):
         written += _write_split(out, part, load(), records, FORMS[form], flac, shard_bytes, progress)
@@ -150,8 +150,8 @@ def _write_split(
         check_utterance_ids(dataset["utterance_id"])
     plan, fingerprint = _plan(dataset, flac, shard_bytes)
     record = records.setdefault(part, SplitRecord(fingerprint, form=form.name))
-    fixed = f"files and options of {part} (SHA-256)"
-    check_same_work(out, {fixed: record.fingerprint}, {fixed: fingerprint})
+    contents = f"files or options of {part}"
+    check_same_work(out, {contents: record.fingerprint}, {contents: fingerprint}, "name another folder")
     record.labels = {LABEL_NAMES[key]: count for key, count in sorted(Counter(dataset["label"]).items())}
     for index, rows in enumerate(plan):
         path = out / "data" / shard_name(part, index, len(plan))
@@ -335,7 +335,7 @@ def to_flac(content: bytes, name: str) -> bytes | None:
     except soundfile.SoundFileError:
         return None  # soundfile does not support it, or it is damaged: it keeps its bytes
     if not np.array_equal(again, samples):
-        raise CorpusError(f"{name} has other samples after encoding as FLAC: omit {option('flac')}.")
+        raise CorpusError(f"the samples of {name} change when it is encoded as FLAC: omit {option('flac')}.")
     return out.getvalue()
 
 
