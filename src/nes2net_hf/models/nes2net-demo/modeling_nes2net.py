@@ -260,7 +260,7 @@ class SqueezeExcitation(nn.Module):
     """
     Channel gates from the mean over valid frames.
 
-    Of the authors' code, only the SELU and ASVspoof 5 systems keep the bottleneck at 2 or more. That matters only if the
+    In the authors' code, only the SELU and ASVspoof 5 systems keep the bottleneck at 2 or more. It matters only if the
     reduction is more than half the channels: no published checkpoint is concerned, because all have a reduction of 1.
     """
 
