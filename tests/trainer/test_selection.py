@@ -212,6 +212,7 @@ def test_every_run_logs_all_results_and_runs_of_0_1_0_continue(corpus: Path, tmp
 
 
 LATER = {
+    "model": ["freeze_epochs"],
     "data": ["repeat_from"],
     "validation": ["ties", "first_epoch", "loss", "loss_batch"],
     "checkpoints": ["keep"],

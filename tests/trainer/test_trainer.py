@@ -114,6 +114,45 @@ def test_a_run_that_was_cut_off_while_dev_was_judged_ends_with_the_same_bits(
     assert same(tmp_path / "run/epochs/epoch-0003", whole_run / "epochs/epoch-0003")
 
 
+def test_an_encoder_frozen_at_first_learns_later_with_the_same_bits_after_a_stop(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen for two epochs of two steps each, it trains as an encoder that is always frozen, and then moves."""
+
+    def run(name: str, *overrides: str, resume: bool = False) -> Path:
+        path = write(tmp_path / f"{name}.yaml", recipe_of(corpus, tmp_path / name) | {"batch_size": 12})
+        train(load_recipe(path, ["checkpoints.every_steps=1", *overrides]), resume=resume)
+        return tmp_path / name
+
+    whole = run("whole", "model.freeze_epochs=2")
+    always = run("always", "model.freeze=encoder")
+    losses = [[line["loss"] for line in lines(output / "steps.jsonl")] for output in (whole, always)]
+    assert losses[0][:5] == pytest.approx(losses[1][:5], abs=1e-6) and losses[0][5] != losses[1][5]
+    first, second, third = (weights(whole / f"epochs/epoch-{epoch:04}") for epoch in (1, 2, 3))
+    encoder = [key for key in first if key.startswith("nes2net.encoder.") and "masked_spec_embed" not in key]
+    assert all(torch.equal(first[key], second[key]) for key in encoder)
+    assert not any(torch.equal(second[key], third[key]) for key in encoder if key.endswith("dense.weight"))
+    assert not torch.equal(first["classifier.weight"], second["classifier.weight"])
+
+    step = Trainer._step
+    for place in (3, 4, 5):  # before the thaw, at it and after it
+
+        def cut(self: Trainer, batch: Any, place: int = place) -> Any:
+            if self.progress.step == place:
+                raise Kill
+            return step(self, batch)
+
+        monkeypatch.setattr(Trainer, "_step", cut)
+        with pytest.raises(Kill):
+            run("cut", "model.freeze_epochs=2", resume=True)
+    monkeypatch.undo()
+    cut_off = run("cut", "model.freeze_epochs=2", resume=True)
+    assert same(cut_off / "epochs/epoch-0003", whole / "epochs/epoch-0003")
+    assert (cut_off / "steps.jsonl").read_text() == (whole / "steps.jsonl").read_text()
+    with pytest.raises(RecipeError, match=r"model\.freeze_epochs: 2 has no effect if model\.freeze=encoder"):
+        run("both", "model.freeze_epochs=2", "model.freeze=encoder")
+
+
 def wait_for_step(output: Path, step: int, process: subprocess.Popen[str]) -> None:
     file = output / "steps.jsonl"
     while not (file.exists() and len(file.read_text().splitlines()) >= step):

@@ -228,6 +228,8 @@ class Trainer:
                 f"the loss became {done.loss} in step {self.progress.step + 1}, so the step was not taken: lower "
                 f"optimiser.learning_rate; {self._what_is_saved()}"
             )
+        if self.stream.epoch < self.recipe.model.freeze_epochs:
+            self._forget_encoder_gradients()
         if self.recipe.optimiser.max_gradient_norm is not None:
             accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optimiser.max_gradient_norm)
         rate = self._rate()
@@ -262,6 +264,14 @@ class Trainer:
                 accelerator.backward(loss)
             total += loss.detach()
         return total
+
+    def _forget_encoder_gradients(self) -> None:
+        """
+        Makes the next step leave the encoder as it is: Adam skips weights without gradients and keeps no moments for
+        them. `requires_grad=False` would save time, but DDP never synchronises weights that are frozen at the start.
+        """
+        for parameter in self.accelerator.unwrap_model(self.model).base_model.encoder.parameters():
+            parameter.grad = None
 
     def _agree(self, loss: torch.Tensor) -> Step:
         """

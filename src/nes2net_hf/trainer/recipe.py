@@ -64,6 +64,7 @@ class ModelRecipe:
     head: Literal["utterance", "frames"] | None = None  # frames: 20 ms each, from the corpus's segment labels
     lora: LoraRecipe | None = None  # needs the package peft; saved models have the adapters merged in
     freeze: Literal["nothing", "feature_encoder", "encoder"] = "nothing"  # feature_encoder: its convolutions
+    freeze_epochs: Number = 0  # also freeze the whole encoder in the first epochs; they take as long as the others
     gradient_checkpointing: bool = False  # saves memory, takes a third more time
     compile: bool = False  # torch.compile: some minutes at the start, then faster steps
     synchronize_batch_norm: bool = False  # statistics over all processes, not over each one's share of the batch
@@ -393,6 +394,11 @@ def check(recipe: Recipe) -> None:
         _check_features(recipe)
     if recipe.model.lora is not None and recipe.model.freeze == "encoder":
         raise RecipeError("model.freeze: encoder also freezes the adapters of model.lora: remove one of the two.")
+    if recipe.model.freeze_epochs and recipe.model.freeze == "encoder":
+        raise RecipeError(
+            f"model.freeze_epochs: {recipe.model.freeze_epochs} has no effect if model.freeze=encoder freezes the "
+            "encoder in all epochs: remove one of the two."
+        )
     if (
         recipe.model.head is not None
         and recipe.loss.name == "focal"
