@@ -280,11 +280,13 @@ def _carbon(path: Path) -> float | None:
 def _curve(path: Path, recipe: dict[str, Any] | None) -> dict[str, Any] | None:
     """Summarises `metrics.jsonl`: epochs, minutes, and the best epoch by the recipe's own measure."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-    select = (recipe or {}).get("validation", {}).get("select", "dev_eer")
+    rules = (recipe or {}).get("validation", {})
+    select = rules.get("select", "dev_eer")
     judged = [line for line in lines if line.get(select) is not None]
     if not judged:
         return None
-    best = min(judged, key=lambda line: line[select])
+    # `min` takes the first of equals. The extra `train`, which has the trainer's own rule, may be absent here.
+    best = min(reversed(judged) if rules.get("ties") == "later" else judged, key=lambda line: line[select])
     return {
         "epochs": lines[-1]["epoch"],
         "best": best["epoch"],
