@@ -334,7 +334,7 @@ def test_default_configuration_is_the_published_size() -> None:
         ({"se_reduction": 1.5}, "se_reduction must be an integer"),
         ({"threshold": float("nan")}, "threshold must be a finite number"),
         ({"class_weights": (1.0,)}, "class_weights must be two positive numbers"),
-        ({"id2label": {0: "cat", 1: "dog"}}, "id2label must have exactly one class of bona fide speech"),
+        ({"id2label": {0: "cat", 1: "dog"}}, "id2label must have exactly one class for bona fide speech"),
         ({"encoder_config": {"hidden_size": 64}}, "encoder_config must name its model_type"),
         ({"encoder_config": {"model_type": "bert"}}, "encoder_config of type 'bert' has no conv_kernel"),
     ],

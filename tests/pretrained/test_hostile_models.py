@@ -218,9 +218,9 @@ def test_an_index_names_files_beside_it_alone(folder: Path, tmp_path: Path) -> N
         "a/b.bin",
     ):
         index.write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(keys, name)}), encoding="utf-8")
-        assert f"{index}: weight_map must name files beside it" in refusal(folder)
+        assert f"{index}: weight_map must name files in the same folder" in refusal(folder)
         for load in (Nes2NetForAudioClassification, AutoModelForAudioClassification):
-            with pytest.raises(ValueError, match="weight_map must name files beside it"):
+            with pytest.raises(ValueError, match="weight_map must name files in the same folder"):
                 load.from_pretrained(folder)
     for content in ("{", "[]", "{}", '{"weight_map": {}}', '{"metadata": 1, "weight_map": {"a": 5}}'):
         index.write_text(content, encoding="utf-8")

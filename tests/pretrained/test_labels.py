@@ -283,8 +283,8 @@ def test_bona_fide_is_known_by_its_names(name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"id2label": {0: "cat", 1: "dog"}}, "id2label must have exactly one class of bona fide speech"),
-        ({"id2label": {0: "real", 1: "human"}}, "id2label must have exactly one class of bona fide speech"),
+        ({"id2label": {0: "cat", 1: "dog"}}, "id2label must have exactly one class for bona fide speech"),
+        ({"id2label": {0: "real", 1: "human"}}, "id2label must have exactly one class for bona fide speech"),
         ({"num_labels": 3}, "id2label must have exactly one class .* got 'LABEL_0, LABEL_1, LABEL_2'"),
         ({"id2label": {0: "bonafide"}}, "id2label must name classes 0, 1 and so on, at least two"),
         ({"id2label": {0: "spoof", 2: "bonafide"}}, "id2label must name classes 0, 1 and so on"),
