@@ -224,7 +224,7 @@ def test_an_index_names_files_beside_it_alone(folder: Path, tmp_path: Path) -> N
                 load.from_pretrained(folder)
     for content in ("{", "[]", "{}", '{"weight_map": {}}', '{"metadata": 1, "weight_map": {"a": 5}}'):
         index.write_text(content, encoding="utf-8")
-        assert f"{index} must be JSON with metadata, and a weight_map" in refusal(folder)
+        assert f"{index} must be JSON with metadata, and with a weight_map" in refusal(folder)
     index.write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(keys, SHARD)}), encoding="utf-8")
     load_model(folder, None, torch.device("cpu"), "float32")
 

@@ -269,7 +269,7 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_another_recipe(whole_run:
     with pytest.raises(OutputError, match=r"optimiser\.learning_rate: .* began with 0.001, not"):
         train(load_recipe(path, ["optimiser.learning_rate=1"]), resume=True)
     # An absent setting is not a false or empty one.
-    for change in ("model.encoder.add_adapter=false", "data.train.where.language=xx", "data.train.where.language=''"):
+    for change in ("model.encoder.new_field=false", "data.train.where.language=xx", "data.train.where.language=''"):
         with pytest.raises(OutputError, match=r"began with none, not"):
             train(load_recipe(path, [change]), resume=True)
     before = (whole_run / "steps.jsonl").read_text()
