@@ -401,10 +401,13 @@ def test_each_better_model_is_pushed_and_a_failure_stops_nothing(
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(corpus: Path, tmp_path: Path) -> None:
-    """Two processes with half the batch each have the losses of one, without dropout and with joint batch norm."""
+    """
+    Two processes with half the batch each have the losses of one, without dropout and with joint batch norm. For one
+    epoch: Adam scales rounding errors to full steps, so that two runs part tenfold in each further step.
+    """
     curves = []
     for processes in (1, 2):
-        recipe = tiny_recipe(corpus, tmp_path / str(processes), data=data_of(corpus, window_length=4000), epochs=3)
+        recipe = tiny_recipe(corpus, tmp_path / str(processes), data=data_of(corpus, window_length=4000), epochs=1)
         recipe |= {"batch_size": 8, "validation": {"augmented": True, "loss": "batch_means", "loss_batch": 5}}
         recipe["model"] |= {"synchronize_batch_norm": True}
         recipe["model"]["config"] |= {"class_weights": [0.1, 0.9]}
@@ -414,7 +417,7 @@ def test_two_processes_train_as_one(corpus: Path, tmp_path: Path) -> None:
         steps = lines(tmp_path / str(processes) / "steps.jsonl")
         curves.append(([line["loss"] for line in steps], lines(tmp_path / str(processes) / "metrics.jsonl")))
     (one, epochs_of_one), (two, epochs_of_two) = curves
-    assert len(one) == 9 and one == pytest.approx(two, abs=1e-5)
+    assert len(one) == 3 and one == pytest.approx(two, abs=1e-5)
     for first, second in zip(epochs_of_one, epochs_of_two, strict=True):
         assert first["dev_eer"] == pytest.approx(second["dev_eer"], abs=1e-6)
         # The gradient of biases before a norm is only rounding errors, which Adam scales to full steps. The loss in
