@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,28 +65,33 @@ class Kill(Exception):
     """Simulates a kill: no code of the trainer runs after it."""
 
 
+@contextmanager
+def killed_at(place: int) -> Iterator[None]:
+    """Within it, training must be killed at the beginning of the step after `place` steps."""
+    step = Trainer._step
+
+    def cut(self: Trainer, batch: Any) -> Any:
+        if self.progress.step == place:
+            raise Kill
+        return step(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Kill):
+        patch.setattr(Trainer, "_step", cut)
+        yield
+
+
 @pytest.mark.parametrize("places", [(1, 7, 13), (6, 12), (17,)])
 def test_a_run_that_was_cut_off_ends_with_the_same_bits(
     places: tuple[int, ...],
     whole_run: Path,
     corpus: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = write(tmp_path / "recipe.yaml", recipe_of(corpus, tmp_path / "run"))
     recipe = load_recipe(path, ["checkpoints.every_steps=2"])
-    step = Trainer._step
     for place in places:
-
-        def cut(self: Trainer, batch: Any, place: int = place) -> Any:
-            if self.progress.step == place:
-                raise Kill
-            return step(self, batch)
-
-        monkeypatch.setattr(Trainer, "_step", cut)
-        with pytest.raises(Kill):
+        with killed_at(place):
             train(recipe, resume=True)
-    monkeypatch.undo()
     train(recipe, resume=True)
     for name in ("epochs/epoch-0003", "best"):
         assert same(tmp_path / "run" / name, whole_run / name)
@@ -114,9 +121,7 @@ def test_a_run_that_was_cut_off_while_dev_was_judged_ends_with_the_same_bits(
     assert same(tmp_path / "run/epochs/epoch-0003", whole_run / "epochs/epoch-0003")
 
 
-def test_an_encoder_frozen_at_first_learns_later_with_the_same_bits_after_a_stop(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_encoder_frozen_at_first_learns_later_with_the_same_bits_after_a_stop(corpus: Path, tmp_path: Path) -> None:
     """Frozen for two epochs of two steps each, it trains as an encoder that is always frozen, and then moves."""
 
     def run(name: str, *overrides: str, resume: bool = False) -> Path:
@@ -134,18 +139,9 @@ def test_an_encoder_frozen_at_first_learns_later_with_the_same_bits_after_a_stop
     assert not any(torch.equal(second[key], third[key]) for key in encoder if key.endswith("dense.weight"))
     assert not torch.equal(first["classifier.weight"], second["classifier.weight"])
 
-    step = Trainer._step
     for place in (3, 4, 5):  # before the thaw, at it and after it
-
-        def cut(self: Trainer, batch: Any, place: int = place) -> Any:
-            if self.progress.step == place:
-                raise Kill
-            return step(self, batch)
-
-        monkeypatch.setattr(Trainer, "_step", cut)
-        with pytest.raises(Kill):
+        with killed_at(place):
             run("cut", "model.freeze_epochs=2", resume=True)
-    monkeypatch.undo()
     cut_off = run("cut", "model.freeze_epochs=2", resume=True)
     assert same(cut_off / "epochs/epoch-0003", whole / "epochs/epoch-0003")
     assert (cut_off / "steps.jsonl").read_text() == (whole / "steps.jsonl").read_text()

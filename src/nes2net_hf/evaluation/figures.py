@@ -144,24 +144,20 @@ def match(file: ScoreFile, keys: Keys | None) -> Trials:
     for label, name in ((1, "bona fide"), (0, "spoofed")):
         if not (keys.labels == label).any():
             raise EvaluationError(f"{keys.source} has no {name} trials: error rates need both classes.")
-    columns = {name: column[rows] for name, column in file.columns.items()}
+    read = ("asv_score", "duration", "frame_scores")
+    columns = {name: file.columns[name][rows] for name in read if name in file.columns}
     if "duration" in columns:
         seconds = numbers(file.path, "duration", columns["duration"])
         keys = replace(keys, columns={**keys.columns, "duration": _buckets(seconds)})
     frames = columns.get("frame_scores")
     speakers = keys.columns.get("speaker_id")
-    matched = ScoreFile(
-        file.path,
-        file.scores[rows],
-        None,
-        kinds=None if file.kinds is None else file.kinds[rows],
-        columns={"asv_score": columns["asv_score"]} if "asv_score" in columns else {},
-    )
+    kinds = None if file.kinds is None else file.kinds[rows]
+    matched = replace(file, scores=file.scores[rows], ids=None, kinds=kinds, columns=columns)
     return Trials(
         matched.scores,
         keys,
         frame_scores=None if frames is None else list(frames),
-        kinds=matched.kinds,
+        kinds=kinds,
         asv=asv_of_table(matched),
         by_speaker=speakers is not None and all(speakers) and len(set(speakers)) >= _FEWEST_SPEAKERS,
         scored=file.scored,
@@ -310,10 +306,10 @@ def _breakdown(trials: Trials, costs: DetectionCosts, resamples: int) -> Iterato
             part = trials.take(_belonging(trials.keys, factor, value))
             bonafide, spoof = part.by_class
             if bonafide.size and spoof.size and len(part.scores) < len(trials.scores):
-                yield row(part, factor, value, costs, resamples)
+                yield breakdown_row(part, factor, value, costs, resamples)
 
 
-def row(part: Trials, group: str, value: str, costs: DetectionCosts, resamples: int) -> Row:
+def breakdown_row(part: Trials, group: str, value: str, costs: DetectionCosts, resamples: int) -> Row:
     """Returns the line of a breakdown for trials of both classes."""
     bonafide, spoof = part.by_class
     speakers = part.speakers

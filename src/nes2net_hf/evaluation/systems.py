@@ -14,7 +14,7 @@ from ..errors import EvaluationError, UsageError, option
 from ..metrics import ASVSPOOF5_COSTS, DetectionCosts
 from ..metrics.bootstrap import Difference
 from .asv import AsvScores
-from .figures import Evaluation, Row, Trials, compare, evaluate, match, row, strangers, undecided
+from .figures import Evaluation, Row, Trials, breakdown_row, compare, evaluate, match, strangers, undecided
 from .keys import Keys
 from .report import to_json
 from .score_files import ScoreFile, find_trials, read_scores
@@ -96,7 +96,7 @@ def _published_table(file: ScoreFile, keys: Keys, costs: DetectionCosts, resampl
         ids = np.array([]) if file.ids is None else file.ids
         is_scored = find_trials(ids, part.ids, file.path, file.are_files) >= 0
         if set(part.labels) == {0, 1} and is_scored.all():
-            yield row(match(file, part), "condition", name, costs, resamples)
+            yield breakdown_row(match(file, part), "condition", name, costs, resamples)
 
 
 def find_condition(asked: str | None, benchmark: str | None) -> str | None:
