@@ -83,6 +83,10 @@ class Nes2NetConfig(PretrainedConfig):
         classifier_outputs (`int`, *optional*, defaults to one for each label):
             One for each label, or, of two labels, 1 for a head of one logit x; the model then returns the logits
             +x/2 of bona fide and -x/2 of spoof.
+        cosine_scale (`float`, *optional*):
+            If set, the classifier has no bias, and each logit (or x) is `cosine_scale` times the cosine between the
+            pooled features and a weight vector, as OC-Softmax (Zhang et al. 2021) and AM-Softmax (Wang et al. 2018)
+            train it. Unset means a linear classifier.
         score (`str`, *optional*, defaults to `"log_odds"`):
             What a score is: `"log_odds"`, log p(bona fide) - log p(any spoof), which is the logit of bona fide minus
             that of spoof, or minus the log-sum-exp of those of several kinds of spoof; or `"bonafide_logit"`, that
@@ -120,6 +124,7 @@ class Nes2NetConfig(PretrainedConfig):
         pooling: str = "mean",
         pooling_bottleneck: int = 128,
         classifier_outputs: int | None = None,
+        cosine_scale: float | None = None,
         score: str = "log_odds",
         threshold: float | None = None,
         calibration: dict[str, Any] | None = None,
@@ -145,6 +150,7 @@ class Nes2NetConfig(PretrainedConfig):
         self.pooling = pooling
         self.pooling_bottleneck = pooling_bottleneck
         self.classifier_outputs = len(id2label) if classifier_outputs is None else classifier_outputs
+        self.cosine_scale = cosine_scale
         self.score = score
         self.threshold = threshold
         self.calibration = calibration
@@ -296,6 +302,8 @@ class Nes2NetConfig(PretrainedConfig):
                 f"classifier_outputs must be {' or '.join(map(str, allowed))} with {labels} labels in "
                 f"id2label, got {_short(self.classifier_outputs)}."
             )
+        if self.cosine_scale is not None and not (_is_finite(self.cosine_scale) and self.cosine_scale > 0):
+            raise ValueError(f"cosine_scale must be a positive number or None, got {_short(self.cosine_scale)}.")
         if self.threshold is not None and not _is_finite(self.threshold):
             raise ValueError(f"threshold must be a finite number or None, got {_short(self.threshold)}.")
         if self.calibration is not None:

@@ -112,6 +112,18 @@ class Float32Linear(nn.Linear):
             return F.linear(input.float(), self.weight.float(), self.bias.float())
 
 
+class CosineClassifier(Float32Linear):
+    """(..., D) → (..., C): the cosines between features and each row of the weights, times `scale`."""
+
+    def __init__(self, features: int, outputs: int, scale: float) -> None:
+        super().__init__(features, outputs, bias=False)
+        self.scale = scale
+
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.autocast("cpu" if input.is_meta else input.device.type, enabled=False):
+            return self.scale * F.linear(F.normalize(input.float(), dim=-1), F.normalize(self.weight.float(), dim=-1))
+
+
 class Activation(nn.Module):
     """ReLU or SELU, in place: nothing before it here needs its own output, but for a hook on that one's gradient."""
 
@@ -687,7 +699,7 @@ class Nes2NetForAudioClassification(Nes2NetPreTrainedModel):
         super().__init__(config)
         self.nes2net = Nes2NetModel(config)
         embedding = config.hidden_size * (2 if config.pooling == "attentive_statistics" else 1)
-        self.classifier = Float32Linear(embedding, config.classifier_outputs)
+        self.classifier = _classifier(embedding, config)
         self.post_init()
 
     def forward(
@@ -745,7 +757,7 @@ class Nes2NetForAudioFrameClassification(Nes2NetPreTrainedModel):
             raise ValueError(f"pooling must be 'mean' where frames are classified, got {config.pooling!r}.")
         super().__init__(config)
         self.nes2net = Nes2NetModel(config)
-        self.classifier = Float32Linear(config.hidden_size, config.classifier_outputs)
+        self.classifier = _classifier(config.hidden_size, config)
         self.post_init()
 
     def forward(
@@ -853,6 +865,12 @@ def _class_weights(config: Any, logits: Tensor) -> Tensor | None:
     spoof, bonafide = config.class_weights
     weights = [bonafide if label == config.bonafide_index else spoof for label in range(config.num_labels)]
     return torch.tensor(weights, dtype=logits.dtype, device=logits.device)
+
+
+def _classifier(features: int, config: Any) -> nn.Module:
+    if config.cosine_scale is not None:
+        return CosineClassifier(features, config.classifier_outputs, config.cosine_scale)
+    return Float32Linear(features, config.classifier_outputs)
 
 
 def _classify(classifier: nn.Module, features: Tensor, config: Any) -> Tensor:
