@@ -33,7 +33,9 @@ from tests.loopback_hub import TOKEN, LoopbackHub
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
-ENCODER_TYPES = ("wav2vec2", "wavlm", "hubert", "data2vec-audio", "unispeech-sat", "wav2vec2-conformer")
+ENCODER_TYPES = (
+    "wav2vec2", "wavlm", "hubert", "data2vec-audio", "unispeech-sat", "wav2vec2-conformer", "wav2vec2-bert", "whisper",
+)  # fmt: skip
 
 
 def tiny_encoder_config(model_type: str = "wav2vec2", **overrides: Any) -> Any:
@@ -59,8 +61,17 @@ def tiny_encoder_config(model_type: str = "wav2vec2", **overrides: Any) -> Any:
     }
     if model_type == "data2vec-audio":
         fields |= {"conv_pos_kernel_size": 7, "num_conv_pos_embeddings": 2}
-    if model_type == "wav2vec2-conformer":
+    if model_type in ("wav2vec2-conformer", "wav2vec2-bert"):
         fields["conformer_conv_dropout"] = 0.0
+    if model_type in ("wav2vec2-bert", "whisper"):  # they read features
+        fields = {name: value for name, value in fields.items() if "conv_" not in name or "conformer" in name}
+    if model_type == "whisper":
+        names = {"hidden_size": "d_model", "num_hidden_layers": "encoder_layers"}
+        names |= {"num_attention_heads": "encoder_attention_heads", "intermediate_size": "encoder_ffn_dim"}
+        names |= {"hidden_dropout": "dropout", "layerdrop": "encoder_layerdrop"}
+        fields = {names.get(name, name): value for name, value in fields.items()}
+        fields |= {"decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 64, "vocab_size": 100}
+        fields |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3}
     return AutoConfig.for_model(model_type, **fields)
 
 

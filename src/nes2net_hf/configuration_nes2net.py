@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,12 @@ _ATTENTION = ("eager", "sdpa", "flex_attention")
 _QUANTISERS = ("bitsandbytes", "torchao")  # which run what is installed; others fetch kernels as well
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 _LARGEST = 1_000_000  # of any size in a configuration
+# Encoders of which it is known whether a norm follows the last layer, so that it can be left out below the top.
+_TYPES_WITH_KNOWN_LAYERS = (
+    "wav2vec2", "wavlm", "hubert", "unispeech", "unispeech-sat", "data2vec-audio", "wav2vec2-conformer",
+    "wav2vec2-bert", "whisper",
+)  # fmt: skip
+_READ_FEATURES = ("wav2vec2-bert", "whisper")  # from log-mel features, which the model computes; all others convolve
 
 # XLS-R 300M as it is fine-tuned in the published ASVspoof 2021 system: no masking, no dropout, no layerdrop.
 XLSR_300M: dict[str, Any] = {
@@ -52,10 +59,16 @@ class Nes2NetConfig(PretrainedConfig):
     Args:
         encoder_config (`PretrainedConfig` or `dict`, *optional*, defaults to XLS-R 300M's):
             The encoder, any waveform model of transformers: wav2vec2, wavlm, hubert, data2vec-audio, unispeech-sat,
-            wav2vec2-conformer ... A dict needs its `model_type`.
+            wav2vec2-conformer ...; or wav2vec2-bert, or whisper, of which only the encoder is built. A dict needs its
+            `model_type`.
+        encoder_layers (`list[int]`, *optional*, defaults to all):
+            Which hidden states of the encoder the aggregation reads, in ascending order: 0 is the input of the first
+            transformer layer and n the output of layer n, as in `hidden_states` of transformers. Layers above the last
+            of them are not built. The output of the top layer L comes after the encoder's final norm, where it has
+            one; a selection that stops below reads no final norm.
         layer_aggregation (`str`, *optional*, defaults to `"last"`):
-            What the back-end reads of the encoder's L + 1 hidden states: `"last"`, `"weighted_sum"`,
-            `"squeeze_excitation"` (the paper's SEA) or `"attentive_merging"` (AttM).
+            What the back-end reads of the encoder's L + 1 hidden states, or of those in `encoder_layers`: `"last"`,
+            `"weighted_sum"`, `"squeeze_excitation"` (the paper's SEA) or `"attentive_merging"` (AttM).
         backend_variant (`str`, *optional*, defaults to `"nes2net_x"`):
             `"nes2net"`, or `"nes2net_x"` with learnable weights over a growing stack of columns.
         outer_scale (`int`, *optional*, defaults to 8):
@@ -130,6 +143,7 @@ class Nes2NetConfig(PretrainedConfig):
         calibration: dict[str, Any] | None = None,
         class_weights: list[float] | tuple[float, float] | None = None,
         demonstration: bool = False,
+        encoder_layers: list[int] | tuple[int, ...] | None = None,
         **kwargs: Any,
     ) -> None:
         _check_names(type(self), kwargs)
@@ -139,6 +153,7 @@ class Nes2NetConfig(PretrainedConfig):
         kwargs["id2label"] = id2label
         kwargs["label2id"] = {label: index for index, label in id2label.items()}
         self.encoder_config = _as_encoder_config(XLSR_300M if encoder_config is None else encoder_config)
+        self.encoder_layers = list(encoder_layers) if isinstance(encoder_layers, (list, tuple)) else encoder_layers
         self.layer_aggregation = layer_aggregation
         self.backend_variant = backend_variant
         self.outer_scale = outer_scale
@@ -232,7 +247,9 @@ class Nes2NetConfig(PretrainedConfig):
 
     @property
     def min_samples(self) -> int:
-        """Shortest input in samples: one frame of the encoder's convolutions (400 = 25 ms)."""
+        """Shortest input in samples: one frame of the encoder (400 = 25 ms; 560 = 35 ms for w2v-BERT)."""
+        if self.encoder_config.model_type in _READ_FEATURES:  # one or two windows of the Fourier transform
+            return 560 if self.encoder_config.model_type == "wav2vec2-bert" else 400
         length = 1
         for kernel, stride in zip(
             reversed(self.encoder_config.conv_kernel), reversed(self.encoder_config.conv_stride)
@@ -240,11 +257,45 @@ class Nes2NetConfig(PretrainedConfig):
             length = (length - 1) * stride + kernel
         return length
 
+    @property
+    def max_samples(self) -> int | None:
+        """Longest input in samples: 480,000 (30 s) for Whisper, whose positions end there; None for all others."""
+        encoder = self.encoder_config
+        return encoder.max_source_positions * self.frame_samples if encoder.model_type == "whisper" else None
+
+    @property
+    def frame_samples(self) -> int:
+        """The hop between encoder frames in samples: 320 (20 ms) for all published encoders."""
+        if self.encoder_config.model_type in _READ_FEATURES:
+            return 320  # two hops of 160 samples of the features
+        return math.prod(self.encoder_config.conv_stride)
+
+    @property
+    def top_layer(self) -> int:
+        """The last layer that is read, and so the number of layers that are built."""
+        return self.encoder_layers[-1] if self.encoder_layers else self.encoder_config.num_hidden_layers
+
+    def frames(self, samples: Any) -> Any:
+        """
+        Number of encoder frames for a number of samples, an integer or a tensor, of at least `min_samples`. w2v-BERT
+        joins two frames of 25 ms at hops of 10 ms, and drops an odd one; Whisper has one for each whole 20 ms.
+        """
+        encoder = self.encoder_config
+        if encoder.model_type == "wav2vec2-bert":
+            return (samples - 240) // 320
+        if encoder.model_type == "whisper":
+            return samples // 320
+        for kernel, stride in zip(encoder.conv_kernel, encoder.conv_stride):
+            samples = (samples - kernel) // stride + 1
+        return samples
+
     def check(self) -> None:
         """Raises ValueError if a field is invalid or contradicts another. The message names the field."""
         encoder = self.encoder_config
         _check_labels(self.id2label, self.label2id)
-        missing = [name for name in ("hidden_size", "conv_kernel", "conv_stride") if not hasattr(encoder, name)]
+        reads_features = getattr(encoder, "model_type", None) in _READ_FEATURES
+        needed = ("hidden_size",) if reads_features else ("hidden_size", "conv_kernel", "conv_stride")
+        missing = [name for name in needed if not hasattr(encoder, name)]
         if missing:
             raise ValueError(
                 f"encoder_config of type {_short(getattr(encoder, 'model_type', type(encoder).__name__))} has no "
@@ -290,11 +341,14 @@ class Nes2NetConfig(PretrainedConfig):
             raise ValueError(
                 "encoder_config.add_adapter must be False: Nes2Net reads the frames of the encoder itself."
             )
-        if self.layer_aggregation != "last" and getattr(encoder, "layerdrop", None):
+        dropping = "encoder_layerdrop" if encoder.model_type == "whisper" else "layerdrop"
+        if self.layer_aggregation != "last" and getattr(encoder, dropping, None):
             raise ValueError(
-                f"encoder_config.layerdrop must be 0 with layer_aggregation={self.layer_aggregation!r}, because a "
-                f"dropped layer has no hidden states; got {encoder.layerdrop}."
+                f"encoder_config.{dropping} must be 0 with layer_aggregation={self.layer_aggregation!r}, because a "
+                f"dropped layer has no hidden states; got {getattr(encoder, dropping)}."
             )
+        if self.encoder_layers is not None:
+            self._check_layers(self.encoder_layers)
         labels = len(self.id2label or ())
         allowed = (1, 2) if labels == 2 else (labels,)
         if type(self.classifier_outputs) is not int or self.classifier_outputs not in allowed:
@@ -315,6 +369,30 @@ class Nes2NetConfig(PretrainedConfig):
             isinstance(weights, list) and len(weights) == 2 and all(_is_finite(w) and w > 0 for w in weights)
         ):
             raise ValueError(f"class_weights must be two positive numbers (spoof, bona fide), got {_short(weights)}.")
+
+    def _check_layers(self, layers: Any) -> None:
+        top = self.encoder_config.num_hidden_layers
+        if (
+            not isinstance(layers, list)
+            or not all(type(layer) is int and 0 <= layer <= top for layer in layers)
+            or layers != sorted(set(layers))
+            or not any(layers)
+        ):
+            raise ValueError(
+                f"encoder_layers must be ascending numbers from 0 to {top}, the encoder's top layer, and not 0 alone, "
+                f"got {_short(layers)}."
+            )
+        if self.layer_aggregation == "last" and len(layers) > 1:
+            raise ValueError(
+                f"encoder_layers must name one layer with layer_aggregation='last', got {_short(layers)}: name one, "
+                "or choose another aggregation."
+            )
+        kind = self.encoder_config.model_type
+        if layers[-1] < top and kind not in _TYPES_WITH_KNOWN_LAYERS:
+            raise ValueError(
+                f"encoder_layers must end with the top layer {top} for an encoder of type {kind!r}, whose final norm "
+                f"is not known, got {_short(layers)}."
+            )
 
     def _check_calibration(self, calibration: Any) -> None:
         fields = {"scale", "offset", "prior"}
@@ -450,10 +528,11 @@ def _as_integer(value: Any) -> Any:
 
 def _check_encoder(encoder: Any) -> None:
     """Checks what transformers accepts silently, and what would fail only in the middle of a recording."""
-    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "encoder_ffn_dim")
+    lengths_of_features = ("num_mel_bins", "max_source_positions", "conv_depthwise_kernel_size")
     groups = ("num_conv_pos_embeddings", "num_conv_pos_embedding_groups", "conv_pos_kernel_size")
     _check_integer("encoder_config.num_hidden_layers", getattr(encoder, "num_hidden_layers", 1), 1, most=200)
-    for name in (*sizes, *groups):
+    for name in (*sizes, *groups, *lengths_of_features):
         if hasattr(encoder, name):
             _check_integer(f"encoder_config.{name}", getattr(encoder, name), 1)
     for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
@@ -462,6 +541,29 @@ def _check_encoder(encoder: Any) -> None:
                 f"encoder_config.{name} must divide its hidden_size {encoder.hidden_size}, "
                 f"got {getattr(encoder, name)}."
             )
+    if encoder.model_type in _READ_FEATURES:
+        _check_features(encoder)
+    else:
+        _check_convolutions(encoder)
+    for name in ("hidden_act", "feat_extract_activation", "activation_function"):
+        value = getattr(encoder, name, "gelu")
+        if isinstance(value, str) and value not in ACT2FN:
+            raise ValueError(f"encoder_config.{name} must be an activation of transformers, got {_short(value)}.")
+    if getattr(encoder, "feat_extract_norm", "layer") not in ("layer", "group"):
+        raise ValueError(
+            f"encoder_config.feat_extract_norm must be layer or group, got {_short(encoder.feat_extract_norm)}."
+        )
+    chances = ("layerdrop", "encoder_layerdrop", "mask_time_prob", "mask_feature_prob")
+    dropouts = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "dropout")
+    for name in (*dropouts, "conformer_conv_dropout", *chances):
+        chance: Any = getattr(encoder, name, 0.0)
+        if chance is not None and not (_is_finite(chance) and 0 <= chance <= 1):
+            raise ValueError(f"encoder_config.{name} must be between 0 and 1, got {_short(chance)}.")
+    if not (_is_finite(getattr(encoder, "layer_norm_eps", 1e-5)) and getattr(encoder, "layer_norm_eps", 1e-5) > 0):
+        raise ValueError(f"encoder_config.layer_norm_eps must be positive, got {_short(encoder.layer_norm_eps)}.")
+
+
+def _check_convolutions(encoder: Any) -> None:
     lengths = {}
     for name in ("conv_dim", "conv_kernel", "conv_stride"):
         values = getattr(encoder, name, None)
@@ -475,21 +577,26 @@ def _check_encoder(encoder: Any) -> None:
             "encoder_config.conv_dim, conv_kernel and conv_stride must have the same length, got "
             f"{', '.join(map(str, lengths.values()))}."
         )
-    for name in ("hidden_act", "feat_extract_activation"):
-        value = getattr(encoder, name, "gelu")
-        if isinstance(value, str) and value not in ACT2FN:
-            raise ValueError(f"encoder_config.{name} must be an activation of transformers, got {_short(value)}.")
-    if getattr(encoder, "feat_extract_norm", "layer") not in ("layer", "group"):
+
+
+def _check_features(encoder: Any) -> None:
+    """Checks what the features computed in the model must have in common with the encoder."""
+    if encoder.model_type == "wav2vec2-bert":
+        if encoder.feature_projection_input_dim != 160:
+            raise ValueError(
+                "encoder_config.feature_projection_input_dim must be 160, two frames of 80 mel bands, got "
+                f"{_short(encoder.feature_projection_input_dim)}."
+            )
+        if encoder.conv_depthwise_kernel_size % 2 == 0:
+            raise ValueError(
+                f"encoder_config.conv_depthwise_kernel_size must be odd, got {encoder.conv_depthwise_kernel_size}."
+            )
+        for name in ("left_max_position_embeddings", "right_max_position_embeddings"):
+            _check_integer(f"encoder_config.{name}", getattr(encoder, name), 0)
+    elif encoder.num_mel_bins > 200:
         raise ValueError(
-            f"encoder_config.feat_extract_norm must be layer or group, got {_short(encoder.feat_extract_norm)}."
+            f"encoder_config.num_mel_bins must be at most 200, for 201 frequencies, got {encoder.num_mel_bins}."
         )
-    chances = ("layerdrop", "mask_time_prob", "mask_feature_prob")
-    for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", *chances):
-        value = getattr(encoder, name, 0.0)
-        if value is not None and not (_is_finite(value) and 0 <= value <= 1):
-            raise ValueError(f"encoder_config.{name} must be between 0 and 1, got {_short(value)}.")
-    if not (_is_finite(getattr(encoder, "layer_norm_eps", 1e-5)) and getattr(encoder, "layer_norm_eps", 1e-5) > 0):
-        raise ValueError(f"encoder_config.layer_norm_eps must be positive, got {_short(encoder.layer_norm_eps)}.")
 
 
 def _check_integer(name: str, value: Any, least: int, most: int = _LARGEST) -> None:

@@ -5,7 +5,6 @@ score, because a mean would hide the partial spoofs that frame models are meant 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,8 +20,8 @@ def judges_frames(config: Nes2NetConfig) -> bool:
 
 
 def frame_samples(config: Nes2NetConfig) -> int:
-    """Returns the hop between encoder frames in samples: 320 (20 ms) for wav2vec 2.0 and WavLM."""
-    return math.prod(config.encoder_config.conv_stride)
+    """Returns the hop between encoder frames in samples: 320 (20 ms) for all published encoders."""
+    return config.frame_samples
 
 
 def frames_within(samples: int, config: Nes2NetConfig) -> int:

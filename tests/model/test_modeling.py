@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tests.helpers import ENCODER_TYPES, lively, tiny_config, tiny_encoder_confi
 
 AGGREGATIONS = ("last", "weighted_sum", "squeeze_excitation", "attentive_merging")
 GRID = list(product(("nes2net", "nes2net_x"), AGGREGATIONS, ("mean", "attentive_statistics")))
-KEEP_TO_THEIR_MASK = ("wav2vec2", "wavlm", "hubert", "unispeech-sat")
+KEEP_TO_THEIR_MASK = ("wav2vec2", "wavlm", "hubert", "unispeech-sat", "wav2vec2-bert", "whisper")
 
 
 def waveforms(batch: int = 2, samples: int = 8000, seed: int = 0) -> torch.Tensor:
@@ -139,7 +140,10 @@ def test_hidden_states_are_the_layers_and_the_normed_output(encoder: str) -> Non
     model = tiny_model(encoder)
     with torch.inference_mode():
         output = model(waveforms(), output_hidden_states=True)
-        last = model.nes2net.encoder(waveforms()).last_hidden_state
+        inputs = waveforms()
+        if model.nes2net.features is not None:
+            inputs = model.nes2net.features(inputs, None, model.config)
+        last = model.nes2net.encoder(inputs).last_hidden_state
     assert len(output.hidden_states) == model.config.encoder_config.num_hidden_layers + 1
     assert torch.equal(output.hidden_states[-1], last)
 
@@ -270,16 +274,17 @@ def test_device_map_auto_loads_and_scores(tiny_model_dir: Path) -> None:
 @pytest.mark.parametrize("encoder", ENCODER_TYPES)
 def test_from_encoder_pretrained_keeps_the_encoder_and_initialises_the_rest(encoder: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    pretrained = AutoModel.from_config(tiny_encoder_config(encoder, layerdrop=0.1, apply_spec_augment=True))
+    pretrained: Any = AutoModel.from_config(tiny_encoder_config(encoder, layerdrop=0.1, apply_spec_augment=True))
     pretrained.save_pretrained(tmp_path)
     for aggregation in AGGREGATIONS:
         model = Nes2NetForAudioClassification.from_encoder_pretrained(
             str(tmp_path), layer_aggregation=aggregation, outer_scale=4, inner_scale=4
         )
-        theirs = pretrained.state_dict()
+        theirs = (pretrained.encoder if encoder == "whisper" else pretrained).state_dict()
         assert all(torch.equal(tensor, theirs[key]) for key, tensor in model.nes2net.encoder.state_dict().items())
-        assert model.config.encoder_config.layerdrop == 0 and not model.config.encoder_config.apply_spec_augment
-        assert model.nes2net.encoder.config.layerdrop == 0
+        dropping = "encoder_layerdrop" if encoder == "whisper" else "layerdrop"
+        for config in (model.config.encoder_config, model.nes2net.encoder.config):
+            assert getattr(config, dropping) == 0 and not config.apply_spec_augment
         assert all(p.isfinite().all() and p.abs().max() < 10 for p in model.parameters())
         assert model.nes2net.backend.blocks[0].steps[1].column_weights.tolist() == pytest.approx([1 / 3] * 3)
 

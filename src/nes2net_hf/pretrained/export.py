@@ -143,6 +143,8 @@ def _write_graph(network: Any, samples: int, folder: Path) -> int:
     """Writes the graph, traced with `samples` samples but valid for any number, and returns its opset."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
+    if network.config.encoder_config.model_type == "wav2vec2-bert":
+        network.set_attn_implementation("eager")  # torch cannot trace its fused attention, which has a bias
     with _without_remarks():
         try:
             program: Any = torch.onnx.export(

@@ -140,6 +140,11 @@ def _settings(name: str, place: dict[str, Any]) -> tuple[Nes2NetConfig, Nes2NetF
                 f"model {name}: preprocessor_config.json: {field} must be at least {config.min_samples} samples, the "
                 f"length of one frame of the encoder in config.json, got {getattr(extractor, field)}."
             )
+    if config.max_samples is not None and extractor.window_length > config.max_samples:
+        raise ModelError(
+            f"model {name}: preprocessor_config.json: window_length must be at most {config.max_samples} samples, "
+            f"which the {config.encoder_config.model_type} encoder in config.json can read, got {extractor.window_length}."
+        )
     return config, extractor
 
 

@@ -48,6 +48,12 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
         raise RecipeError(f"model: {error}") from error
     except OSError as error:
         raise RecipeError(f"model.pretrained: {wanted.pretrained} cannot be loaded: {why(error)}.") from error
+    least = model.config.min_samples
+    if "whole" in (recipe.data.crop, recipe.data.evaluate) and (recipe.data.min_samples or 400) < least:
+        raise RecipeError(
+            f"data.min_samples: must be at least {least}, one frame of the {model.config.encoder_config.model_type} "
+            f"encoder, where whole utterances are read: set it to {least}."
+        )
     if wanted.lora is not None:
         add_adapters(model, wanted.lora)
     if wanted.freeze == "encoder":

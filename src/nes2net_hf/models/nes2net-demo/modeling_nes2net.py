@@ -3,26 +3,31 @@ Nes2Net (Liu et al. 2025, arXiv 2504.05657): encoder → layer aggregation → n
 
 Letters in shapes: B utterances, S samples, T frames, D features, L encoder layers, C channels of an outer group,
 w channels of an inner group, c columns. This file travels with every released checkpoint: it imports only torch,
-transformers and the configuration beside it.
+numpy, transformers and the configuration beside it.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedModel
+from transformers.audio_utils import mel_filter_bank, window_function
 from transformers.modeling_outputs import (
+    BaseModelOutput,
     BaseModelOutputWithPooling,
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import find_adapter_config_file, is_peft_available, logging
 
 from .configuration_nes2net import ID2LABEL, Nes2NetConfig, rows_by_label
@@ -31,7 +36,7 @@ logger = logging.get_logger(__name__)
 
 # Encoders whose frames do not depend on masked padding, where they normalise by layer (measured, padded batch against
 # each utterance alone). All others see the padding through group norm or convolutions, whatever the mask says.
-_ENCODERS_THAT_KEEP_TO_THEIR_MASK = ("wav2vec2", "wavlm", "hubert", "unispeech", "unispeech-sat")
+_ENCODERS_THAT_KEEP_TO_THEIR_MASK = ("wav2vec2", "wavlm", "hubert", "unispeech", "unispeech-sat", "wav2vec2-bert")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -148,6 +153,202 @@ def _mean_over_time(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 # --------------------------------------------------------------------------------------------------------------------
+# Encoders that read features
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class LogMel(nn.Module):
+    """
+    Log-mel features of waveforms, as the feature extractors of transformers compute them, within 1e-4.
+
+    They are computed in float64: in float32, the Fourier transform of a frame has errors as large as the content of
+    its quiet bands, which the logarithm shows. The constants are no buffers, so that no dtype or device moves them.
+    """
+
+    def __init__(self, filters: np.ndarray, window: np.ndarray) -> None:
+        """`filters` (frequencies, bands) and `window` (400,), in float64."""
+        super().__init__()
+        self.filters, self.window = torch.from_numpy(filters), torch.from_numpy(window)
+
+    def mel(self, frames: Tensor) -> Tensor:
+        """Frames (B, T, 400) → power in each mel band (B, T, bands)"""
+        size = 2 * (self.filters.shape[0] - 1)
+        spectrum = torch.view_as_real(torch.fft.rfft(frames * self.window.to(frames.device), size))
+        return spectrum.square().sum(-1) @ self.filters.to(frames.device)
+
+    def forward(self, input_values: Tensor, attention_mask: Tensor | None, config: Nes2NetConfig) -> Tensor:
+        """(B, S) waveforms, and a mask (B, S) or None → what the encoder reads, in float32"""
+        device = input_values.device
+        place = torch.device("cpu") if device.type == "mps" else device  # Apple's GPUs have no float64
+        waveforms = input_values.to(place, torch.float64)
+        lengths = None
+        if attention_mask is not None:
+            waveforms = waveforms * attention_mask.to(place)
+            lengths = attention_mask.sum(-1).to(place)
+        with torch.autocast("cpu" if place.type == "meta" else place.type, enabled=False):
+            return self.features(waveforms, lengths, config).to(device, torch.float32)
+
+    def features(self, waveforms: Tensor, lengths: Tensor | None, config: Nes2NetConfig) -> Tensor:
+        raise NotImplementedError
+
+
+class KaldiLogMel(LogMel):
+    """
+    The features of w2v-BERT 2.0 (`SeamlessM4TFeatureExtractor`): 80 log-mel bands as Kaldi computes them, normalised
+    over the utterance band by band, two frames joined to one.
+    """
+
+    def __init__(self) -> None:
+        filters = mel_filter_bank(257, 80, 20, 8000, 16_000, mel_scale="kaldi", triangularize_in_mel_space=True)
+        super().__init__(filters, window_function(400, "povey", periodic=False))
+
+    def features(self, waveforms: Tensor, lengths: Tensor | None, config: Nes2NetConfig) -> Tensor:
+        """(B, S) → (B, T, 160)"""
+        pairs = config.frames(waveforms.shape[1])
+        frames = waveforms.unfold(-1, 400, 160) * 2**15
+        frames = frames - frames.mean(-1, keepdim=True)
+        first = frames[..., :1]
+        frames = frames - 0.97 * torch.cat([first, frames[..., :-1]], dim=-1)
+        bands = self.mel(frames).clamp(min=1.192092955078125e-07).log()
+        if lengths is None:
+            bands = (bands - bands.mean(1, keepdim=True)) / (bands.var(1, keepdim=True) + 1e-7).sqrt()
+        else:
+            count = ((lengths - 400) // 160 + 1)[:, None, None]
+            valid = torch.arange(bands.shape[1], device=bands.device)[:, None] < count
+            bands = (bands - (bands * valid).sum(1, keepdim=True) / count) * valid
+            variance = bands.square().sum(1, keepdim=True) / (count - 1)
+            bands = bands / (variance + 1e-7).sqrt()
+        return bands[:, : 2 * pairs].reshape(bands.shape[0], pairs, 160)
+
+
+class WhisperLogMel(LogMel):
+    """
+    The features of Whisper (`WhisperFeatureExtractor`): log-mel bands within 80 dB of the loudest, without the silence
+    that fills them to 30 s.
+    """
+
+    def __init__(self, bands: int) -> None:
+        filters = mel_filter_bank(201, bands, 0, 8000, 16_000, norm="slaney", mel_scale="slaney")
+        super().__init__(filters, window_function(400, "hann"))
+
+    def features(self, waveforms: Tensor, lengths: Tensor | None, config: Nes2NetConfig) -> Tensor:
+        """(B, S) → (B, bands, 2T + 1): what the T positions see, the last of them one frame beyond its own two"""
+        frames = config.frames(waveforms.shape[1])
+        end = 160 * 2 * config.encoder_config.max_source_positions
+        # Behind the recording is silence, which four frames more reach. The edges of the 30 s are mirrored.
+        place = torch.arange(-200, waveforms.shape[1] + 1200, device=waveforms.device).abs()
+        place = torch.where(place < end, place, 2 * end - 2 - place)
+        padded = F.pad(waveforms, (0, 1200)).index_select(1, place)
+        bands = self.mel(padded.unfold(-1, 400, 160)[:, : 2 * frames + 4]).clamp(min=1e-10).log10()
+        bands = torch.maximum(bands, bands.amax((1, 2), keepdim=True) - 8)
+        bands = ((bands + 4) / 4)[:, : 2 * frames + 1]
+        # Behind the 30 s is no silence: the convolution pads its input with zeros.
+        inside = torch.arange(bands.shape[1], device=bands.device) < end // 160
+        return (bands * inside[:, None]).transpose(1, 2)
+
+
+class WhisperFramesEncoder(WhisperEncoder):
+    """
+    Whisper's encoder, which reads only the positions that the recording fills, where transformers' own always reads
+    30 s. The positions of a recording of 30 s get the same states from both.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^(model\.)?decoder\.", r"^proj_out\."]  # noqa: RUF012
+
+    def forward(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool = False,
+        **unused: Any,
+    ) -> BaseModelOutput:
+        """
+        `input_features` (B, bands, 2T + 1) as [`WhisperLogMel`] computes them, and a mask of frames (B, T) or None →
+        `last_hidden_state` (B, T, D), and where asked for `hidden_states`, L + 1, the last one after the final norm.
+        """
+        # Each convolution would pad the right side with zeros, where there is a frame more.
+        hidden = F.gelu(self.conv1(input_features))[..., :-1]
+        hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
+        hidden = hidden + self.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
+        hidden = F.dropout(hidden, self.dropout, self.training)
+        mask = None
+        if attention_mask is not None:
+            mask = hidden.new_zeros(hidden.shape[0], 1, 1, hidden.shape[1])
+            mask = mask.masked_fill(~attention_mask[:, None, None].bool(), torch.finfo(hidden.dtype).min)
+        states = [hidden]
+        for layer in self.layers:
+            if not (self.training and self.layerdrop and torch.rand([]) < self.layerdrop):
+                hidden = layer(hidden, mask)
+                hidden = hidden[0] if isinstance(hidden, tuple) else hidden  # transformers before 5.2
+                states.append(hidden)
+        hidden = self.layer_norm(hidden)
+        kept: Any = (*states[:-1], hidden) if output_hidden_states else None
+        return BaseModelOutput(last_hidden_state=hidden, hidden_states=kept)
+
+
+def _build_features(encoder_config: Any) -> LogMel | None:
+    """Returns None where the encoder reads waveforms."""
+    if encoder_config.model_type == "wav2vec2-bert":
+        return KaldiLogMel()
+    return WhisperLogMel(encoder_config.num_mel_bins) if encoder_config.model_type == "whisper" else None
+
+
+def _build_encoder(config: Nes2NetConfig) -> PreTrainedModel:
+    """Returns the encoder with random weights, up to the last layer that is read."""
+    encoder_config = _up_to_the_last_read(config)
+    if encoder_config.model_type == "whisper":
+        return _without_unread_norm(WhisperFramesEncoder._from_config(encoder_config), config)
+    return _without_unread_norm(AutoModel.from_config(encoder_config), config)
+
+
+def _load_encoder(config: Nes2NetConfig, name: str, revision: str | None) -> PreTrainedModel:
+    """
+    Returns the encoder with its pretrained weights, up to the last layer that is read.
+
+    Raises:
+        ValueError: some of its weights are missing, which transformers would draw at random.
+    """
+    place: dict[str, Any] = {"revision": revision, "dtype": torch.float32, "output_loading_info": True}
+    kind: Any = AutoModel
+    if config.encoder_config.model_type == "whisper":
+        # Without the decoder, whichever of its classes saved the weights.
+        kind, place["key_mapping"] = WhisperFramesEncoder, {r"^(?:model\.)?encoder\.(.*)": r"\1"}
+    encoder, report = kind.from_pretrained(name, config=_up_to_the_last_read(config), **place)
+    encoder = _without_unread_norm(encoder, config)
+    missing = sorted(
+        key for key in report["missing_keys"] if key in encoder.state_dict() and key != "masked_spec_embed"
+    )
+    if missing:
+        raise ValueError(
+            f"{name} lacks {len(missing)} weights of its encoder, such as {missing[0]}: download it again."
+        )
+    return encoder
+
+
+def _up_to_the_last_read(config: Nes2NetConfig) -> Any:
+    encoder_config = config.encoder_config
+    if config.top_layer < encoder_config.num_hidden_layers:
+        encoder_config = copy.deepcopy(encoder_config)
+        encoder_config._attn_implementation = config.encoder_config._attn_implementation
+        encoder_config.num_hidden_layers = config.top_layer
+    return encoder_config
+
+
+def _without_unread_norm(encoder: Any, config: Nes2NetConfig) -> PreTrainedModel:
+    """Below the top layer, no final norm is read: it belongs to the states of the top."""
+    kind = config.encoder_config
+    if config.top_layer < kind.num_hidden_layers:
+        if kind.model_type == "whisper":
+            encoder.layer_norm = nn.Identity()
+        elif kind.model_type == "wav2vec2-conformer" or (
+            # In the others the same norm precedes the first layer, and so it does in every data2vec.
+            getattr(kind, "do_stable_layer_norm", False) and kind.model_type != "data2vec-audio"
+        ):
+            encoder.encoder.layer_norm = nn.Identity()
+    return encoder
+
+
+# --------------------------------------------------------------------------------------------------------------------
 # Aggregation of the encoder's layers
 # --------------------------------------------------------------------------------------------------------------------
 
@@ -214,8 +415,11 @@ def _weigh(hidden_states: Sequence[Tensor], weights: Tensor) -> Tensor:
 
 
 def _build_aggregation(config: Nes2NetConfig) -> nn.Module:
-    """Every aggregation reads L + 1 hidden states (B, T, D) and a mask (B, 1, T), and returns (B, T, D)."""
-    layers = config.encoder_config.num_hidden_layers + 1
+    """
+    Every aggregation reads hidden states (B, T, D), L + 1 or those of `encoder_layers`, and a mask (B, 1, T), and
+    returns (B, T, D).
+    """
+    layers = len(config.encoder_layers or range(config.encoder_config.num_hidden_layers + 1))
     if config.layer_aggregation == "weighted_sum":
         return WeightedSum(layers)
     if config.layer_aggregation == "squeeze_excitation":
@@ -493,21 +697,27 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: a field of the configuration is invalid.
         """
-        overrides = {"layerdrop": 0.0, "apply_spec_augment": False, **(encoder_overrides or {})}
+        # Each encoder takes those that it has; Whisper's own name of its layerdrop is another.
+        overrides = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment": False}
+        overrides |= encoder_overrides or {}
         encoder_config = AutoConfig.from_pretrained(encoder, revision=revision, **overrides)
         config = Nes2NetConfig(encoder_config=encoder_config, **config_fields)
         if attn_implementation is not None:
             encoder_config._attn_implementation = attn_implementation
         _settle_attention(encoder_config)
-        pretrained = AutoModel.from_pretrained(encoder, config=encoder_config, revision=revision, dtype=torch.float32)
+        pretrained = _load_encoder(config, encoder, revision)
         model = cls(config)
         model.base_model.encoder = pretrained
         return model
 
     def freeze_feature_encoder(self) -> None:
-        """Stops gradients in the encoder's convolutions."""
+        """Stops gradients in the encoder's first convolutions, if it has any (w2v-BERT has none)."""
         encoder: Any = self.base_model.encoder
-        encoder.feature_extractor._freeze_parameters()
+        if hasattr(encoder, "feature_extractor"):
+            encoder.feature_extractor._freeze_parameters()
+        for name in ("conv1", "conv2"):  # Whisper's
+            if hasattr(encoder, name):
+                getattr(encoder, name).requires_grad_(False)
 
     def freeze_encoder(self) -> None:
         """Stops gradients in the whole encoder; aggregation, back-end and classifier still learn."""
@@ -522,7 +732,8 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         config.check()
         super().__init__(config)
         _settle_attention(config.encoder_config)
-        self.encoder = AutoModel.from_config(config.encoder_config)
+        self.features = _build_features(config.encoder_config)
+        self.encoder = _build_encoder(config)
         self.aggregation = _build_aggregation(config)
         self.backend = Nes2NetBackend(config)
         self.pooling = _build_pooling(config)
@@ -542,12 +753,12 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
             input_values (B, S): waveforms as [`Nes2NetFeatureExtractor`] prepares them.
             attention_mask (B, S), *optional*: 1 for samples, 0 for padding behind them.
             output_attentions: whether to return the encoder's attentions (needs eager attention).
-            output_hidden_states: whether to return the encoder's L + 1 hidden states (B, T, D), the last one after
-                its final layer norm.
+            output_hidden_states: whether to return the encoder's hidden states (B, T, D) of all layers that are built,
+                L + 1 in all, the last one after its final layer norm.
             return_dict: False for a tuple.
             encoder_hidden_states (B, K, T, D), *optional*: in place of `input_values`, what the encoder made of them
-                before: K = L + 1 layers, or the last one alone where the aggregation is `"last"`. `attention_mask` is
-                then of frames (B, T).
+                before: K = L + 1 layers, those of `encoder_layers`, or the last one alone where the aggregation is
+                `"last"`. `attention_mask` is then of frames (B, T).
 
         Returns:
             `last_hidden_state` (B, T, D), the back-end's frames; `pooler_output` (B, D), or (B, 2D) with attentive
@@ -582,9 +793,9 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         encoder_hidden_states: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...] | None, Tensor | None]:
         """
-        What the back-end reads: (B, S) waveforms → aggregated features (B, T, D), the encoder's L + 1 hidden states
-        (only the last one where the aggregation is `"last"` and nobody asked), its attentions, and the mask (B, T) of
-        valid frames (None where all are). Arguments as of `forward`.
+        What the back-end reads: (B, S) waveforms → aggregated features (B, T, D), the encoder's hidden states (those
+        that the aggregation reads, or all where asked), its attentions, and the mask (B, T) of valid frames (None if
+        all are). Arguments as of `forward`.
         """
         if encoder_hidden_states is not None:
             kept = encoder_hidden_states.unbind(1)
@@ -594,9 +805,10 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         lengths = self._check_inputs(input_values, attention_mask)
         if lengths is not None and min(lengths) == input_values.shape[1]:
             attention_mask = lengths = None
-        input_values = input_values.to(self.encoder.dtype)
         # Do not keep layers that nothing reads: in a large encoder they take most of the memory.
         every_layer = output_hidden_states or self.config.layer_aggregation != "last"
+        if output_attentions and self.config.encoder_config.model_type == "whisper":
+            raise ValueError("output_attentions is not supported with a whisper encoder: omit it.")
         if lengths is not None and not _keeps_to_its_mask(self.config.encoder_config):
             if output_attentions:
                 raise ValueError(
@@ -609,9 +821,13 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
             hidden_states, attentions = self._run_encoder(input_values, attention_mask, every_layer, output_attentions)
         frame_mask = None
         if attention_mask is not None:
-            valid = self._frames(attention_mask.sum(-1))
+            valid = self.config.frames(attention_mask.sum(-1))
             frame_mask = torch.arange(hidden_states[-1].shape[1], device=valid.device) < valid.unsqueeze(1)
-        return self._aggregate(hidden_states, frame_mask), hidden_states, attentions, frame_mask
+        read = hidden_states
+        if self.config.encoder_layers is not None and len(hidden_states) > 1:
+            read = tuple(hidden_states[layer] for layer in self.config.encoder_layers)
+        features = self._aggregate(read, frame_mask)
+        return features, hidden_states if output_hidden_states else read, attentions, frame_mask
 
     def _aggregate(self, hidden_states: tuple[Tensor, ...], frame_mask: Tensor | None) -> Tensor:
         mask = None if frame_mask is None else frame_mask.unsqueeze(1).to(hidden_states[-1].dtype)
@@ -624,8 +840,16 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         every_layer: bool,
         output_attentions: bool = False,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
+        if self.features is not None:
+            inputs = self.features(input_values, attention_mask, self.config)
+            if attention_mask is not None:  # of frames from here on
+                valid = self.config.frames(attention_mask.sum(-1)).unsqueeze(1)
+                frames = torch.arange(self.config.frames(input_values.shape[1]), device=valid.device)
+                attention_mask = (frames < valid).long()
+        else:
+            inputs = input_values
         output = self.encoder(
-            input_values,
+            inputs.to(self.encoder.dtype),
             attention_mask=attention_mask,
             output_hidden_states=every_layer,
             output_attentions=output_attentions or None,
@@ -641,7 +865,7 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
             f"The {self.config.encoder_config.model_type} encoder does not mask padding everywhere, so each length in "
             "a batch runs separately: exact, but slower. For speed, batch utterances of similar length."
         )
-        frames = int(self._frames(input_values.shape[1]))
+        frames = int(self.config.frames(input_values.shape[1]))
         order: list[int] = []
         groups: list[tuple[Tensor, ...]] = []
         for length in sorted(set(lengths)):
@@ -664,6 +888,12 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
             raise ValueError(
                 f"input_values is too short: {input_values.shape[1]} samples, the encoder needs at least {least}."
             )
+        most = self.config.max_samples
+        if most is not None and input_values.shape[1] > most:
+            raise ValueError(
+                f"input_values is too long: {input_values.shape[1]} samples, a "
+                f"{self.config.encoder_config.model_type} encoder reads at most {most}: pass windows of that length."
+            )
         # Reading the mask's values would break a compiled or exported graph.
         if attention_mask is None or torch.compiler.is_compiling():
             return None
@@ -681,12 +911,6 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
                 f"the encoder needs at least {least}."
             )
         return lengths
-
-    def _frames(self, samples: Any) -> Any:
-        """Returns the number of encoder frames for a number of samples (an integer or a tensor)."""
-        for kernel, stride in zip(self.config.encoder_config.conv_kernel, self.config.encoder_config.conv_stride):
-            samples = (samples - kernel) // stride + 1
-        return samples
 
     def _wants_dict(self, return_dict: bool | None) -> bool:
         return bool(self.config.return_dict if return_dict is None else return_dict)
@@ -887,7 +1111,10 @@ def _classify(classifier: nn.Module, features: Tensor, config: Any) -> Tensor:
 def _keeps_to_its_mask(encoder_config: Any) -> bool:
     return (
         encoder_config.model_type in _ENCODERS_THAT_KEEP_TO_THEIR_MASK
-        and getattr(encoder_config, "feat_extract_norm", None) == "layer"
+        and getattr(encoder_config, "feat_extract_norm", "layer") == "layer"
+    ) or (
+        # Our own code gives Whisper's layers a mask, in the form that these two read.
+        encoder_config.model_type == "whisper" and encoder_config._attn_implementation in ("eager", "sdpa")
     )
 
 
