@@ -24,6 +24,7 @@ from datasets.table import InMemoryTable
 from nes2net_hf.audio import read_audio
 from nes2net_hf.corpora import CORPORA, FEATURES, NAMES, CorpusError, load_corpus
 from nes2net_hf.corpora.labels import map_label
+from tests.corpora.test_trees import LAYOUTS
 
 SHARED = os.environ.get("NES2NET_SHARED")
 
@@ -183,8 +184,9 @@ EXPECTED: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def test_all_nine_are_there() -> None:
-    assert set(PROTOCOLS) == set(EXPECTED) == set(CORPORA)
+def test_all_are_there() -> None:
+    assert set(PROTOCOLS) == set(EXPECTED)
+    assert {*PROTOCOLS, *LAYOUTS} == set(CORPORA)
     assert [*NAMES] == [*CORPORA, "own-data", "dataset"]
 
 

@@ -15,6 +15,7 @@ from .reading import (
     list_audio,
     open_audio,
     read_audio,
+    without_suffix,
 )
 from .windows import iter_windows
 
@@ -35,4 +36,5 @@ __all__ = [
     "list_audio",
     "open_audio",
     "read_audio",
+    "without_suffix",
 ]

@@ -153,6 +153,12 @@ def _is_named_audio(path: str) -> bool:
     return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES and not name.startswith(".")
 
 
+def without_suffix(name: str) -> str:
+    """Returns a name or path without the suffix of an audio file."""
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in AUDIO_SUFFIXES else name
+
+
 def read_audio(
     source: Any, sampling_rate: int | None = None, channels: str = "mix", track: int | None = None
 ) -> np.ndarray:

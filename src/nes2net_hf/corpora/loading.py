@@ -17,13 +17,24 @@ from ..errors import CorpusError, option
 from ..files.tables import find_column
 from .any_dataset import AnyDataset, in_our_columns, open_dataset, open_splits
 from .benchmarks import (
+    add2022,
+    add2023,
     asvspoof5,
     asvspoof2019_la,
     asvspoof2021_df,
     asvspoof2021_la,
+    codecfake_wu,
+    codecfake_xie,
     ctrsvdd,
+    deepfake_eval_2024,
+    dfadd,
+    fake_or_real,
     in_the_wild,
+    llamapartialspoof,
+    mlaad,
     partialspoof,
+    spoofceleb,
+    wavefake,
 )
 from .corpus import Corpus, Row
 from .labels import LABEL_NAMES, map_label
@@ -33,7 +44,11 @@ from .shards.read import ShardedRows, find_shards, is_ours, is_url
 from .tree import Tree
 from .utterances import audio_bytes
 
-_MODULES = (asvspoof2019_la, asvspoof2021_la, asvspoof2021_df, asvspoof5, in_the_wild, partialspoof, ctrsvdd)
+_MODULES = (
+    asvspoof2019_la, asvspoof2021_la, asvspoof2021_df, asvspoof5, in_the_wild, partialspoof, ctrsvdd,
+    mlaad, spoofceleb, wavefake, dfadd, codecfake_wu, codecfake_xie, fake_or_real, deepfake_eval_2024,
+    llamapartialspoof, add2022, add2023,
+)  # fmt: skip
 CORPORA: dict[str, Corpus] = {module.CORPUS.name: module.CORPUS for module in _MODULES}
 OWN_DATA, ANY_DATASET = "own-data", "dataset"
 NAMES = (*CORPORA, OWN_DATA, ANY_DATASET)
@@ -60,12 +75,14 @@ def load_corpus(
     Args:
         name: one of `NAMES`: a benchmark, `"own-data"` (a manifest, or a folder per class) or `"dataset"` (any audio
             dataset of the `datasets` library).
-        split: partition (`train`, `dev`, `eval`; in CtrSVDD also `test`), or the split of a `"dataset"` with several.
+        split: partition (`train`, `dev`, `eval`; in CtrSVDD `test`; in Codecfake `C1` to `C7` and `A1` to `A3`; `all`
+            of a corpus without splits), or the split of a `"dataset"` with several.
         root: the folder of a benchmark's unpacked archives; the manifest or folder of `"own-data"`; the Hub id or path
             of a `"dataset"` (an argument of `datasets.load_dataset`, a folder of `save_to_disk`, or a Parquet file);
             or the folder or URL (`hf://datasets/org/name`, `s3://…`) of shards of any of these.
         condition: a part that the organisers score separately: `progress`, `eval` or `hidden_track` of ASVspoof 2021,
-            `with-acesinger` or `without-acesinger` of CtrSVDD.
+            `with-acesinger` or `without-acesinger` of CtrSVDD; or a version of Fake-or-Real (`for-original`,
+            `for-norm`, `for-2sec`, `for-rerec`).
         where: column → the value or values that a row must have, e.g. `{"source": ["vcc2018", "vcc2020"]}`. Column
             names are not case-sensitive.
         allow_missing: skip utterances whose audio is missing instead of raising an error.
@@ -270,7 +287,7 @@ def _rows(
     refuse_maps(name, columns, label_map)
     tree, split = Tree(root), check_split(corpus, split)
     for row in corpus.read(tree, split):
-        paths = tree.audio(row["utterance_id"], corpus.folders[split])
+        paths = corpus.files(tree, row["utterance_id"], split)
         row["audio"] = {"bytes": None, "path": paths[0]} if paths else None
         yield row
 
@@ -286,11 +303,11 @@ def find_corpus(name: str) -> Corpus:
 
 def check_split(corpus: Corpus, split: str | None) -> str:
     """Returns the given partition, or the only one."""
-    if split is None and len(corpus.protocols) == 1:
-        return next(iter(corpus.protocols))
-    if split is None or split not in corpus.protocols:
+    if split is None and len(corpus.partitions) == 1:
+        return corpus.partitions[0]
+    if split is None or split not in corpus.partitions:
         raise CorpusError(
-            f"{option('split')} must be one of {', '.join(corpus.protocols)} for {corpus.title}, got {split!r}."
+            f"{option('split')} must be one of {', '.join(corpus.partitions)} for {corpus.title}, got {split!r}."
         )
     return split
 

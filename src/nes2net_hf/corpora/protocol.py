@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import CorpusError
-from ..files.tables import read_text, split_lines
+from ..files.tables import find_column, read_text, split_lines
 
 
-def read_lines(path: Path, delimiter: str | None = None) -> Iterator[tuple[str, list[str]]]:
+def read_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
     """
-    Yields the place of each line (file and number, for messages), and its fields.
+    Yields the place of each line (file and number, for messages), and its fields, which white space separates.
 
     A byte order mark, Windows line ends, trailing spaces and empty lines are ignored.
-
-    Args:
-        path: the protocol.
-        delimiter: separator of fields; None for white space. If given, the file is CSV with a header line.
 
     Raises:
         CorpusError: the file cannot be read, or is not UTF-8 text.
     """
-    text = read_text(path, CorpusError)
-    lines = split_lines(text)
-    rows = csv.reader(lines, delimiter=delimiter) if delimiter else (line.split() for line in lines)
-    for number, fields in enumerate(rows, start=1):
-        if fields and not (delimiter and number == 1):
-            yield f"{path}, line {number}", [field.strip() for field in fields]
+    for number, line in enumerate(split_lines(read_text(path, CorpusError)), start=1):
+        if fields := line.split():
+            yield f"{path}, line {number}", fields
+
+
+def read_columns(path: Path, delimiter: str, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """
+    Yields the place of each row of a table with a header, and its fields in the order of `columns`. Other columns are
+    ignored, and fields that a short row lacks are empty.
+
+    Args:
+        delimiter: a comma, for CSV with quotation marks; or `|`, for tables whose quotation marks belong to the text.
+
+    Raises:
+        CorpusError: the file cannot be read, is not UTF-8 text, or lacks a column.
+    """
+    rows = csv.reader(
+        split_lines(read_text(path, CorpusError)),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_NONE if delimiter == "|" else csv.QUOTE_MINIMAL,
+    )
+    header = [name.strip() for name in next(rows, [])]
+    places: list[int] = []
+    for column in columns:
+        name = find_column(header, [column], path, CorpusError)
+        if name is None:
+            raise CorpusError(f"{path} has no column {column!r} (it has {', '.join(header)}): unpack it again.")
+        places.append(header.index(name))
+    for fields in rows:
+        if fields:
+            fields += [""] * (len(header) - len(fields))
+            yield f"{path}, line {rows.line_num}", [fields[place].strip() for place in places]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from fnmatch import filter as matching
+from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path, PurePath
 
 from ..audio import AUDIO_SUFFIXES
@@ -32,30 +35,28 @@ class Tree:
             elif is_folder or is_audio:
                 self.unreadable.append(problem)
 
-    def file(self, *names: str, needed: str) -> Path:
+    def files(self, names: Sequence[str]) -> list[Path]:
         """
-        Finds a protocol or key file by any of its names, which may include folders (`LA/CM/trial_metadata.txt`).
-
-        Raises:
-            CorpusError: there is none. The message lists the names, and says how to get the file (`needed`).
+        Finds a protocol or key file by any of its names, which may include folders (`LA/CM/trial_metadata.txt`). A
+        name with `*` stands for all files that match it. The list is empty if there are none.
         """
-        path = self._first(names)
-        if path is None:
-            unread = f", and {self.unreadable[0].rstrip('.')}" if self.unreadable else ""
-            raise CorpusError(f"{self.root} has no {' or '.join(names)} in any of its folders{unread}: {needed}.")
-        return path
-
-    def has(self, *names: str) -> bool:
-        """Returns whether `file` would find one."""
-        return self._first(names) is not None
-
-    def _first(self, names: Sequence[str]) -> Path | None:
         for name in names:
-            wanted = PurePath(name).parts
-            for path in self._others.get(wanted[-1], []):
-                if PurePath(path).parts[-len(wanted) :] == wanted:
-                    return Path(path)
-        return None
+            found = list(self._named(PurePath(name).parts))
+            if found:
+                return found if "*" in name else found[:1]
+        return []
+
+    def missing(self, what: str, needed: str) -> CorpusError:
+        """Returns the error that `what` is not in the tree. `needed` says how to get it."""
+        unread = f", and {self.unreadable[0].rstrip('.')}" if self.unreadable else ""
+        return CorpusError(f"{self.root} has no {what} in any of its folders{unread}: {needed}.")
+
+    def _named(self, wanted: tuple[str, ...]) -> Iterator[Path]:
+        names = matching(self._others, wanted[-1]) if "*" in wanted[-1] else [wanted[-1]]
+        for path in (path for name in names for path in self._others.get(name, [])):
+            there = PurePath(path).parts[-len(wanted) :]
+            if len(there) == len(wanted) and all(map(fnmatchcase, there, wanted)):
+                yield Path(path)
 
     def find(self, name: str) -> list[str]:
         """Returns all paths of a file that is not audio."""
@@ -66,10 +67,33 @@ class Tree:
         Returns the paths of audio files with this stem, those below one of `folders` first.
 
         Args:
-            utterance_id: the file's name without its suffix.
+            utterance_id: the file's name without its suffix. It may begin with the folders that contain the file.
             folders: names of folders that contain the file in the published archive.
         """
-        paths = self._audio.get(utterance_id, [])
+        *above, stem = utterance_id.split("/")
+        if not above:
+            paths = self._audio.get(stem, [])
+        else:
+            paths = self._audio_by_folder.get((above[-1], stem), [])
+            paths = [path for path in paths if folders_of(path)[-len(above) :] == tuple(above)]
         if len(paths) > 1 and folders:
             paths = sorted(paths, key=lambda path: not set(folders) & set(PurePath(path).parts))
         return paths
+
+    def all_audio(self) -> list[str]:
+        """Returns the paths of all audio files, sorted."""
+        return sorted(path for paths in self._audio.values() for path in paths)
+
+    @cached_property
+    def _audio_by_folder(self) -> dict[tuple[str, str], list[str]]:
+        """The folder and the stem of audio files → their paths: one stem may recur in a hundred folders."""
+        found: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for stem, paths in self._audio.items():
+            for path in paths:
+                found[folders_of(path)[-1], stem].append(path)
+        return found
+
+
+def folders_of(path: str) -> tuple[str, ...]:
+    """Returns the names of all folders that contain a file, also of those above the tree."""
+    return tuple(os.path.dirname(os.path.abspath(path)).split(os.sep))

@@ -108,10 +108,12 @@ def _read_protocol(path: Path, benchmark: str, split: str | None) -> Keys:
     if path.is_dir():
         split = check_split(corpus, split)
         return _collect(str(path), benchmark, corpus.read(Tree(path), split))
-    if split is None and len(corpus.protocols) > 1:
-        named = [part for part, names in corpus.protocols.items() if path.name in {Path(name).name for name in names}]
-        if not named:
-            known = ", ".join(corpus.protocols)
+    if not corpus.protocols:
+        raise EvaluationError(f"{path}: {corpus.title} has no protocol file: name the folder of its recordings.")
+    if split is None and len(corpus.partitions) > 1:
+        named = corpus.partitions_of(path.name)
+        if len(named) != 1:
+            known = ", ".join(corpus.partitions)
             raise EvaluationError(f"{path}: set {option('split')} to its partition ({known}).")
         split = named[0]
     return _collect(str(path), benchmark, corpus.read_file(path, check_split(corpus, split)))

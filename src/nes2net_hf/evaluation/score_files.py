@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..audio import AUDIO_SUFFIXES
+from ..audio import without_suffix
 from ..corpora.labels import known_label
 from ..errors import EvaluationError
 from ..files.spreadsheets import from_cell
@@ -219,12 +219,12 @@ def find_trials(ids: np.ndarray, wanted: np.ndarray, path: Path, are_files: bool
         return np.fromiter((place.get(trial, -1) for trial in wanted), np.int64, len(wanted))
     alike: dict[str, list[str]] = defaultdict(list)
     for name in ids:
-        alike[_bare(name)].append(name)
+        alike[without_suffix(name)].append(name)
     known = set(wanted)
     rows = np.full(len(wanted), -1, np.int64)
     taken: dict[str, str] = {}
     for number, trial in enumerate(wanted):
-        bare = _bare(trial)
+        bare = without_suffix(trial)
         maybe = [name for name in alike.get(bare, []) if name not in known]
         if trial in place:  # another name also matches only if one of the two has no suffix
             maybe = [trial, *(name for name in maybe if bare in (trial, name))]
@@ -272,18 +272,12 @@ def _find_by_folders(ids: np.ndarray, wanted: np.ndarray, path: Path, rows: np.n
 def _parts(name: str) -> tuple[str, ...]:
     """Returns the folders and the name of a file, without its suffix."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")] or [name]
-    return (*parts[:-1], _bare(parts[-1]))
+    return (*parts[:-1], without_suffix(parts[-1]))
 
 
 def _ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     shared = min(len(one), len(other))
     return one[-shared:] == other[-shared:]
-
-
-def _bare(name: str) -> str:
-    """Returns a name without the suffix of an audio file."""
-    stem, dot, suffix = name.rpartition(".")
-    return stem if stem and dot + suffix.lower() in AUDIO_SUFFIXES else name
 
 
 def numbers(path: Path, name: str, column: np.ndarray) -> np.ndarray:

@@ -32,8 +32,10 @@ CORPUS = Corpus(
     parse=_parse,
     folders={partition: (f"{partition}_set",) for partition in _PARTITIONS},
     conditions={
-        "with-acesinger": Condition(lambda row: row["attack"] != "A14", 67_579),
-        "without-acesinger": Condition(lambda row: row["attack"] != "A14" and not _is_acesinger(row), 64_734),
+        "with-acesinger": Condition(lambda row: row["attack"] != "A14", {"test": 67_579}),
+        "without-acesinger": Condition(
+            lambda row: row["attack"] != "A14" and not _is_acesinger(row), {"test": 64_734}
+        ),
     },
     usual_condition="without-acesinger",
     costs=DetectionCosts(1.0, 1.0, 0.5),  # the authors' script prints half of the normalised DCF
