@@ -12,7 +12,7 @@ PACKAGE = Path(nes2net_hf.__file__).parent
 # From the ground up. Rooms of one floor do not import each other.
 FLOORS = [
     "errors version configuration_nes2net feature_extraction_nes2net metrics samples cards figure_style",
-    "modeling_nes2net files calibration scores",
+    "modeling_nes2net files calibration scores corpus_facts",
     "audio hub",
     "pretrained augmentation corpora",
     "detection arena trainer",

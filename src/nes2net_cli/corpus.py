@@ -35,7 +35,7 @@ def check(
     with ending(extra="train") as end:
         from datasets.utils.logging import disable_progress_bar
 
-        from nes2net_hf.corpora.check import check_corpus, report_check
+        from nes2net_hf.corpora.check import check_corpus, report_check, report_facts
 
         as_utf8(sys.stdout)
         disable_progress_bar()
@@ -45,6 +45,8 @@ def check(
                 end.code |= not checked.is_whole
                 for line in report_check(name, checked):
                     print(line, flush=True)
+        for line in report_facts(name):
+            print(line)
     return end.code
 
 
@@ -82,13 +84,14 @@ def shard(
     with ending("Interrupted: finished shards are kept; run the same command to continue.", extra="train") as end:
         from datasets.utils.logging import disable_progress_bar
 
-        from nes2net_hf.corpora.shards.write import push_shards, shard_corpus
+        from nes2net_hf.corpora.shards.write import check_shareable, push_shards, shard_corpus
         from nes2net_hf.files import claim
         from nes2net_hf.hub import prepare_push
 
         disable_progress_bar()
         maps = {"columns": pairs("--column", columns), "label_map": pairs("--label", label_map)}
         if push:
+            check_shareable(name)
             prepare_push(push, "dataset")
         with claim(out, "workplace"), counting("utterances in shards") as count:
             shards = shard_corpus(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .console import as_utf8, be_quiet, ending, need
+from .console import as_utf8, be_quiet, ending, need, say
 from .options import Precision
 
 _OWN_DATA = "own-data"
@@ -70,7 +70,7 @@ def release(
     with ending(interrupted) as end:
         from nes2net_hf.errors import UsageError
         from nes2net_hf.release.contents import checksums
-        from nes2net_hf.release.release import Release, push, write_release, write_release_space
+        from nes2net_hf.release.release import Release, data_warnings, push, write_release, write_release_space
 
         be_quiet()
         as_utf8(sys.stdout)
@@ -99,6 +99,8 @@ def release(
             tried = write_release(contents, folder, force)
             if space:
                 write_release_space(repo_id, space_folder, force)
+            for warning in data_warnings(contents):
+                say(f"Warning: {warning}")
             for sample, score in tried.scores.items():
                 print(f"{sample}: {score:.6f}, difference from the source {tried.differences[sample]:.1e}")
             for file, (size, digest) in checksums(folder).items():

@@ -38,11 +38,6 @@ def variant_title(variant: str) -> str:
     return {"nes2net": "Nes2Net", "nes2net_x": "Nes2Net-X"}[variant]
 
 
-def read_training_corpora() -> dict[str, dict[str, Any]]:
-    """Returns the training corpora: each with `title`, `what` (a sentence), `licence` if known, and `address`."""
-    return yaml.safe_load((sources() / "training_corpora.yaml").read_text(encoding="utf-8"))
-
-
 def read_benchmark(name: str) -> dict[str, Any]:
     """
     Returns a benchmark's `title`, what it `covers`, its `limits`, the published figures in `columns` and `conditions`,

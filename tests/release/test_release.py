@@ -107,6 +107,26 @@ def test_a_dry_run_writes_a_folder_whose_card_the_hub_reads(nes2net: Any, run_fo
     assert not [path for path in out.rglob("*") if path.is_file() and str(tmp_path).encode() in path.read_bytes()]
 
 
+@pytest.mark.usefixtures("untried")
+def test_training_corpora_and_what_their_licences_allow_are_said(
+    nes2net: Any, run_folder: Path, tmp_path: Path
+) -> None:
+    mixed = {"mlaad": {"corpus": None, "root": "/data/mlaad"}, "mine": {"corpus": "own-data"}, "dfadd": None}
+    recipe = {"data": {"corpus": "own-data", "train": {"corpora": mixed}}}
+    (run_folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    for license, warned in (("Apache-2.0", True), ("CC-BY-NC-4.0", False)):
+        (tmp_path / "text").write_text("The licence.")
+        more = ("--license", license, "--license-file", tmp_path / "text", "--out", tmp_path / license)
+        run = nes2net("release", run_folder, "--repo-id", REPO, "--dry-run", *more)
+        assert run.code == 0, run.err
+        warning = f"Warning: --license {license}: these weights were trained on MLAAD with M-AILABS. Its licence is"
+        assert (warning in run.err) == warned and "DFADD" not in run.err
+        text = ModelCard.load(tmp_path / license / "README.md").text
+        assert "Corpora `mlaad`, `own-data`, `dfadd`, as the recipe below reads them." in text
+        assert "may be published for non-commercial use only" in text and "The corpus `own-data` is not one" in text
+        assert "Its licence is MIT (read at its source)." in text
+
+
 def base_of(folder: Path, license: str | None, **config: Any) -> Path:
     """The folder of a base model, with a card."""
     folder.mkdir()
@@ -409,7 +429,7 @@ def test_every_benchmark_makes_a_card(benchmark: str, nes2net: Any, tiny_model_d
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--benchmark", "asvspoof2020"), 1, "--benchmark asvspoof2020 is not known: choose one of asvspoof2021-df"),
+        (("--benchmark", "asvspoof2020"), 1, "--benchmark asvspoof2020 is not known: choose one of add2022"),
         (("--repo-id", "nes2net"), 2, "must have the form ORG/NAME"),
         (("--license", "EUPL-1.2"), 1, "--license EUPL-1.2: the package includes only"),
         (("--evaluation", "absent.json"), 1, "absent.json cannot be read"),

@@ -3,6 +3,7 @@
 from ..errors import CorpusError
 from .check import PartitionCheck, check_corpus
 from .loading import CORPORA, NAMES, load_corpus
+from .overlaps import Part, check_apart, overlap_warning, shared_sources
 from .schema import FEATURES, RESOLUTIONS_MS
 
 __all__ = [
@@ -11,7 +12,11 @@ __all__ = [
     "NAMES",
     "RESOLUTIONS_MS",
     "CorpusError",
+    "Part",
     "PartitionCheck",
+    "check_apart",
     "check_corpus",
     "load_corpus",
+    "overlap_warning",
+    "shared_sources",
 ]

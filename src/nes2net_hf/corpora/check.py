@@ -13,6 +13,7 @@ from typing import Any
 import soundfile
 
 from ..audio import open_audio
+from ..corpus_facts import read_corpus_facts
 from ..errors import AudioError, CorpusError
 from .any_dataset import iter_rows
 from .corpus import Condition, Corpus, Row
@@ -107,8 +108,8 @@ def check_corpus(
     refuse_options(options)
     refuse_maps(name, columns, label_map)
     tree = Tree(root)
-    partitions = [*corpus.protocols] if split is None else [check_split(corpus, split)]
-    there = [partition for partition in partitions if corpus.has_protocol(tree, partition)]
+    partitions = [*corpus.partitions] if split is None else [check_split(corpus, split)]
+    there = [partition for partition in partitions if corpus.is_in(tree, partition)]
     for partition in there or partitions[:1]:  # if none, reading the first raises the error
         yield _check_partition(corpus, tree, partition, full, progress)
 
@@ -128,7 +129,7 @@ def _check_partition(
     rows = corpus.read(tree, partition, check.add_error)
 
     def files(row: Row) -> list[str]:
-        return tree.audio(row["utterance_id"], corpus.folders[partition])
+        return corpus.files(tree, row["utterance_id"], partition)
 
     return _checked(check, rows, files, corpus.conditions, full, progress)
 
@@ -166,7 +167,7 @@ def _checked(
             check.unreadable.append(str(error).replace("<bytes>", f"utterance {utterance}", 1))
         progress(1)
     check.lines = len(seen) + len(check.doubled_lines) + len(check.wrong_lines)
-    check.conditions = {name: (belonging[name], part.count) for name, part in conditions.items()}
+    check.conditions = {name: (belonging[name], part.counts.get(check.partition)) for name, part in conditions.items()}
     return check
 
 
@@ -182,6 +183,19 @@ def _duration(source: Any, full: bool) -> float:
             pass
         assert audio.summary is not None
         return audio.summary.duration
+
+
+def report_facts(corpus: str) -> Iterator[str]:
+    """Yields the lines of a report on a corpus's licence; none for your own data."""
+    facts = read_corpus_facts().get(corpus)
+    if facts is not None:
+        yield f"{corpus}: {facts.title} <{facts.address}>"
+        yield f"  licence      {facts.licence_said}"
+        yield f"  weights      {facts.weights_said}"
+        if not facts.repackage:
+            yield "  copies       The licence allows no derivatives: do not pass on shards or recoded copies."
+        if facts.caution:
+            yield f"  caution      {facts.caution}"
 
 
 def report_check(corpus: str, check: PartitionCheck) -> Iterator[str]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..corpora import overlap_warning
 from ..corpora.loading import CORPORA
-from ..errors import EvaluationError, UsageError, option
+from ..corpus_facts import training_corpora
+from ..errors import EvaluationError, InfoError, UsageError, option
 from ..metrics import ASVSPOOF5_COSTS, DetectionCosts
 from ..metrics.bootstrap import Difference
+from ..pretrained.info import read_recipe
 from .asv import AsvScores
 from .figures import Evaluation, Row, Trials, breakdown_row, compare, evaluate, match, strangers, undecided
 from .keys import Keys
@@ -83,8 +87,19 @@ def evaluate_files(
             evaluation.breakdown[:0] = _published_table(file, keys, costs, resamples)
             evaluation.warnings.extend(strangers(file, keys))
             evaluation.warnings.extend(undecided(file, chosen))
+        evaluation.warnings.extend(_overlap(file))
         evaluations.append(evaluation)
     return Evaluated(names, trials, evaluations, compare(_aligned(trials, paths), resamples))
+
+
+def _overlap(file: ScoreFile) -> Iterator[str]:
+    """Yields a warning if the model of the scores was trained on the recordings or the voices that it judged."""
+    recipe, model, corpus = None, file.scored.get("model"), str(file.scored.get("corpus"))
+    if model:
+        with suppress(InfoError):  # the model has moved, or its recipe is damaged
+            recipe = read_recipe(model, file.scored.get("revision"))
+    if recipe and (warning := overlap_warning(training_corpora(recipe), corpus)):
+        yield warning
 
 
 def _published_table(file: ScoreFile, keys: Keys, costs: DetectionCosts, resamples: int) -> Iterator[Row]:

@@ -147,6 +147,16 @@ def _place(name: str, revision: str | None) -> tuple[Path, str | None]:
 # --------------------------------------------------------------------------------------------------------------------
 
 
+def read_recipe(name: str, revision: str | None = None) -> dict[str, Any] | None:
+    """
+    Returns the recipe of a model on this machine, in its folder or in the run that contains it; None if it has none.
+
+    Raises:
+        InfoError: the model is not on this machine, or its recipe cannot be read.
+    """
+    return _recipe(_place(name, revision)[0])
+
+
 def _recipe(folder: Path) -> dict[str, Any] | None:
     """Reads the recipe in a released folder, or in the run that contains the model's folder."""
     paths = [place / "recipe.yaml" for place in (folder, folder.absolute().parent)]

@@ -17,7 +17,8 @@ import transformers
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..cards import read_benchmark, read_training_corpora, render, sources, variant_title
+from ..cards import read_benchmark, render, sources, variant_title
+from ..corpus_facts import CorpusFacts, read_corpus_facts, training_corpora
 from ..errors import ReleaseError
 from ..modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
 from ..pretrained.bases import Base
@@ -89,7 +90,7 @@ def write_card(
             "carbon": carbon,
             "robustness": _robustness(folder / "robustness.json"),
             "has_robustness_picture": (folder / "robustness.png").is_file(),
-            "corpora": _training_corpora(recipe),
+            "corpora": _corpora(recipe),
             "captions": _CAPTIONS,
             "repo_id": repo_id,
             "name": repo_id.rpartition("/")[2],
@@ -259,9 +260,9 @@ def _readable_condition(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _training_corpora(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Returns what is known about the corpus that a recipe names."""
-    return None if recipe is None else read_training_corpora().get(recipe.get("data", {}).get("corpus"))
+def _corpora(recipe: dict[str, Any] | None) -> dict[str, CorpusFacts | None]:
+    """Returns the names of the recipe's training corpora → what is known about them, if anything."""
+    return {name: read_corpus_facts().get(name) for name in training_corpora(recipe or {})}
 
 
 def _carbon(path: Path) -> float | None:

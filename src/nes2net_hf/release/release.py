@@ -15,6 +15,7 @@ import torch
 import yaml
 from huggingface_hub import HfApi
 
+from ..corpus_facts import read_corpus_facts, training_corpora
 from ..errors import ModelError, OutputError
 from ..files import atomic_folder, explained
 from ..hub import bounded_requests, make_repository, send_folder, why
@@ -92,6 +93,20 @@ def write_release_space(repo_id: str, folder: Path, force: bool = False) -> None
     """
     with _written(folder, force) as fresh:
         write_space(fresh, repo_id)
+
+
+def data_warnings(release: Release) -> list[str]:
+    """Returns a sentence for each training corpus that may restrict who may get the weights, or how."""
+    _, run = model_folder(release.source)
+    recipe = {} if run is None else yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8")) or {}
+    known = {name: read_corpus_facts().get(name) for name in (training_corpora(recipe) if recipe else [])}
+    allows_sales = "-NC-" not in spdx(release.license)
+    return [
+        f"--license {release.license}: these weights were trained on {facts.title}. Its licence is "
+        f"{facts.licence_said}. {facts.weights_said}"
+        for facts in known.values()
+        if facts is not None and (facts.weights == "unclear" or (facts.weights == "non-commercial" and allows_sales))
+    ]
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import soundfile
 from datasets import Dataset, Features
 
 from ...cards import render
+from ...corpus_facts import read_corpus_facts
 from ...errors import CorpusError, PushError, option
 from ...files import atomic_file, check_same_work, explained, sha256_of
 from ...hub import push_folder, why
@@ -163,6 +164,19 @@ def _write_split(
         yield path
 
 
+def check_shareable(name: str) -> None:
+    """
+    Raises:
+        CorpusError: the corpus's licence allows no derivatives, such as shards.
+    """
+    facts = read_corpus_facts().get(name)
+    if facts is not None and not facts.repackage:
+        raise CorpusError(
+            f"{option('push')}: the licence of {facts.title} is {facts.licence}, which allows no derivatives, such as "
+            f"shards: omit {option('push')}, and keep the shards to yourself."
+        )
+
+
 def push_shards(out: Path, repo_id: str) -> str:
     """
     Uploads the folder to a dataset repository, which is private if it is new. Returns its address.
@@ -206,8 +220,8 @@ def _splits_of_corpus(
 
     if name in CORPORA:
         corpus, tree = CORPORA[name], Tree(root)
-        parts = [split] if split else [part for part in corpus.protocols if corpus.has_protocol(tree, part)]
-        for part in parts or list(corpus.protocols)[:1]:  # if there is none, reading the first one raises the error
+        parts = [split] if split else [part for part in corpus.partitions if corpus.is_in(tree, part)]
+        for part in parts or corpus.partitions[:1]:  # if there is none, reading the first one raises the error
             yield part, partial(load, part)
     elif name == OWN_DATA and split is None:
         whole = load(None)
