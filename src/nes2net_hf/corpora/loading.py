@@ -145,9 +145,13 @@ class TableRows:
     def __getitem__(self, index: int) -> Row:
         return self._dataset[int(index)]
 
+    def column(self, name: str) -> list[Any]:
+        """Returns one of the columns, for all rows."""
+        return list(self._dataset[name])
+
     def utterances(self) -> list[str]:
         """Returns the utterance ids of all rows."""
-        return list(self._dataset["utterance_id"])
+        return self.column("utterance_id")
 
     def files(self) -> list[str] | None:
         """Returns the real path of each row's file; None if the table contains the audio itself."""

@@ -125,15 +125,19 @@ class ShardedRows:
 
     def utterances(self) -> list[str]:
         """Returns the utterance ids of all rows."""
-        ids: list[str] = []
+        return self.column("utterance_id")
+
+    def column(self, name: str) -> list[Any]:
+        """Returns one of the columns, for all rows."""
+        values: list[Any] = []
         for shard, url in enumerate(self._urls):
             file = _open(url)
-            whole = file.read(["utterance_id"]).column("utterance_id").to_pylist()
+            whole = file.read([name]).column(name).to_pylist()
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             starts = np.cumsum([0, *sizes])
             _, groups, rows = self._places[:, self._places[0] == shard]
-            ids += [whole[row] for row in starts[groups] + rows]
-        return ids
+            values += [whole[row] for row in starts[groups] + rows]
+        return values
 
     def files(self) -> None:
         """Returns None, because shards contain the audio itself."""
