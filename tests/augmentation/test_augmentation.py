@@ -12,9 +12,10 @@ import soundfile
 from scipy.signal import freqz, lfilter
 
 from nes2net_hf.audio import AudioError, list_audio, read_audio
-from nes2net_hf.augmentation import AugmentationError, Codec, Noise, RawBoost, Room, Speed, build_chain
+from nes2net_hf.augmentation import AugmentationError, Codec, Noise, RawBoost, Room, Silence, Speed, build_chain
 from nes2net_hf.augmentation.codec import FORMATS
 from nes2net_hf.augmentation.rawboost import NUMBERS
+from nes2net_hf.augmentation.silence import CHANGES, find_speech
 from nes2net_hf.errors import OutputError, RecipeError
 from nes2net_hf.trainer.recipe import check_same, load_recipe
 from tests.helpers import RATE, band_power
@@ -111,6 +112,52 @@ def test_speed_moves_tempo_and_pitch_together() -> None:
     assert fast.size == pytest.approx(RATE / 1.25, abs=2) and fast.dtype == np.float32
     spectrum = np.abs(np.fft.rfft(fast))
     assert np.fft.rfftfreq(fast.size, 1 / RATE)[spectrum.argmax()] == pytest.approx(550, abs=3)
+
+
+def test_silence_changes_at_the_ends_and_speech_does_not(speech: list[np.ndarray]) -> None:
+    sizes: dict[str, set[int]] = {change: set() for change in CHANGES}
+    for wave in speech:
+        start, end = find_speech(wave)
+        middle, after = wave[start:end], wave.size - end
+        for change in CHANGES:
+            changed = Silence((change,))(wave, np.random.default_rng(wave.size))
+            assert changed.dtype == np.float32
+            where = changed.tobytes().index(middle.tobytes()) // 4
+            if change == "swap":
+                assert where == after and changed.size == wave.size
+                assert np.array_equal(changed[:where], wave[end:])
+            if change == "trim":
+                assert where <= start and changed.size - where - middle.size <= after
+                assert np.array_equal(changed, wave[start - where :][: changed.size])
+            if change == "lengthen":
+                assert start <= where <= start + RATE and changed.size <= wave.size + 2 * RATE
+                assert np.array_equal(changed[where - start :][: wave.size], wave)
+            sizes[change].add(changed.size - wave.size)
+    assert all(len(sizes[change]) > 10 for change in ("trim", "lengthen")) and sizes["swap"] == {0}
+    gone = Silence(("trim",), kept=(0, 0))(speech[0], np.random.default_rng(0))
+    assert np.array_equal(Silence(("trim",), kept=(0, 0))(gone, np.random.default_rng(0)), gone)
+
+
+def test_speech_is_found_next_to_digital_silence_and_not_in_noise(wave: np.ndarray) -> None:
+    tone = np.sin(np.arange(RATE) / 5).astype(np.float32)
+    padded = np.pad(tone, (1_600, 4_800)) + np.float32(0.1)  # a constant offset is no sound
+    assert find_speech(padded) == (1_600, 1_600 + RATE)
+    noisy = wave + 0.03 * np.random.default_rng(0).standard_normal(wave.size).astype(np.float32)
+    assert find_speech(noisy) == (0, wave.size)
+    for change in ("trim", "swap"):
+        assert np.array_equal(Silence((change,))(noisy, np.random.default_rng(0)), noisy)
+    longer = Silence(("lengthen",), added=(0.5, 0.5))(noisy, np.random.default_rng(0))
+    assert np.array_equal(longer, np.pad(noisy, RATE // 2))
+    for nothing in (np.zeros(5_000, np.float32), np.zeros(10, np.float32)):
+        assert np.array_equal(Silence(("trim",))(nothing, np.random.default_rng(0)), nothing)
+
+
+def test_silence_in_a_choice_of_changes_is_drawn_and_reproducible(wave: np.ndarray) -> None:
+    drawn = [Silence()(wave, np.random.default_rng(seed)).size - wave.size for seed in range(60)]
+    counts = [sum(size < 0 for size in drawn), sum(size > 0 for size in drawn), drawn.count(0)]
+    assert min(counts) > 8  # trimmed, longer, swapped
+    again = [Silence()(wave, np.random.default_rng(seed)).size - wave.size for seed in range(60)]
+    assert again == drawn
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -251,6 +298,7 @@ def test_augmentations_draw_only_from_their_generator(folder: Path, wave: np.nda
         {"name": "noise", "root": str(folder), "files": [1, 3], "levels": "authors"},
         {"name": "room", "root": str(folder), "levels": "authors"},
         {"name": "speed"},
+        {"name": "silence"},
     ]
     rawboost = {"name": "rawboost", "number": 10, "chances": [0.5, 0.5, 0.5], "alignment": "authors"}
     one_of = {"name": "one_of", "choices": [{}, *({"weight": 0.5, "steps": [step, rawboost]} for step in steps)]}
@@ -289,7 +337,7 @@ def test_speed_in_a_choice_is_refused_with_frame_labels_too(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        ({"name": "reverb"}, "name must be one of codec, noise, one_of, rawboost, room, speed, got 'reverb'"),
+        ({"name": "reverb"}, "name must be one of codec, noise, one_of, rawboost, room, silence, speed, got 'reverb'"),
         ({"name": "noise", "root": "/no/such/folder"}, "noise: root /no/such/folder is not a folder"),
         ({"name": "noise"}, "noise: .*root"),
         ({"name": "room", "recordings": []}, "room has no setting recordings"),
@@ -298,6 +346,10 @@ def test_speed_in_a_choice_is_refused_with_frame_labels_too(tmp_path: Path) -> N
         ({}, "got None"),
         ({"name": "speed", "probability": 2}, "probability must be between 0 and 1"),
         ({"name": "speed", "lo": 0.9}, "speed has no setting lo; did you mean low"),
+        ({"name": "silence", "changes": ["cut"]}, r"changes must be among trim, lengthen, swap, got \['cut'\]"),
+        ({"name": "silence", "changes": []}, "silence: changes must be among trim"),
+        ({"name": "silence", "kept": [0.5, 2]}, "kept must be a lower and an upper bound between 0 and 1"),
+        ({"name": "silence", "added": [2, 1]}, "added must be a lower and an upper bound of at least 0"),
         ({"name": "speed", "low": 1.2}, "speed: low and high must be positive and in order"),
         ({"name": "rawboost", "number": 12}, "number must be 0 to 11, got 12"),
         ({"name": "rawboost", "snr": [40, 10]}, "snr must be a lower and an upper bound"),

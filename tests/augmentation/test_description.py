@@ -1,5 +1,5 @@
 """
-RawBoost, noise, rooms and the recipes' augmentation against slow, direct formulations of their descriptions.
+RawBoost, noise, rooms, silence and the recipes' augmentation against slow, direct formulations of their descriptions.
 
 The formulations share no code with the package. They draw the same numbers in the same order.
 RawBoost: Tak et al. 2022, arXiv 2111.04433.
@@ -16,7 +16,8 @@ import soundfile
 import yaml
 
 from nes2net_hf.audio import list_audio
-from nes2net_hf.augmentation import Noise, RawBoost, Room, build_chain
+from nes2net_hf.augmentation import Noise, RawBoost, Room, Silence, build_chain
+from nes2net_hf.augmentation.silence import CHANGES, find_speech
 from tests.helpers import RATE, ROOT
 
 WAYS = ("exact", "authors")
@@ -246,6 +247,53 @@ def test_rooms_are_their_description(way: str, sounds: Path, wave: np.ndarray) -
         assert_same(
             room(wave, np.random.default_rng(seed)), reverberant(wave, np.random.default_rng(seed), folder, way)
         )
+
+
+# Silence
+
+
+def loud(frame: np.ndarray, level: float) -> bool:
+    return 10 * np.log10(np.mean((frame - frame.mean()) ** 2) + 1e-30) >= level - 40
+
+
+def silent(wave: np.ndarray, change: str, rng: np.random.Generator) -> np.ndarray:
+    """One edge after the other, frame by frame of 10 ms; 40 dB below the 95th percentile is silence."""
+    wave = wave.astype(np.float64)
+    frames = [wave[start : start + 160] for start in range(0, wave.size - 159, 160)]
+    powers = [np.mean((frame - frame.mean()) ** 2) for frame in frames]
+    level = 10 * np.log10(np.percentile(powers, 95))
+    first = next(number for number, frame in enumerate(frames) if loud(frame, level)) * 160
+    last = wave.size
+    for number in range(len(frames) - 1, -1, -1):
+        if loud(frames[number], level):
+            break
+        last = number * 160
+    before, speech, after = wave[:first], wave[first:last], wave[last:]
+    rng.integers(1)  # which change: there is one
+    if change == "swap":
+        return np.concatenate([after, speech, before])
+    one, other = rng.uniform(0, 1), rng.uniform(0, 1)
+    if change == "trim":
+        gone = first - round(one * first)
+        return np.concatenate([before[gone:], speech, after[: round(other * after.size)]])
+    longer_before = [before[mirrored(number, before.size)] for number in range(-round(one * RATE), before.size)]
+    longer_after = [after[mirrored(number, after.size)] for number in range(after.size + round(other * RATE))]
+    return np.concatenate([longer_before, speech, longer_after])
+
+
+def mirrored(number: int, size: int) -> int:
+    """Returns the place of a sample beyond the ends of a signal that goes back and forth."""
+    number %= 2 * size
+    return number if number < size else 2 * size - 1 - number
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_silence_is_its_description(change: str, speech: list[np.ndarray]) -> None:
+    waves = [wave for wave in speech if find_speech(wave)[0] > 0 and find_speech(wave)[1] < wave.size]
+    assert len(waves) > 10
+    for seed, wave in enumerate(waves):
+        expected = silent(wave, change, np.random.default_rng(seed))
+        assert_same(Silence((change,))(wave, np.random.default_rng(seed)), expected)
 
 
 # The recipe of ASVspoof 5

@@ -22,6 +22,7 @@ pytest.importorskip("datasets")
 from nes2net_hf import Nes2NetFeatureExtractor
 from nes2net_hf.audio import read_audio
 from nes2net_hf.augmentation import codec
+from nes2net_hf.augmentation.silence import find_speech
 from nes2net_hf.corpora import load_corpus
 from nes2net_hf.errors import OutputError
 from nes2net_hf.metrics import bootstrap_eer
@@ -134,6 +135,17 @@ def test_lengths_levels_and_clipping_are_as_named(conditions: dict[str, Conditio
         clipped = conditions[f"level {share} % clipped"](np.pad(wave, RATE), "a")
         assert np.abs(clipped).max() == 1
         assert np.mean(np.abs(clipped[clipped != 0]) == 1) == pytest.approx(share / 100, rel=0.02)
+
+
+def test_silence_is_removed_or_longer_and_speech_is_as_it_was(
+    conditions: dict[str, Condition], speech: list[np.ndarray]
+) -> None:
+    for wave in speech:
+        start, end = find_speech(wave)
+        assert np.array_equal(conditions["silence trimmed"](wave, "a"), wave[start:end])
+        longer = conditions["silence +1 s"](wave, "a")
+        assert longer.size == wave.size + 2 * RATE
+        assert np.array_equal(longer[RATE : RATE + wave.size], wave)
 
 
 def options(corpus: Path, **others: Any) -> dict[str, Any]:
@@ -374,5 +386,5 @@ def test_a_killed_run_continues(corpus: Path, tiny_model_dir: Path, tmp_path: Pa
         assert done.returncode == 0, done.stderr
         rows = json.loads((tmp_path / name / "robustness.json").read_text())["conditions"]
         results.append([{key: value for key, value in row.items() if key != "seconds_per_utterance"} for row in rows])
-    assert results[0] == results[1] and len(results[0]) == 38
+    assert results[0] == results[1] and len(results[0]) == 40
     assert finished == {path.name: path.read_bytes() for path in (tmp_path / "killed/scores").glob("mp3*")}

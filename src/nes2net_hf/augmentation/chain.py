@@ -16,6 +16,7 @@ from .codec import Codec
 from .noise import Noise
 from .rawboost import RawBoost
 from .room import Room
+from .silence import Silence
 from .speed import Speed
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -65,8 +66,10 @@ class OneOf:
 
 
 AUGMENTATIONS: dict[str, Any] = {
-    "codec": Codec, "noise": Noise, "one_of": OneOf, "rawboost": RawBoost, "room": Room, "speed": Speed
+    "codec": Codec, "noise": Noise, "one_of": OneOf, "rawboost": RawBoost, "room": Room, "silence": Silence,
+    "speed": Speed,
 }  # fmt: skip
+MOVING = ("silence", "speed")  # they move sounds to other times, away from their labels
 
 
 def build_chain(steps: Sequence[dict[str, Any]]) -> Chain:

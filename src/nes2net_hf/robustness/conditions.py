@@ -18,7 +18,7 @@ import soundfile
 import soxr
 
 from ..audio import SAMPLING_RATE
-from ..augmentation import Chain, Codec, Noise, Room, Speed
+from ..augmentation import Chain, Codec, Noise, Room, Silence, Speed
 from ..augmentation.chain import Augmentation
 from ..files import atomic_file
 
@@ -38,6 +38,8 @@ GROUPS = {
     "reverberation": "Convolved with one of eight synthetic room responses of this RT60: the direct sound, then "
     "exponentially decaying Gaussian noise with as much energy as the direct sound. The power is kept.",
     "cropping": "A segment of this length from a random position. Shorter recordings stay whole.",
+    "silence": "The silence before and after speech removed, or made longer by this much at both ends with more of "
+    "the same. Silence is at least 40 dB below the loud frames of 10 ms.",
     "speed": "Played this many times as fast: tempo, pitch and formants change together.",
     "level": "Turned down by this much, or amplified until this share of the samples exceeds full scale and is "
     "clipped.",
@@ -115,6 +117,8 @@ def make_conditions(sounds: Path) -> tuple[Condition, ...]:
         Condition("cropping", "2 s", Crop(2.0)),
         Condition("cropping", "1 s", Crop(1.0)),
         Condition("cropping", "0.5 s", Crop(0.5)),
+        Condition("silence", "trimmed", Silence(("trim",), kept=(0, 0))),
+        Condition("silence", "+1 s", Silence(("lengthen",), added=(1, 1))),
         Condition("speed", "0.8x", Speed(0.8, 0.8)),
         Condition("speed", "0.9x", Speed(0.9, 0.9)),
         Condition("speed", "1.1x", Speed(1.1, 1.1)),
