@@ -22,7 +22,7 @@ def convert(
     revision: Revision = None,
     encoder_config: Annotated[
         Path | None,
-        typer.Option(help="Encoder configuration, file or folder.", show_default="XLS-R 300M's or WavLM-Large's"),
+        typer.Option(help="Encoder configuration, file or folder.", show_default="that of the published encoder"),
     ] = None,
     activation: Annotated[
         Literal["relu", "selu"] | None,

@@ -88,13 +88,14 @@ def _architecture(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
         "encoder",
         f"{encoder['model_type']}, {encoder['num_hidden_layers']} layer(s) of {encoder['hidden_size']} features, "
-        f"aggregation {what['layer_aggregation']}",
+        f"aggregation {what['layer_aggregation']}"
+        + (f" of {', '.join(map(str, what['encoder_layers']))}" if what["encoder_layers"] else ""),
     )
     yield (
         "back-end",
         f"{what['backend_variant']}, scales {what['outer_scale']} x {what['inner_scale']}, kernel "
         f"{what['kernel_size']}, dilation {what['dilation']}, {what['hidden_act']}, SE reduction "
-        f"{what['se_reduction']}",
+        f"{what['se_reduction']}{', split attention' if what['split_attention'] else ''}",
     )
     pooling = f"{what['pooling']} pooling"
     if info["judges"] == "frames":

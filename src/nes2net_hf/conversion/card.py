@@ -33,7 +33,7 @@ def write_card(
         base_model=system.base_model,
     )
     one_logit = "they are (-x/2, +x/2), and their difference is the official score, the single logit x"
-    variant = variant_title(config.backend_variant)
+    variant = "Nes2Net-LA" if config.split_attention else variant_title(config.backend_variant)
     card = render(
         "converted.md",
         metadata=metadata.to_yaml(),
@@ -55,6 +55,8 @@ def write_card(
         score=one_logit if config.classifier_outputs == 1 else "the one for `bonafide` is the official score",
         window=f"{system.window_length:,} samples",
         assumed=assumed,
+        license=system.license,
+        figures=system.figures,
         benchmarks=[read_benchmark(name) for name in system.benchmarks],
     )
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -41,10 +41,19 @@ def check_keys(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], dr
 
 
 def settle_encoder_config(
-    system: System, recognised: Recognised, given: str | os.PathLike[str] | None
+    system: System,
+    recognised: Recognised,
+    given: str | os.PathLike[str] | None,
+    defaults: dict[str, Any] | None = None,
 ) -> PretrainedConfig:
-    """Returns the encoder's configuration, checked against the shapes in the checkpoint."""
-    fields = system.default_encoder_config() if given is None else _read_config(Path(given), system.encoder_type)
+    """
+    Returns the encoder's configuration, checked against the shapes in the checkpoint. Where none is `given`, it is
+    `defaults`, or else that of the system.
+    """
+    if given is None:
+        fields = system.default_encoder_config() if defaults is None else defaults
+    else:
+        fields = _read_config(Path(given), system.encoder_type)
     whose = f"{system.encoder_name}'s" if given is None else str(given)
     if fields.get("model_type") != system.encoder_type:
         raise ConversionError(

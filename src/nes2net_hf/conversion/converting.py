@@ -128,7 +128,7 @@ def prepare(
     _report_findings(recognised, config, report)
     tensors, dropped = map_tensors(checkpoint, system, config)
     if dropped:
-        report(f"dropped   {len(dropped)} keys used only in pre-training ({', '.join(dropped[:3])} …)")
+        report(f"dropped   {len(dropped)} keys used only in pre-training, or never ({', '.join(dropped[:3])} …)")
     extractor = Nes2NetFeatureExtractor(
         window_length=system.window_length, length_policy=system.length_policy, do_normalize=system.do_normalize
     )
@@ -182,6 +182,7 @@ def _report_findings(recognised: Recognised, config: Nes2NetConfig, report: Repo
     report(
         f"back-end  {config.backend_variant}, scales {config.outer_scale} x {config.inner_scale}, kernel "
         f"{config.kernel_size}, dilation {config.dilation}, {config.hidden_act}, SE reduction {config.se_reduction}"
+        f"{', split attention' if config.split_attention else ''}"
     )
     report(f"head      {config.pooling} pooling, {config.classifier_outputs} logit(s), score {config.score}")
     system = recognised.system

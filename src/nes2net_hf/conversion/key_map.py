@@ -12,6 +12,7 @@ import re
 from ..configuration_nes2net import Nes2NetConfig
 
 BACKEND_PREFIX = "Nested_Res2Net_TDNN."
+SPLIT_ATTENTION = f"{BACKEND_PREFIX}local_block_attn."
 ENCODER = "nes2net.encoder."
 
 # (pattern of our key, official key); the first match counts.
@@ -47,6 +48,8 @@ _BACKEND_RULES = (
     (r"nes2net\.backend\.blocks\.(\d+)\.squeeze_excitation\.squeeze\.(\w+)", r"Build_in_Res2Nets.\1.se.se.1.\2"),
     (r"nes2net\.backend\.blocks\.(\d+)\.squeeze_excitation\.excite\.(\w+)", r"Build_in_Res2Nets.\1.se.se.3.\2"),
     (r"nes2net\.backend\.norms\.(\d+)\.(\w+)", r"bns.\1.\2"),
+    (r"nes2net\.backend\.split_attention\.(q|k|v|out)_proj\.weight", r"local_block_attn.proj_\1.weight"),
+    (r"nes2net\.backend\.split_attention\.positions", "local_block_attn.pos_emb"),
     (r"nes2net\.backend\.norm_out\.(\w+)", r"bn.\1"),
     (r"nes2net\.pooling\.squeeze\.(\w+)", r"pooling.linear1.\1"),
     (r"nes2net\.pooling\.attend\.(\w+)", r"pooling.linear2.\1"),
@@ -65,9 +68,10 @@ AGGREGATION_KEYS = {
 }
 
 
-def official_encoder_key(key: str) -> str:
-    """Returns the official key for ours; both without the encoder's prefix."""
-    return _translate(key, _ENCODER_RULES)
+def official_encoder_key(key: str, is_grouped: bool = False) -> str:
+    """Returns the official key for ours; both without the encoder's prefix. `is_grouped`: with a group norm."""
+    name = _translate(key, _ENCODER_RULES)
+    return name.replace("conv_layers.0.2.1.", "conv_layers.0.2.") if is_grouped else name
 
 
 def official_key(key: str, config: Nes2NetConfig, encoder_prefix: str) -> str:

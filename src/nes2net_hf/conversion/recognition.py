@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ConversionError
-from .key_map import AGGREGATION_KEYS, BACKEND_PREFIX
-from .systems import FAIRSEQ_XLSR, S3PRL_WAVLM, UNILM_WAVLM, System, has_wavlm_keys
+from .key_map import AGGREGATION_KEYS, BACKEND_PREFIX, SPLIT_ATTENTION
+from .systems import FAIRSEQ_XLSR, NES2NET_LA, S3PRL_WAVLM, UNILM_WAVLM, System, has_wavlm_keys
 
 # From this share of negative running means on, the batch norms follow SELU. After ReLU no mean can be negative once
 # trained; after SELU about a third of them are.
@@ -71,7 +71,9 @@ def recognise_system(tensors: Mapping[str, Tensor]) -> System:
             f"it has no encoder: no key starts with {FAIRSEQ_XLSR.encoder_prefix}; "
             "a back-end without an encoder cannot be converted."
         )
-    return UNILM_WAVLM if has_wavlm_keys(tensors) else FAIRSEQ_XLSR
+    if has_wavlm_keys(tensors):
+        return UNILM_WAVLM
+    return NES2NET_LA if any(key.startswith(SPLIT_ATTENTION) for key in tensors) else FAIRSEQ_XLSR
 
 
 def recognise_backend(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -87,6 +89,8 @@ def recognise_backend(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "pooling": "mean",
         "classifier_outputs": _size(tensors, f"{BACKEND_PREFIX}fc.weight"),
     }
+    if any(key.startswith(SPLIT_ATTENTION) for key in tensors):
+        config["split_attention"] = True
     inner = config["outer_scale"] * config["inner_scale"]
     if inner > len(tensors):  # refuse before a model with that many modules is built
         raise ConversionError(f"its back-end would have over {inner // 2} convolutions; it has {len(tensors)} keys.")

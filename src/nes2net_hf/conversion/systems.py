@@ -1,10 +1,10 @@
-"""The three official families of systems: the prefixes of their encoders, and the settings of their recipes."""
+"""The official families of systems: the prefixes of their encoders, and the settings of their recipes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -28,13 +28,19 @@ class System:
     class_weights: tuple[float, float] | None
     benchmarks: tuple[str, ...]  # sources of `model_cards/benchmarks/`
     dropped: tuple[str, ...] = ()  # prefixes, after the encoder's, of keys used only in pre-training
+    unused: tuple[str, ...] = ()  # prefixes of whole keys that the official code never uses
+    license: str = "The authors' repositories have no licence: ask the authors before you pass the weights on."
+    figures: str = (
+        "EER in per cent, as published by Liu et al. (2025, arXiv 2504.05657) and their repositories for systems of "
+        "this family.\n**Not reproduced here.** The file does not say which of these systems this checkpoint is."
+    )
 
     def default_encoder_config(self) -> dict[str, Any]:
         """Returns the configuration of the encoder of the published systems."""
         return read_encoder_config(self.encoder_config)
 
     def is_dropped(self, key: str) -> bool:
-        return key.startswith(tuple(self.encoder_prefix + prefix for prefix in self.dropped))
+        return key.startswith((*(self.encoder_prefix + prefix for prefix in self.dropped), *self.unused))
 
 
 def read_encoder_config(name: str) -> dict[str, Any]:
@@ -68,6 +74,26 @@ FAIRSEQ_XLSR = System(
     class_weights=(0.1, 0.9),
     benchmarks=("asvspoof2021-la", "asvspoof2021-df", "in-the-wild"),
     dropped=PRETRAINING,
+)
+
+# Nes2Net-X with attention between the groups of its outer Res2Net, by other authors.
+NES2NET_LA = replace(
+    FAIRSEQ_XLSR,
+    name="fairseq-xlsr-la",
+    title="Nes2Net-LA on fairseq's XLS-R (Zhang et al. 2025, arXiv 2512.07352)",
+    benchmarks=(),
+    unused=("Nested_Res2Net_TDNN.global_attn.",),
+    license=(
+        "The authors' code is under CC BY-NC 4.0; for the weights no licence is stated: ask the authors before you "
+        "pass them on."
+    ),
+    figures=(
+        "Nes2Net-LA is by Zhang et al. (2025, arXiv 2512.07352), not by the authors of Nes2Net. They publish an EER "
+        "of 1.42 % on\nIn-the-Wild, 0.56 % on MultiAPI-Spoof and 5.64 % on AI4T. **Not reproduced here.** The epoch "
+        "was chosen on In-the-Wild\nitself, so that 1.42 % is no result on unseen data: do not set it beside results "
+        "that were selected elsewhere.\nTheir evaluation cuts longer recordings at a random place; this folder reads "
+        "the first 64,600 samples."
+    ),
 )
 
 

@@ -14,7 +14,7 @@ from ..errors import ConversionError, ModelError, OutputError
 from ..files import atomic_file
 from .key_map import official_key, official_shape
 from .reading import read_checkpoint, read_safetensors
-from .systems import FAIRSEQ_XLSR, S3PRL_WAVLM, UNILM_WAVLM, System
+from .systems import FAIRSEQ_XLSR, NES2NET_LA, S3PRL_WAVLM, UNILM_WAVLM, System
 
 
 def to_official(
@@ -49,6 +49,8 @@ def to_official(
     system = _system(config, folder)
     if config.num_labels != len(ID2LABEL):
         raise ConversionError(f"{folder} has {config.num_labels} classes, but the official systems have two.")
+    if config.cosine_scale is not None:
+        raise ConversionError(f"{folder} has a cosine classifier, but those of the official systems are linear.")
     tensors = _weights(folder)
     official: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
@@ -63,9 +65,10 @@ def to_official(
     if original is not None:
         official = _with_original(official, Path(original), system, report)
     elif system.dropped:
+        unused = f" and those that nothing uses ({', '.join(system.unused)}…)" if system.unused else ""
         report(
-            f"absent    the pre-training keys ({', '.join(system.dropped[:3])} …), which the folder does not have: "
-            "use load_state_dict(..., strict=False) in the official code, or add them with --from ORIGINAL.pth"
+            f"absent    the pre-training keys ({', '.join(system.dropped[:3])} …){unused}, which the folder does not "
+            "have: use load_state_dict(..., strict=False) in the official code, or add them with --from ORIGINAL.pth"
         )
     with atomic_file(out, "wb") as file:
         torch.save(official, file)
@@ -85,10 +88,14 @@ def _config(folder: Path) -> Nes2NetConfig:
 def _system(config: Nes2NetConfig, folder: Path) -> System:
     """Returns the official family with this encoder and aggregation."""
     encoder = config.encoder_config.model_type
-    if encoder == "wavlm":
+    if config.encoder_layers is not None:
+        raise ConversionError(
+            f"{folder} has no official counterpart: it reads the layers {config.encoder_layers} of its encoder."
+        )
+    if encoder == "wavlm" and not config.split_attention:
         return UNILM_WAVLM if config.layer_aggregation == "last" else S3PRL_WAVLM
     if encoder == "wav2vec2" and config.layer_aggregation == "last":
-        return FAIRSEQ_XLSR
+        return NES2NET_LA if config.split_attention else FAIRSEQ_XLSR
     raise ConversionError(
         f"{folder} has no official counterpart: no published system has a {encoder} encoder with the aggregation "
         f"{config.layer_aggregation!r}."

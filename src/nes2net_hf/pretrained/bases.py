@@ -47,6 +47,13 @@ COMPATIBLE: dict[str, tuple[str, ...]] = {
     "CC-BY-ND-4.0": (),
     "CC-BY-NC-ND-4.0": (),
 }
+# Licences of published encoders that restrict what is trained from them, for where their cards cannot be read.
+_ENCODERS = {
+    "facebook/mms-300m": "CC-BY-NC-4.0",
+    "facebook/mms-1b": "CC-BY-NC-4.0",
+    "utter-project/mHuBERT-147": "CC-BY-NC-SA-4.0",
+}
+_ANTI_DEEPFAKE = re.compile(r"nii-yamagishilab/.+-anti-deepfake(-nda)?")
 # The Hub's names without "only" or "or later" are read as "only", the narrower one.
 _SPELLINGS = {name.lower(): name for name in (*_PERMISSIVE, *COMPATIBLE)} | {
     f"{name}-{version}": f"{name.upper()}-{version}-only"
@@ -95,6 +102,8 @@ def describe_model(name: str, revision: str | None = None, fetch: bool = False) 
     """Returns what the card and the configuration of a model say. Arguments as in `describe_base`."""
     card, config = (_file(name, file, revision, fetch) for file in (README, "config.json"))
     license, limits = _card(card)
+    if license is None:
+        license = "CC-BY-NC-SA-4.0" if _ANTI_DEEPFAKE.fullmatch(name) else _ENCODERS.get(name)
     is_demo = (
         Path(name).name == DEMO_MODEL.name if config is None else (_json(config) or {}).get("demonstration") is True
     )

@@ -36,6 +36,7 @@ WINDOW = 64_600  # 4.04 s at 16 kHz, the window of the published systems
 _ARCHITECTURE = (
     "backend_variant", "outer_scale", "inner_scale", "kernel_size", "dilation", "se_reduction", "hidden_act",
     "layer_aggregation", "pooling", "pooling_bottleneck", "classifier_outputs", "score",
+    "encoder_layers", "split_attention",
 )  # fmt: skip
 _ENCODER = ("model_type", "num_hidden_layers", "hidden_size")
 _EXTRACTOR = ("sampling_rate", "window_length", "length_policy", "do_normalize", "normalize_eps")

@@ -81,6 +81,9 @@ class Nes2NetConfig(PretrainedConfig):
             Their dilation, in frames (2 in the ASVspoof 2021 recipe, 1 elsewhere).
         se_reduction (`int`, *optional*, defaults to 1):
             Reduction of the squeeze-excitation bottleneck (SE_ratio); the bottleneck never falls below 2.
+        split_attention (`bool`, *optional*, defaults to `False`):
+            Whether the groups of the outer Res2Net attend to their neighbours before they are joined: Nes2Net-LA
+            (Zhang et al. 2025, arXiv 2512.07352), with `"nes2net_x"`.
         hidden_act (`str`, *optional*, defaults to `"relu"`):
             `"relu"` or `"selu"`, everywhere in the back-end but inside squeeze-excitation.
         pooling (`str`, *optional*, defaults to `"mean"`):
@@ -144,6 +147,7 @@ class Nes2NetConfig(PretrainedConfig):
         class_weights: list[float] | tuple[float, float] | None = None,
         demonstration: bool = False,
         encoder_layers: list[int] | tuple[int, ...] | None = None,
+        split_attention: bool = False,
         **kwargs: Any,
     ) -> None:
         _check_names(type(self), kwargs)
@@ -171,6 +175,7 @@ class Nes2NetConfig(PretrainedConfig):
         self.calibration = calibration
         self.class_weights = list(class_weights) if isinstance(class_weights, (list, tuple)) else class_weights
         self.demonstration = demonstration
+        self.split_attention = split_attention
         # Saving adds the config and the saved class; the bare model is named here, so that AutoModel finds it too.
         kwargs.setdefault("auto_map", {"AutoModel": "modeling_nes2net.Nes2NetModel"})
         _check_dtype("dtype", kwargs)
@@ -362,8 +367,9 @@ class Nes2NetConfig(PretrainedConfig):
             raise ValueError(f"threshold must be a finite number or None, got {_short(self.threshold)}.")
         if self.calibration is not None:
             self._check_calibration(self.calibration)
-        if not isinstance(self.demonstration, bool):
-            raise ValueError(f"demonstration must be true or false, got {_short(self.demonstration)}.")
+        for name in ("demonstration", "split_attention"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {_short(getattr(self, name))}.")
         weights = self.class_weights
         if weights is not None and not (
             isinstance(weights, list) and len(weights) == 2 and all(_is_finite(w) and w > 0 for w in weights)

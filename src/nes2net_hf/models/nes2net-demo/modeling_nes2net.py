@@ -527,6 +527,31 @@ class InnerBlock(nn.Module):
         return self.squeeze_excitation(h, mask) + x
 
 
+class SplitAttention(nn.Module):
+    """
+    Attention of each split to itself and its two neighbours, over their means in time (Nes2Net-LA, Zhang et al. 2025,
+    arXiv 2512.07352). The first and the last split count twice for themselves, as in the authors' code.
+    """
+
+    def __init__(self, splits: int, channels: int) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
+            nn.Linear(channels, channels, bias=False) for _ in range(4)
+        )
+        self.positions = nn.Parameter(torch.empty(splits, channels))
+
+    def forward(self, splits: list[Tensor], mask: Tensor | None) -> list[Tensor]:
+        """K splits (B, C, 1, T) → K splits (B, C, 1, T), each with the result of its attention at every frame"""
+        tokens = torch.stack([_mean_over_time(split, mask)[..., 0] for split in splits], dim=1)  # (B, K, C)
+        query, key, value = (proj(tokens) + self.positions for proj in (self.q_proj, self.k_proj, self.v_proj))
+        last = len(splits) - 1
+        around = [[max(0, k - 1), k, min(last, k + 1)] for k in range(len(splits))]
+        weights = ((query.unsqueeze(2) * key[:, around]).sum(-1) / tokens.shape[-1] ** 0.5).softmax(-1)  # (B, K, 3)
+        weights = F.dropout(weights, 0.1, self.training)
+        found = self.out_proj((weights.unsqueeze(-1) * value[:, around]).sum(2))
+        return [split + its[..., None, None] for split, its in zip(splits, found.unbind(1))]
+
+
 class Nes2NetBackend(nn.Module):
     """Nested Res2Net: an outer Res2Net over the encoder's features, each of whose steps is an inner Res2Net."""
 
@@ -536,6 +561,7 @@ class Nes2NetBackend(nn.Module):
         channels = config.hidden_size // self.scale
         self.blocks = nn.ModuleList(InnerBlock(channels, config) for _ in range(self.scale - 1))
         self.norms = nn.ModuleList(MaskedBatchNorm(channels) for _ in range(self.scale - 1))
+        self.split_attention = SplitAttention(self.scale, channels) if config.split_attention else None
         self.norm_out = MaskedBatchNorm(config.hidden_size)
         self.act = Activation(config.hidden_act)
 
@@ -549,7 +575,10 @@ class Nes2NetBackend(nn.Module):
         for group, block, norm in zip(groups, self.blocks, self.norms):
             x = outputs[-1] + group if outputs else group
             outputs.append(norm(self.act(block(_masked(x, mask), mask)), mask))
-        return self.act(self.norm_out(torch.cat([*outputs, rest], dim=1), mask)).squeeze(2)
+        outputs.append(rest)
+        if self.split_attention is not None:
+            outputs = self.split_attention(outputs, mask)
+        return self.act(self.norm_out(torch.cat(outputs, dim=1), mask)).squeeze(2)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -620,6 +649,8 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, ColumnStep):
             nn.init.constant_(module.column_weights, 1 / module.column_weights.numel())
+        elif isinstance(module, SplitAttention):
+            nn.init.trunc_normal_(module.positions, std=0.02)
         elif isinstance(module, WeightedSum):
             nn.init.ones_(module.layer_weights)
         elif isinstance(module, AttentiveMerging):
