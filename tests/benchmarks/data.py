@@ -27,7 +27,8 @@ import torch
 
 from nes2net_hf.corpora.shards.write import shard_corpus
 from nes2net_hf.trainer.batches import BatchStream
-from nes2net_hf.trainer.data import WindowDataset, open_split
+from nes2net_hf.trainer.data import WindowDataset
+from nes2net_hf.trainer.opening import open_split
 from nes2net_hf.trainer.recipe import DataRecipe
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "audio"

@@ -15,8 +15,9 @@ from transformers import AutoModel, AutoModelForAudioFrameClassification
 
 from nes2net_hf import Detector, Nes2NetForAudioFrameClassification
 from nes2net_hf.trainer import BrokenDataError, RecipeError, load_recipe, train
-from nes2net_hf.trainer.data import WindowDataset, open_split
+from nes2net_hf.trainer.data import WindowDataset
 from nes2net_hf.trainer.losses import IGNORED, FrameLoss, pool_segments
+from nes2net_hf.trainer.opening import open_split
 from tests.helpers import ROOT, frame_model, tiny_config, tiny_encoder_config, tiny_recipe, write
 
 pytest.importorskip("accelerate")
@@ -124,13 +125,13 @@ def test_labels_follow_crops_and_repetition(partialspoof: Path, tmp_path: Path) 
     item = first[0, 1]
     assert item[1].tolist() == segments[:49]
     assert first.collate([first[0, 0], item])["labels"].shape == (2, 49)
-    waveform, labels = WindowDataset(rows, data, "train", seed=5, of_frames=True)[3, 1]
+    waveform, labels, _ = WindowDataset(rows, data, "train", seed=5, of_frames=True)[3, 1]
     whole = soundfile.read(rows[1]["audio"]["path"], dtype="float32")[0]
     starts = range(whole.size - 16_000 + 1)
     [start] = [start for start in starts if np.array_equal(whole[start : start + 16_000], waveform)]
     assert labels.tolist() == [segments[(start + 320 * frame + 200) // 320] for frame in range(49)]
     data.window_length = 64_600  # the utterance of 28,800 samples is repeated
-    _, labels = WindowDataset(rows, data, "dev", of_frames=True)[0, 1]
+    _, labels, _ = WindowDataset(rows, data, "dev", of_frames=True)[0, 1]
     assert len(labels) == 201 and labels.tolist() == [segments[(320 * f + 200) % 28_800 // 320] for f in range(201)]
 
 

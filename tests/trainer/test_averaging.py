@@ -15,7 +15,8 @@ pytest.importorskip("accelerate")
 from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioClassification
 from nes2net_hf.trainer import RecipeError, load_recipe, train
 from nes2net_hf.trainer.averaging import average_models, kept_epochs, recalibrate_batch_norm
-from nes2net_hf.trainer.data import WindowDataset, open_split
+from nes2net_hf.trainer.data import WindowDataset
+from nes2net_hf.trainer.opening import open_split
 from tests.helpers import ROOT, tiny_model, tiny_recipe, write
 
 

@@ -20,8 +20,10 @@ pytest.importorskip("datasets")
 from torch.utils.data import Dataset, default_collate
 
 from nes2net_hf.corpora.shards.write import shard_corpus
-from nes2net_hf.trainer.batches import BatchStream, Broken, BrokenDataError, epoch_order, in_order, lane_count
-from nes2net_hf.trainer.data import WindowDataset, open_split
+from nes2net_hf.trainer.batches import BatchStream, Broken, BrokenDataError, in_order
+from nes2net_hf.trainer.data import WindowDataset
+from nes2net_hf.trainer.opening import open_split
+from nes2net_hf.trainer.order import epoch_order, lane_count
 from nes2net_hf.trainer.recipe import DataRecipe
 from tests.helpers import FIXTURES
 

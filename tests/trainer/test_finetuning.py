@@ -24,8 +24,8 @@ from nes2net_hf.errors import OutputError
 from nes2net_hf.pretrained.bases import read_base
 from nes2net_hf.pretrained.load import DEMO_MODEL, load_model
 from nes2net_hf.trainer import RecipeError, load_recipe, train
-from nes2net_hf.trainer.data import count_shared, holds_out, open_split
 from nes2net_hf.trainer.holding_out import divide
+from nes2net_hf.trainer.opening import count_shared, holds_out, open_split
 from nes2net_hf.trainer.starting import TRAINED_WITH, as_begun, settle
 from tests.helpers import FIXTURES, launch, tiny_config, tiny_model
 

@@ -301,7 +301,7 @@ def tree(place: Path, speech: list[np.ndarray]) -> Callable[[str], Path]:
 
 def test_dev_keeps_the_order_of_its_protocol(tree: Callable[[str], Path]) -> None:
     """`validation.loss: batch_means` depends on it."""
-    from nes2net_hf.trainer.data import open_split
+    from nes2net_hf.trainer.opening import open_split
 
     root = tree("asvspoof2019-la")
     protocol = root / LAYOUTS["asvspoof2019-la"]["dev"][0]

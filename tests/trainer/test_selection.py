@@ -46,6 +46,7 @@ class MadeUpDev:
     """Dev with the bona fide utterances first. `odds[epoch - 1][row]` is the log-odds that the model answers."""
 
     recipe = SimpleNamespace(workers=0)
+    names = ()  # of several corpora
 
     def __init__(self, odds: list[list[float]], labels: list[int]) -> None:
         self.odds, self.labels = odds, labels

@@ -14,8 +14,9 @@ import torch
 
 from nes2net_hf import Nes2NetFeatureExtractor, Nes2NetForAudioClassification
 from nes2net_hf.trainer import RecipeError, load_recipe, train
-from nes2net_hf.trainer.data import WindowDataset, open_split
+from nes2net_hf.trainer.data import WindowDataset
 from nes2net_hf.trainer.model import build_model
+from nes2net_hf.trainer.opening import open_split
 from tests.helpers import ROOT, data_of, tiny_recipe, write
 
 pytest.importorskip("accelerate")

@@ -14,11 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..files import atomic_folder
-from ..modeling_nes2net import MaskedBatchNorm, Nes2NetForAudioClassification
+from ..modeling_nes2net import Nes2NetForAudioClassification
 from ..pretrained.config_file import change_config
-from .batches import BatchStream
+from .batch_norms import measure_batch_norms
 from .checkpoints import write_folder
-from .data import WindowDataset, open_split
+from .data import WindowDataset
+from .opening import open_split
+from .parts import training_stream
 from .recipe import Recipe, RecipeError, load_kept
 from .selection import ranked
 
@@ -114,24 +116,9 @@ def recalibrate_batch_norm(folder: Path, recipe: Recipe, batches: int) -> None:
         RecipeError: the recipe's data cannot be opened.
     """
     model = Nes2NetForAudioClassification.from_pretrained(folder).eval()
-    rows = open_split(recipe.data, "train", recipe.batch_size)
-    dataset = WindowDataset(rows, recipe.data, "train", recipe.seed)
-    stream = BatchStream(
-        dataset, rows.group_sizes, recipe.batch_size, dataset.collate, seed=recipe.seed,
-        workers=recipe.data.workers, max_broken=recipe.data.max_broken,
-    )  # fmt: skip
-    norms = [module for module in model.modules() if isinstance(module, MaskedBatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.train()
-        norm.reset_running_stats()
-    for number, batch in zip(range(batches), stream):
-        for norm in norms:
-            norm.momentum = 1 / (number + 1)
-        del batch["labels"]
-        model(**batch)
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
+    dataset = WindowDataset(open_split(recipe.data, "train", recipe.batch_size), recipe.data, "train", recipe.seed)
+    stream = training_stream(recipe, dataset)
+    measure_batch_norms(model, stream, batches)
     with atomic_folder(folder) as fresh:
         shutil.copytree(folder, fresh, dirs_exist_ok=True)
         model.eval().save_pretrained(fresh)

@@ -17,61 +17,24 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import BrokenDataError
+from .order import Epoch, Excerpts, Plan
 
 logger = logging.getLogger(__name__)
-
-_POOL = 50  # batches that are sorted by length together
-_LANES = 16  # at least this many places of the corpus are mixed when it is read in groups
 
 
 class Broken(str):
     """Stands in for an utterance that cannot be read. The text names the utterance and the reason."""
 
 
-def epoch_order(
-    group_sizes: np.ndarray, batch_size: int, seed: int, epoch: int, lengths: np.ndarray | None = None
-) -> np.ndarray:
-    """
-    Returns all row numbers (N,) in the order of an epoch. Every `batch_size` of them form a batch.
-
-    Groups of neighbouring rows are shuffled, and so are the rows in each group. The sequence is then cut into lanes,
-    and batches take utterances from all lanes in turn. A batch thus mixes as many places of the corpus as there are
-    lanes, and a reader holds one group per lane. If every row is its own group, all orders are equally likely.
-
-    Args:
-        group_sizes: number of rows in each group, in corpus order.
-        lengths: length of each row, in any unit. If given, batches have similar lengths: the utterances of 50
-            consecutive batches are sorted by length, and the resulting batches are shuffled.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    rows = int(group_sizes.sum())
-    place_of_row = np.repeat(rng.permutation(len(group_sizes)), group_sizes)
-    order = np.lexsort((rng.random(rows), place_of_row))
-    lanes = lane_count(batch_size)
-    dealt = rows - rows % lanes
-    order = np.concatenate([order[:dealt].reshape(lanes, -1).T.ravel(), order[dealt:]])
-    if lengths is not None:
-        for start in range(0, rows - rows % batch_size, _POOL * batch_size):  # a ragged last batch stays the last
-            pool = order[start : min(start + _POOL * batch_size, rows - rows % batch_size)]
-            batches = pool[np.argsort(lengths[pool], kind="stable")].reshape(-1, batch_size)
-            pool[:] = batches[rng.permutation(len(batches))].ravel()
-    return order
-
-
-def lane_count(batch_size: int) -> int:
-    """Returns a multiple of the batch size, so that each process has its own lanes."""
-    return batch_size * -(-_LANES // batch_size)
-
-
 class BatchStream:
     """
     The batches of one process, epoch after epoch. Iterating yields the rest of the current epoch.
 
-    Together, all processes see each utterance once per epoch. An incomplete last batch is dropped. With `keep_last`,
+    Together, all processes see what the plan of an epoch holds. An incomplete last batch is dropped. With `keep_last`,
     it is used as long as every pass of every process gets a part of it.
 
     Args:
-        dataset: maps `(epoch, row)` to an item, or to a `Broken` if the utterance cannot be read.
+        dataset: maps a key of `Epoch.keys` to an item, or to a `Broken` if the utterance cannot be read.
         group_sizes: see `epoch_order`.
         batch_size: utterances per batch, over all processes.
         collate: turns items into a batch.
@@ -81,6 +44,8 @@ class BatchStream:
         keep_last: whether to keep an incomplete last batch.
         workers: processes that read. With 0, this process reads.
         lengths: see `epoch_order`.
+        draw: see `Plan`.
+        excerpts: see `Plan`.
         max_broken: how many unreadable utterances a run may skip.
         pin_memory: whether to put batches in page-locked memory, which copies to a GPU faster.
 
@@ -102,17 +67,19 @@ class BatchStream:
         keep_last: bool = False,
         workers: int = 0,
         lengths: np.ndarray | None = None,
+        draw: Callable[[int], np.ndarray] | None = None,
+        excerpts: Excerpts | None = None,
         max_broken: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        if batch_size % (processes * passes):
+        if excerpts is None and batch_size % (processes * passes):
             raise ValueError(
                 f"{batch_size} utterances cannot be split evenly over {processes} processes with {passes} passes each."
             )
         self.broken: dict[str, None] = {}  # an ordered set
         self.max_broken = max_broken
-        kept = passes if keep_last else None
-        self._sampler = _Sampler(group_sizes, batch_size, seed, process, processes, kept, lengths)
+        plan = Plan(group_sizes, batch_size, seed, processes * passes, keep_last, lengths, draw, excerpts)
+        self._sampler = _Sampler(plan, process, processes)
         self._loader: DataLoader = DataLoader(
             dataset,
             batch_sampler=self._sampler,
@@ -123,22 +90,35 @@ class BatchStream:
             generator=torch.Generator(),  # otherwise each iterator draws its seed from the generator that dropout uses
             worker_init_fn=_outlive_signals,
         )
+        self.size = 0
+        """Utterances of the last batch, over all processes."""
 
     @property
     def epoch(self) -> int:
         """The current epoch, counted from 0."""
         return self._sampler.epoch
 
+    @property
+    def utterances(self) -> int:
+        """Number of utterances in the batches of the current epoch."""
+        return int(self._sampler.planned().ends[-1])
+
     def __len__(self) -> int:
-        """Returns the number of batches in an epoch."""
-        return self._sampler.batches
+        """Returns the number of batches in the current epoch."""
+        return len(self._sampler.planned())
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        ends = self._sampler.planned().ends
         for batch, broken in self._loader:
             self._sampler.batch += 1  # before the yield: a state saved while this batch is in use is the one after it
             self._count(broken, nothing_left=batch is None)
+            self.size = int(ends[self._sampler.batch] - ends[self._sampler.batch - 1])
             yield batch
-        self._sampler.epoch, self._sampler.batch = self._sampler.epoch + 1, 0
+        self.start(self.epoch + 1)
+
+    def start(self, epoch: int) -> None:
+        """Goes to the beginning of an epoch, counted from 0."""
+        self._sampler.epoch, self._sampler.batch = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position after the last batch yielded, and the utterances found broken so far."""
@@ -171,32 +151,25 @@ class _Sampler:
     the loader stops its workers, and the loader then waits five seconds for each worker.
     """
 
-    def __init__(
-        self,
-        group_sizes: np.ndarray,
-        batch_size: int,
-        seed: int,
-        process: int,
-        processes: int,
-        passes: int | None,
-        lengths: np.ndarray | None,
-    ) -> None:
+    def __init__(self, plan: Plan, process: int, processes: int) -> None:
         self.epoch = self.batch = 0
-        self._group_sizes, self._batch_size, self._seed = group_sizes, batch_size, seed
-        self._process, self._processes, self._lengths = process, processes, lengths
-        whole, rest = divmod(int(group_sizes.sum()), batch_size)
-        self.batches = whole + (passes is not None and rest >= processes * passes)
+        self._plan, self._process, self._processes = plan, process, processes
+        self._planned: Epoch | None = None
+
+    def planned(self) -> Epoch:
+        """Returns the plan of the current epoch."""
+        if self._planned is None or self._planned.number != self.epoch:
+            self._planned = self._plan(self.epoch)
+        return self._planned
 
     def __len__(self) -> int:
-        return self.batches - self.batch
+        return len(self.planned()) - self.batch
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, first, size = self.epoch, self.batch, self._batch_size
-        order = epoch_order(self._group_sizes, size, self._seed, epoch, self._lengths)
-        for start in range(first * size, self.batches * size, size):
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
+        planned = self.planned()
+        for batch in range(self.batch, len(planned)):
             # Slices, not every n-th row, keep a process to its own lanes. An incomplete batch is split evenly.
-            share = np.array_split(order[start : start + size], self._processes)[self._process]
-            yield [(epoch, row) for row in share.tolist()]
+            yield planned.keys(batch, self._process, self._processes)
 
 
 def in_order(

@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 
 from ..files import atomic_file, begin, claim, explained
 from .batches import Broken
-from .data import WindowDataset, holds_out
+from .data import WindowDataset
 from .losses import IGNORED
+from .opening import holds_out, parts_of
 from .recipe import Recipe, RecipeError
 
 
@@ -35,28 +36,34 @@ class FeatureSet(Dataset):
         self.dataset, self.folder = dataset, folder
         self._identity = {**identity, "count": len(dataset), "extractor": dataset.extractor.to_dict()}
         self.recipe, self.extractor, self.labels = dataset.recipe, dataset.extractor, dataset.labels
-        self.lengths, self.by_length = dataset.lengths, dataset.by_length
+        self.lengths, self.by_length, self.excerpts = dataset.lengths, dataset.by_length, dataset.excerpts
+        self.rows, self.names, self.sources = dataset.rows, dataset.names, dataset.sources
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor] | Broken:
+    def __getitem__(self, key: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, int] | Broken:
         path = self._path(key[1])
         if not path.exists():  # the recording could not be read when the features were computed
             item = self.dataset[key]
             return item if isinstance(item, Broken) else Broken(f"{path} is missing: start training again to make it.")
         kept = load_file(path)
-        return kept["hidden_states"], kept["label"]
+        return kept["hidden_states"], kept["label"], 0 if self.sources is None else int(self.sources[key[1]])
 
-    def collate(self, items: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Returns `encoder_hidden_states` (B, K, T, D), `labels` and, if lengths differ, `attention_mask` (B, T)."""
-        frames = [states.shape[1] for states, _ in items]
+    def collate(self, items: list[tuple[torch.Tensor, torch.Tensor, int]]) -> dict[str, torch.Tensor]:
+        """
+        Returns `encoder_hidden_states` (B, K, T, D), `labels`, `attention_mask` (B, T) if lengths differ, and `corpus`
+        (B,) if there are several.
+        """
+        frames = [states.shape[1] for states, *_ in items]
         longest = max(frames)
-        states = torch.stack([_padded(states, longest, 1, 0) for states, _ in items]).float()
-        labels = torch.stack([_padded(label, longest, 0, IGNORED) if label.dim() else label for _, label in items])
+        states = torch.stack([_padded(states, longest, 1, 0) for states, *_ in items]).float()
+        labels = torch.stack([_padded(label, longest, 0, IGNORED) if label.dim() else label for _, label, _ in items])
         batch = {"encoder_hidden_states": states, "labels": labels}
         if min(frames) < longest:
             batch["attention_mask"] = (torch.arange(longest) < torch.tensor(frames)[:, None]).long()
+        if self.names:
+            batch["corpus"] = torch.tensor([source for *_, source in items])
         return batch
 
     @torch.inference_mode()
@@ -85,7 +92,11 @@ class FeatureSet(Dataset):
             whole = [(row, item) for row, item in items if not isinstance(item, Broken)]
             if whole:
                 batch = self.dataset.collate([item for _, item in whole])
-                inputs = {key: value.to(accelerator.device) for key, value in batch.items() if key != "labels"}
+                inputs = {
+                    key: value.to(accelerator.device)
+                    for key, value in batch.items()
+                    if key not in ("labels", "corpus")
+                }
                 with accelerator.autocast():
                     _, states, _, mask = plain.encode(**inputs)
                 for index, (row, item) in enumerate(whole):
@@ -121,13 +132,16 @@ def feature_set(recipe: Recipe, name: str, dataset: WindowDataset) -> FeatureSet
     """Returns the kept features of the recipe's `train` or `dev`."""
     assert recipe.data.features is not None
     model, split = recipe.model, getattr(recipe.data, name)
+    several = [[key, *vars(part).values()] for key, part in parts_of(recipe.data, name).items() if key]
     identity = {
         "encoder": [model.pretrained, model.revision, model.encoder, None if model.pretrained else recipe.seed],
-        "layers": "last" if model.config.get("layer_aggregation", "last") == "last" else "all",
+        "layers": model.config.get("encoder_layers")
+        or ("last" if model.config.get("layer_aggregation", "last") == "last" else "all"),
         "precision": recipe.mixed_precision,
         "corpus": [split.corpus or recipe.data.corpus, split.root or recipe.data.root, split.split],
         "rows": [split.condition, split.where, *([recipe.data.hold_out] if holds_out(recipe.data) else [])],
         "frames": model.head == "frames",
+        **({"corpora": several} if several else {}),
     }
     return FeatureSet(dataset, Path(recipe.data.features) / name, identity)
 

@@ -22,21 +22,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env, send_to_device, set_seed, tqdm
+from accelerate.utils import parse_flag_from_env, set_seed, tqdm
 
 from ..errors import Nes2NetError, OutputError
-from ..files import atomic_file, claim, explained
+from ..files import atomic_file, claim
 from ..hub import prepare_push, push_folder, why
 from ..pretrained.bases import BASE, describe_base, write_base
+from .batches import BatchStream
 from .checkpoints import copy_folder, forget, load_state, save_state, saved_states, write_folder
+from .gradients import Part, accumulate
+from .journal import append, cut
 from .losses import build_loss
 from .model import without_adapters
-from .optimisation import validated_epochs
-from .parts import build_learner, open_data, start_processes
+from .optimisation import held_back, validated_epochs
+from .parts import build_learner, open_data, start_processes, training_stream
 from .recipe import Recipe, RecipeError
 from .selection import break_records, is_better, ranked
+from .sharpness import climbed
 from .starting import as_begun, settle
 from .validation import validate
 
@@ -102,6 +107,8 @@ class Progress:
     """Number of validations since the best one."""
     records: dict[str, float] = field(default_factory=dict)
     """The best value so far of each criterion: see `break_records`."""
+    of_corpora: list[list[float]] = field(default_factory=list)
+    """Summed loss and weight of each training corpus in this epoch, if there are several."""
 
 
 class Step(NamedTuple):
@@ -113,6 +120,8 @@ class Step(NamedTuple):
     """The signal that asked any process to stop, or 0."""
     save: bool
     """Whether a checkpoint is due by time."""
+    of_corpora: list[list[float]]
+    """Summed loss and weight of each training corpus, if there are several."""
 
 
 class Trainer:
@@ -129,7 +138,9 @@ class Trainer:
         set_seed(self.recipe.seed)
         data = open_data(self.recipe, self.accelerator, resuming=bool(states))
         self.loss = build_loss(self.recipe)
-        self.model, self.optimiser, self.schedule = build_learner(self.recipe, self.accelerator, len(data.stream))
+        self.model, self.optimiser, self.schedule, self.average = build_learner(
+            self.recipe, self.accelerator, len(data.stream)
+        )
         data.store_features(self.accelerator, self.model)
         self.data, self.stream = data, data.stream
         self.progress = Progress()
@@ -144,17 +155,23 @@ class Trainer:
         recipe, progress, validated = self.recipe, self.progress, set(validated_epochs(self.recipe))
         if recipe.trackers:
             self.accelerator.init_trackers("nes2net", config={"recipe": recipe.as_yaml()})
-        total = recipe.epochs * len(self.stream) * recipe.batch_size
-        with tqdm(total=total, initial=progress.step * recipe.batch_size, unit="utt", smoothing=0.05) as bar:
+        total = recipe.epochs * self.stream.utterances
+        done = round(progress.step * self.stream.utterances / len(self.stream))
+        with tqdm(total=total, initial=done, unit="utt", smoothing=0.05) as bar:
             while self.stream.epoch < recipe.epochs and not self._is_stale():
-                epoch = self.stream.epoch + 1
+                epoch, steps = self.stream.epoch + 1, len(self.stream)
                 self._train_epoch(epoch, bar)
                 record: dict[str, Any] = {
                     "epoch": epoch,
                     "step": progress.step,
-                    "train_loss": progress.epoch_loss / len(self.stream),
+                    "train_loss": progress.epoch_loss / steps,
                 }
+                for name, (summed, weight) in zip(self.data.train_set.names, progress.of_corpora):
+                    if weight:
+                        record[f"train_loss/{name}"] = summed / weight
                 started = time.monotonic()
+                if self.average is not None:
+                    self.average.after_epoch(self.accelerator.unwrap_model(self.model), epoch, self._again(epoch))
                 if epoch in validated:
                     record |= self._validate(epoch)
                 record["learning_rate"] = self._rate()
@@ -163,6 +180,7 @@ class Trainer:
                 if epoch in validated:
                     self._keep(epoch, record, push_to_hub)
                 progress.epoch_loss = progress.epoch_seconds = 0.0
+                progress.of_corpora = []
                 self._save()
         if recipe.trackers:
             self.accelerator.end_training()
@@ -182,7 +200,10 @@ class Trainer:
         lines = [json.loads(line) for line in (self.output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         name, *_ = ranked(self.progress.kept, self.recipe.validation.ties)
         chosen = next(line for line in lines if _folder_name(line["epoch"]) == name)
-        said = f"best model: {best} (epoch {chosen['epoch']}, dev EER {100 * chosen['dev_eer']:.2f} %)"
+        said = f"best model: {best} (epoch {chosen['epoch']}, dev EER {100 * chosen['dev_eer']:.2f} %"
+        if "dev_eer_mean" in chosen:
+            said += f", mean over corpora {100 * chosen['dev_eer_mean']:.2f} %"
+        said += ")"
         if self.data.shared:
             shared = f"{self.data.shared} of the {len(labels)} dev recordings are"
             said += f"\n{shared} also in train: the dev EER is too optimistic."
@@ -204,9 +225,11 @@ class Trainer:
         for batch in self.stream:
             done = self._step(batch)
             now = time.monotonic()
-            progress.epoch_loss += done.loss
+            progress.epoch_loss += self._share() * done.loss
+            before = progress.of_corpora or [[0.0, 0.0]] * len(done.of_corpora)
+            progress.of_corpora = np.add(before, done.of_corpora).tolist()
             progress.epoch_seconds, started = progress.epoch_seconds + now - started, now
-            bar.update(self.recipe.batch_size)
+            bar.update(self.stream.size)
             bar.set_postfix(loss=f"{done.loss:.4f}", lr=f"{self._rate():.2e}", refresh=False)
             if done.stop or done.save or (recipe.every_steps and progress.step % recipe.every_steps == 0):
                 self._save()
@@ -220,70 +243,78 @@ class Trainer:
 
     def _step(self, batch: dict[str, torch.Tensor]) -> Step:
         """Takes one optimiser step, in which each process handles its share of the batch."""
-        accelerator = self.accelerator
-        loss = self._learn_from(batch)
-        done = self._agree(loss)
-        if not math.isfinite(done.loss):
-            raise TrainingFailed(
-                f"the loss became {done.loss} in step {self.progress.step + 1}, so the step was not taken: lower "
-                f"optimiser.learning_rate; {self._what_is_saved()}"
-            )
-        if self.stream.epoch < self.recipe.model.freeze_epochs:
-            self._forget_encoder_gradients()
+        accelerator, rho = self.accelerator, self.recipe.optimiser.sam_rho
+        done = self._learn_from(batch)
+        if rho is not None:
+            with climbed(self.model, rho):
+                self.optimiser.zero_grad()
+                self._learn_from(batch)
         if self.recipe.optimiser.max_gradient_norm is not None:
             accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optimiser.max_gradient_norm)
         rate = self._rate()
         self.optimiser.step()
         if not accelerator.optimizer_step_was_skipped:  # by the scaler of float16
             self.schedule.step()
+            if self.average is not None:
+                self.average.after_step(accelerator.unwrap_model(self.model))
         self.optimiser.zero_grad()
         self.progress.step += 1
         step = self.progress.step
         if accelerator.is_main_process:
             with self._disk():
-                _append(self.output / "steps.jsonl", {"step": step, "loss": done.loss, "learning_rate": rate})
+                append(self.output / "steps.jsonl", {"step": step, "loss": done.loss, "learning_rate": rate})
         if self.recipe.trackers:
             accelerator.log({"loss": done.loss, "learning_rate": rate}, step=step)
         return done
 
-    def _learn_from(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Accumulates gradients over this process's share of the batch, and returns its part of the loss, ()."""
-        accelerator, passes = self.accelerator, self.recipe.passes
-        # Divide the loss by the weight of the whole batch over all processes: a mean of the processes' means differs.
-        weight = torch.tensor(float(self.loss.weight(batch["labels"])), device=accelerator.device)
-        weight = accelerator.reduce(weight, reduction="sum").item()
-        total = torch.zeros((), device=accelerator.device)
-        parts = [{key: value.tensor_split(passes)[index] for key, value in batch.items()} for index in range(passes)]
-        for index, part in enumerate(parts):
-            part = send_to_device(part, accelerator.device, non_blocking=True)
-            labels = part.pop("labels")
-            with accelerator.no_sync(self.model) if index < passes - 1 else nullcontext():
-                logits = accelerator.unwrap_model(self.model).two_classes(self.model(**part).logits.float())
-                # The factor num_processes cancels the averaging of gradients over processes.
-                loss = self.loss(logits, labels) * (accelerator.num_processes / weight)
-                accelerator.backward(loss)
-            total += loss.detach()
-        return total
-
-    def _forget_encoder_gradients(self) -> None:
-        """
-        Makes the next step leave the encoder as it is: Adam skips weights without gradients and keeps no moments for
-        them. `requires_grad=False` would save time, but DDP never synchronises weights that are frozen at the start.
-        """
-        for parameter in self.accelerator.unwrap_model(self.model).base_model.encoder.parameters():
+    def _learn_from(self, batch: dict[str, torch.Tensor]) -> Step:
+        """Adds up the gradients of a batch."""
+        passes, corpora = self.recipe.passes, len(self.data.train_set.names)
+        done = self._agree(accumulate(self.accelerator, self.model, self.loss, batch, passes, self._share(), corpora))
+        if not math.isfinite(done.loss):
+            raise TrainingFailed(
+                f"the loss became {done.loss} in step {self.progress.step + 1}, so the step was not taken: lower "
+                f"optimiser.learning_rate; {self._what_is_saved()}"
+            )
+        # This leaves weights that are frozen in this epoch as they are: Adam skips weights without gradients and keeps
+        # no moments for them. `requires_grad=False` would save time, but DDP never synchronises weights that are
+        # frozen at the start.
+        plain = self.accelerator.unwrap_model(self.model)
+        for parameter in held_back(plain, self.recipe.model, self.stream.epoch):
             parameter.grad = None
+        return done
 
-    def _agree(self, loss: torch.Tensor) -> Step:
+    def _share(self) -> float:
+        """
+        Returns how many utterances the batch has, relative to a mean batch of the epoch, so that an utterance counts
+        as much in a batch with few others as in one with many. It is 1 unless batches have a budget of seconds.
+        """
+        if self.recipe.batch_seconds is None or not self.stream.size:
+            return 1.0
+        return self.stream.size * len(self.stream) / self.stream.utterances
+
+    def _again(self, epoch: int) -> BatchStream:
+        """Returns the training batches of an epoch, counted from 1, from its beginning."""
+        accelerator = self.accelerator
+        stream = training_stream(
+            self.recipe, self.data.train_set, accelerator.process_index, accelerator.num_processes
+        )
+        stream.start(epoch - 1)
+        return stream
+
+    def _agree(self, part: Part) -> Step:
         """
         Returns the loss over all processes, and whether any process must stop or save. One reduction gives all
         processes the same answer, so none waits at a checkpoint while others do not save.
         """
+        loss = part.loss
         here = torch.stack([loss, loss.new_tensor(self.asked_to_stop), loss.new_tensor(self._is_overdue())])
-        told: Any = self.accelerator.reduce(here, reduction="sum")
-        total, signals, overdue = told.tolist()
+        told: Any = self.accelerator.reduce(torch.cat([here, part.of_corpora.flatten()]), reduction="sum")
+        total, signals, overdue, *sums = told.tolist()
         # If processes received different signals, the sum only shows that there was one.
         stop = (self.asked_to_stop or int(signal.SIGTERM)) if signals else 0
-        return Step(total / self.accelerator.num_processes, stop, bool(overdue))
+        of_corpora = [sums[start : start + 2] for start in range(0, len(sums), 2)]
+        return Step(total / self.accelerator.num_processes, stop, bool(overdue), of_corpora)
 
     def _rate(self) -> float:
         """Returns the learning rate of the first parameter group for the next step."""
@@ -298,18 +329,18 @@ class Trainer:
             and time.monotonic() - self.saved_at > 60 * minutes
         )
 
+    @property
+    def judged(self) -> Any:
+        """The model that is evaluated and saved: with the averaged weights, if the run averages them."""
+        return (self.average.model if self.average is not None else None) or self.model
+
     def _validate(self, epoch: int) -> dict[str, float]:
         record: dict[str, float] = {}
         for name, dataset in self.data.dev_sets.items():
             loss_batch = self.recipe.validation.loss_batch
-            found = validate(self.accelerator, self.model, dataset, self.loss, self.data.dev_batch, epoch, loss_batch)
+            found = validate(self.accelerator, self.judged, dataset, self.loss, self.data.dev_batch, epoch, loss_batch)
             suffix = name.removeprefix("dev")
-            record |= {
-                f"dev_loss{suffix}": found.loss,
-                f"dev_eer{suffix}": found.eer,
-                f"dev_min_dcf{suffix}": found.min_dcf,
-                f"dev_cllr{suffix}": found.cllr,
-            }
+            record |= found.record(suffix)
             if name == "dev":
                 record["threshold"] = found.threshold
         return record
@@ -323,7 +354,7 @@ class Trainer:
         self.accelerator.print(json.dumps(shown))
         if self.accelerator.is_main_process:
             with self._disk():
-                _append(self.output / "metrics.jsonl", line)
+                append(self.output / "metrics.jsonl", line)
         if self.recipe.trackers:
             figures = {key: value for key, value in record.items() if key.startswith(("dev", "train"))}
             self.accelerator.log(figures, step=self.progress.step)
@@ -340,7 +371,7 @@ class Trainer:
         for old in dropped:
             del kept[old]
         # On all processes, because each has only a part of a sharded model.
-        weights = self.accelerator.get_state_dict(self.model) if name in kept else None
+        weights = self.accelerator.get_state_dict(self.judged) if name in kept else None
         if not self.accelerator.is_main_process:
             return
         folder = self.output / "epochs" / name
@@ -356,7 +387,7 @@ class Trainer:
             _push(self.output / "best", push_to_hub, epoch)
 
     def _write_model(self, folder: Path, weights: Any, threshold: float) -> None:
-        plain = self.accelerator.unwrap_model(self.model)
+        plain = self.accelerator.unwrap_model(self.judged)
         plain.config.threshold = threshold
         extractor = self.data.dev_sets["dev"].extractor  # detection must prepare audio in the same way as dev
         if self.recipe.model.lora is not None:
@@ -385,8 +416,8 @@ class Trainer:
         self.stream.load_state_dict(state.pop("stream"))
         self.progress, self.saved = Progress(**state), folder
         if self.accelerator.is_main_process:
-            _cut(self.output / "steps.jsonl", "step", self.progress.step)
-            _cut(self.output / "metrics.jsonl", "epoch", self.stream.epoch)
+            cut(self.output / "steps.jsonl", "step", self.progress.step)
+            cut(self.output / "metrics.jsonl", "epoch", self.stream.epoch)
         self.accelerator.print(f"resumed from {folder}, step {self.progress.step}")
 
     def _prepare_output(self, resuming: bool) -> None:
@@ -448,25 +479,6 @@ class Trainer:
 def _folder_name(epoch: int) -> str:
     """Returns the name of the folder in `epochs/` of an epoch, counted from 1."""
     return f"epoch-{epoch:04}"
-
-
-def _append(path: Path, record: dict[str, Any]) -> None:
-    with explained(path), open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-
-
-def _cut(path: Path, key: str, last: int) -> None:
-    """Removes the lines after the checkpoint, because their steps run again."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = []
-    for line in lines:
-        try:
-            if json.loads(line)[key] <= last:
-                kept.append(line + "\n")
-        except ValueError:
-            break  # an incomplete line, because the process was killed
-    with atomic_file(path) as file:
-        file.write("".join(kept))
 
 
 def _push(folder: Path, repo_id: str, epoch: int) -> None:

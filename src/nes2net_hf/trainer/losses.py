@@ -31,7 +31,12 @@ def build_loss(recipe: Recipe) -> Loss:
         return FrameLoss(recipe.model.config.get("class_weights") or (1.0, 1.0), factors, recipe.loss.whole_utterance)
     if recipe.loss.name == "focal":
         return FocalLoss(recipe.loss.gamma, recipe.loss.alpha, *recipe.loss.targets)
-    return WeightedCrossEntropy(recipe.model.config.get("class_weights") or (1.0, 1.0))
+    weights = recipe.model.config.get("class_weights") or (1.0, 1.0)
+    if recipe.loss.name == "am_softmax":
+        return AdditiveMargin(weights, recipe.loss.margin * recipe.model.config["cosine_scale"])
+    if recipe.loss.name == "oc_softmax":
+        return OneClass(recipe.loss.margins, recipe.model.config["cosine_scale"])
+    return WeightedCrossEntropy(weights)
 
 
 class WeightedCrossEntropy:
@@ -122,6 +127,46 @@ class FocalLoss:
         log_odds = logits[:, 1] - logits[:, 0]
         bce = F.binary_cross_entropy_with_logits(log_odds, self.targets.to(logits)[labels], reduction="none")
         return (self.alpha * (1 - torch.exp(-bce)) ** self.gamma * bce).sum()
+
+    def weight(self, labels: Tensor) -> Tensor:
+        return torch.tensor(float(len(labels)), device=labels.device)
+
+
+class AdditiveMargin(WeightedCrossEntropy):
+    """
+    AM-Softmax (Wang et al. 2018, equation 6): cross entropy of scaled cosines, after the one of the utterance's own
+    class is reduced by a margin.
+
+    Args:
+        class_weights: weights of spoof and bona fide.
+        margin: the margin times the classifier's scale.
+    """
+
+    def __init__(self, class_weights: tuple[float, float], margin: float) -> None:
+        super().__init__(class_weights)
+        self.margin = margin
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return super().__call__(logits - self.margin * F.one_hot(labels, 2), labels)
+
+
+class OneClass:
+    """
+    OC-Softmax (Zhang et al. 2021, equation 4): bona fide speech is pulled to one direction, and spoofs are kept away
+    from it. For the cosine c to that direction, loss = softplus(scale · (m_bonafide - c)) for bona fide, and
+    softplus(scale · (c - m_spoof)) for spoof. The log-odds are scale · c.
+
+    Args:
+        margins: cosines that spoofs should stay below, and bona fide speech above.
+        scale: the classifier's scale (the paper's alpha).
+    """
+
+    def __init__(self, margins: Sequence[float], scale: float) -> None:
+        self.margins = scale * torch.tensor(margins, dtype=torch.float32)
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        beyond = logits[:, 1] - logits[:, 0] - self.margins.to(logits)[labels]
+        return F.softplus(torch.where(labels == 1, -beyond, beyond)).sum()
 
     def weight(self, labels: Tensor) -> Tensor:
         return torch.tensor(float(len(labels)), device=labels.device)

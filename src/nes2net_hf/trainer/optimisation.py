@@ -14,9 +14,34 @@ from collections.abc import Callable, Iterable
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from .recipe import Recipe
+from .recipe import ModelRecipe, Recipe
 
+_ENCODER = "nes2net.encoder."
 _LAYER = re.compile(r"\.encoder\.layers\.(\d+)\.")
+
+
+def depth_of(name: str, layers: int) -> int:
+    """Returns how many encoder layers are above an encoder weight; its convolutions count as below all layers."""
+    match = _LAYER.search(name)
+    return layers - 1 - int(match[1]) if match else layers
+
+
+def _layers(names: Iterable[str]) -> int:
+    return max((int(match[1]) for name in names if (match := _LAYER.search(name))), default=-1) + 1
+
+
+def held_back(model: nn.Module, recipe: ModelRecipe, epoch: int) -> list[nn.Parameter]:
+    """
+    Returns the encoder's weights that do not learn in an epoch, counted from 0: all during `freeze_epochs`; then, with
+    `thaw_layers`, those below the layers that are thawed.
+    """
+    thawed = epoch - recipe.freeze_epochs + 1
+    if thawed > 0 and recipe.thaw_layers is None:
+        return []
+    encoder = [(name, weight) for name, weight in model.named_parameters() if name.startswith(_ENCODER)]
+    layers = _layers(name for name, _ in encoder)
+    top = max(0, thawed) * (recipe.thaw_layers or 0)
+    return [weight for name, weight in encoder if depth_of(name, layers) >= top]
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
@@ -27,15 +52,12 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
     top = recipe.optimiser.learning_rate
     encoder_rate = recipe.optimiser.encoder_learning_rate or top
     learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    depths = [int(match[1]) for name, _ in learning if (match := _LAYER.search(name))]
-    layers = max(depths, default=-1) + 1
+    layers = _layers(name for name, _ in learning)
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in learning:
         rate = top
-        if name.startswith("nes2net.encoder."):
-            match = _LAYER.search(name)
-            below = layers - 1 - int(match[1]) if match else layers
-            rate = encoder_rate * recipe.optimiser.layer_decay**below
+        if name.startswith(_ENCODER):
+            rate = encoder_rate * recipe.optimiser.layer_decay ** depth_of(name, layers)
         groups.setdefault(rate, []).append(parameter)
     return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
 
@@ -65,7 +87,8 @@ def learning_rate_factor(recipe: Recipe, steps_per_epoch: int) -> Callable[[int]
         if step < schedule.warmup_steps:
             return step / schedule.warmup_steps
         if schedule.name == "cosine":
-            return cosine((step - schedule.warmup_steps) / max(1, total - schedule.warmup_steps))
+            # With batches of a budget, epochs may have more steps than the first.
+            return cosine(min(1.0, (step - schedule.warmup_steps) / max(1, total - schedule.warmup_steps)))
         if schedule.name == "cosine_epochs":
             # No restart at the bottom: the cosine rises again.
             assert schedule.period is not None

@@ -1,42 +1,20 @@
-"""
-Recipes: dataclasses filled from YAML and `key=value` overrides. An unknown key is an error.
-
-`_fill` checks values by the types and bounds declared with the keys. Pydantic's dataclasses do not fit: strict mode
-rejects a mapping for a section, lax mode accepts text for a number, and their messages would need rewriting anyway.
-"""
+"""Recipes: dataclasses filled from YAML and `key=value` overrides. An unknown key is an error."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import yaml
 
-from ..augmentation import AugmentationError, build_chain, step_names
+from ..audio import SAMPLING_RATE
 from ..errors import RecipeError
 from ..files import check_same_work
-
-T = TypeVar("T")
-
-
-class Bound(NamedTuple):
-    """A condition on a value, in words and as a function."""
-
-    said: str
-    holds: Callable[[Any], bool]
-
-
-Count = Annotated[int, Bound("at least 1", lambda value: value >= 1)]
-Number = Annotated[int, Bound("at least 0", lambda value: value >= 0)]
-NotNegative = Annotated[float, Bound("at least 0", lambda value: value >= 0)]
-Positive = Annotated[float, Bound("positive", lambda value: value > 0)]
-Share = Annotated[float, Bound("between 0 and 1", lambda value: 0 < value < 1)]
+from .checks import check
+from .filling import Count, NotNegative, Number, Positive, Share, fill
 
 
 @dataclass
@@ -65,14 +43,15 @@ class ModelRecipe:
     lora: LoraRecipe | None = None  # needs the package peft; saved models have the adapters merged in
     freeze: Literal["nothing", "feature_encoder", "encoder"] = "nothing"  # feature_encoder: its convolutions
     freeze_epochs: Number = 0  # also freeze the whole encoder in the first epochs; they take as long as the others
+    thaw_layers: Count | None = None  # then thaw so many of its layers per epoch, from the top; null means all at once
     gradient_checkpointing: bool = False  # saves memory, takes a third more time
     compile: bool = False  # torch.compile: some minutes at the start, then faster steps
     synchronize_batch_norm: bool = False  # statistics over all processes, not over each one's share of the batch
 
 
 @dataclass
-class SplitRecipe:
-    """The part of a corpus to read: arguments of `load_corpus`. corpus and root default to those of `data`."""
+class CorpusRecipe:
+    """The part of a corpus to read: arguments of `load_corpus`."""
 
     corpus: str | None = None
     root: str | None = None
@@ -84,6 +63,52 @@ class SplitRecipe:
 
 
 @dataclass
+class MixedRecipe(CorpusRecipe):
+    """One corpus of several. Its corpus defaults to its name, and its root to a folder of this name in `data.root`."""
+
+    weight: Positive | None = None  # data.train with mixing.weights=given: its share, relative to the sum of all
+
+
+@dataclass
+class SplitRecipe(CorpusRecipe):
+    """One corpus, or several by name. corpus and root default to those of `data`."""
+
+    corpora: dict[str, MixedRecipe] = field(default_factory=dict)
+
+
+@dataclass
+class MixingRecipe:
+    """How many utterances of each corpus, class, attack and speaker an epoch of training has. See mixtures.py."""
+
+    # given: each corpus has a weight. utterances, hours: the larger a corpus, the larger its share.
+    weights: Literal["given", "utterances", "hours"] = "utterances"
+    temperature: Positive = 1.0  # shares are proportional to size ** (1 / temperature): a high one makes them equal
+    # class: of each corpus, as many bona fide utterances as spoofs. attack, speaker: also as many of each attack, or
+    # of each speaker in a class. Missing names count as one.
+    balance: Literal["nothing", "class", "attack", "speaker"] = "nothing"
+    utterances: Count | None = None  # per epoch; null means as many as the corpora have together
+
+
+@dataclass
+class LengthRange:
+    """Each excerpt has a length of its own in each epoch, drawn evenly between both ends."""
+
+    min: Positive
+    max: Positive
+    unit: Literal["s", "samples"] = "s"
+
+    @property
+    def shortest(self) -> int:
+        """The shorter end, in samples."""
+        return round(self.min * (SAMPLING_RATE if self.unit == "s" else 1))
+
+    @property
+    def longest(self) -> int:
+        """The longer end, in samples."""
+        return round(self.max * (SAMPLING_RATE if self.unit == "s" else 1))
+
+
+@dataclass
 class DataRecipe:
     """The corpus (a benchmark, your own data, a dataset, or shards of these), and how to prepare its waveforms."""
 
@@ -91,10 +116,13 @@ class DataRecipe:
     root: str = "data.csv"
     train: SplitRecipe = field(default_factory=SplitRecipe)
     dev: SplitRecipe = field(default_factory=SplitRecipe)
+    mixing: MixingRecipe = field(default_factory=MixingRecipe)
     allow_missing: bool = False  # skip utterances without audio
     max_broken: Number = 10  # how many unreadable training utterances each process may skip
     # Null means the value that the model in model.pretrained was trained with, or else the default in SETTINGS.
-    window_length: int | None = None  # samples; saved in the feature extractor, so that detection uses the same window
+    # Samples; saved in the feature extractor, so that detection uses the same window. A range, for example
+    # {min: 1, max: 50, unit: s}, gives excerpts of random length. It needs batch_seconds; detection uses its maximum.
+    window_length: int | LengthRange | None = None
     crop_length: int | None = None  # samples of a training window, if shorter than window_length
     # How to cut longer training utterances. Whole utterances form padded batches of similar length.
     crop: Literal["random", "first", "whole"] = "random"
@@ -112,15 +140,26 @@ class DataRecipe:
     augmentation: list[dict[str, Any]] = field(default_factory=list)  # see augmentation/chain.py
     workers: Number = 0
 
+    @property
+    def longest_window(self) -> int | None:
+        """The window of detection in samples; None if it is open."""
+        return self.window_length.longest if isinstance(self.window_length, LengthRange) else self.window_length
+
 
 @dataclass
 class LossRecipe:
-    """Cross entropy weighted by model.config.class_weights, or binary focal loss for a head with one logit."""
+    """
+    Cross entropy or AM-Softmax weighted by model.config.class_weights; or, for a head with one logit, binary focal
+    loss or OC-Softmax. AM-Softmax and OC-Softmax need a cosine classifier: set model.config.cosine_scale, e.g. to 20.
+    """
 
-    name: Literal["cross_entropy", "focal"] = "cross_entropy"
+    name: Literal["cross_entropy", "focal", "am_softmax", "oc_softmax"] = "cross_entropy"
     gamma: NotNegative = 2.0  # focal: larger values reduce the weight of well-classified utterances
     alpha: Positive = 0.25  # focal: factor of the whole loss
     targets: list[float] = field(default_factory=lambda: [0.05, 0.95])  # focal: smoothed, of spoof and bona fide
+    margin: NotNegative = 0.35  # am_softmax: how much higher the cosine of an utterance's own class should be
+    margins: list[float] = field(default_factory=lambda: [0.2, 0.9])  # oc_softmax: cosines that spoofs should stay
+    # below, and bona fide speech above
     resolutions: list[int] = field(default_factory=lambda: [20])  # frame head: in ms; the loss is the mean over them
     whole_utterance: bool = False  # frame head: the utterance as an additional resolution, the coarsest
 
@@ -136,6 +175,21 @@ class OptimiserRecipe:
     encoder_learning_rate: Positive | None = None  # if different from learning_rate
     layer_decay: Positive = 1.0  # factor from the rate of each encoder layer to that of the layer below
     max_gradient_norm: Positive | None = None
+    sam_rho: Positive | None = None  # radius of sharpness-aware minimisation, e.g. 0.05; a step takes twice the time
+
+
+@dataclass
+class AverageRecipe:
+    """
+    Dev is evaluated, and models are saved, with an average of the weights during training. ema: an exponential moving
+    average, updated in each step (batch-norm statistics too). swa: the plain mean of the weights at the end of each
+    epoch (Izmailov et al. 2018); batch-norm statistics are measured again.
+    """
+
+    name: Literal["ema", "swa"]
+    decay: Share = 0.999  # ema: the part of the old average that each step keeps
+    first_epoch: Count = 1  # swa: the first epoch in the mean; until then, the weights are used as they are
+    batch_norm_batches: Count = 100  # swa: training batches to measure batch-norm statistics on
 
 
 @dataclass
@@ -153,8 +207,9 @@ class ScheduleRecipe:
 class ValidationRecipe:
     """When to evaluate dev, and how to select the best epoch."""
 
-    # The epoch with the lowest value is best. dev_min_dcf has the costs of ASVspoof 5.
-    select: Literal["dev_eer", "dev_min_dcf", "dev_loss", "dev_loss_augmented"] = "dev_eer"
+    # The epoch with the lowest value is best. dev_min_dcf has the costs of ASVspoof 5. dev_eer_mean is the mean over
+    # the corpora of dev; the others are computed from all utterances together.
+    select: Literal["dev_eer", "dev_eer_mean", "dev_min_dcf", "dev_loss", "dev_loss_augmented"] = "dev_eer"
     ties: Literal["first", "later"] = "first"  # which of two equal epochs is better; a better one restarts patience
     augmented: bool = False  # also evaluate dev with the training augmentation
     # global: the weighted mean over all utterances. batch_means: dev in the order of its protocol is cut into batches,
@@ -189,6 +244,7 @@ class Recipe:
     seed: int = 12345
     epochs: Count = 1
     batch_size: Count = 12  # utterances per optimiser step, over all processes and passes
+    batch_seconds: Positive | None = None  # seconds of audio per step instead: fewer utterances if they are longer
     passes: Count = 1  # passes per step on each process (gradient accumulation): more passes need less memory
     keep_last_batch: bool = False  # also train on an epoch's incomplete last batch
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
@@ -198,6 +254,7 @@ class Recipe:
     loss: LossRecipe = field(default_factory=LossRecipe)
     optimiser: OptimiserRecipe = field(default_factory=OptimiserRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
+    average: AverageRecipe | None = None
     validation: ValidationRecipe = field(default_factory=ValidationRecipe)
     checkpoints: CheckpointRecipe = field(default_factory=CheckpointRecipe)
 
@@ -244,9 +301,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             if not isinstance(place, dict):
                 raise RecipeError(f"{key}: {section!r} is a value, not a section of the recipe.")
         place[name] = yaml.safe_load(value)
-    recipe = _fill(Recipe, content, "")
+    recipe = fill(Recipe, content, "")
     if not recipe.model.pretrained:
-        settle_with(recipe, SETTINGS)
+        settle_by_default(recipe)
     check(recipe)
     return recipe
 
@@ -254,8 +311,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def load_kept(path: Path) -> Recipe:
     """Loads a run's own recipe, with no key open. Recipes of 0.1.0 lack some keys, which get their defaults."""
     recipe = load_recipe(path)
-    settle_with(recipe, SETTINGS)
+    settle_by_default(recipe)
     return recipe
+
+
+def settle_by_default(recipe: Recipe) -> None:
+    """Sets each open key to its default. Without a fixed window, dev and detection use whole utterances."""
+    if isinstance(recipe.data.window_length, LengthRange):
+        settle_with(recipe, {"data.evaluate": "whole"})
+    settle_with(recipe, SETTINGS)
 
 
 def settle_with(recipe: Recipe, settings: Mapping[str, Any]) -> None:
@@ -302,140 +366,9 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _fill(kind: type[T], content: dict[str, Any], prefix: str) -> T:
-    """Builds a dataclass from a mapping, section by section."""
-    types = get_type_hints(kind, include_extras=True)
-    values = {}
-    for key, value in content.items():
-        if key not in types:
-            near = difflib.get_close_matches(str(key), types, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"choose one of {', '.join(types)}."
-            raise RecipeError(f"{prefix}{key}: recipes have no such key; {hint}")
-        section = _section(types[key])
-        if section is not None and not (value is None and section is not types[key]):
-            if not isinstance(value, dict):
-                raise RecipeError(f"{prefix}{key}: must be a section of keys, got {value!r}.")
-            values[key] = _fill(section, value, f"{prefix}{key}.")
-        else:
-            values[key] = _typed(types[key], value, f"{prefix}{key}")
-    return kind(**values)
-
-
-def _section(kind: Any) -> Any:
-    """Returns the dataclass in a key's type, or None."""
-    return next((one for one in (kind, *get_args(kind)) if dataclasses.is_dataclass(one)), None)
-
-
-def _typed(kind: Any, value: Any, key: str) -> Any:
-    """Returns the value as `kind`. YAML reads 1e-4 as text, `no` as false, and 1 as an integer even for a float."""
-    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    for one in kinds:
-        one, *bounds = get_args(one) if get_origin(one) is Annotated else (one,)
-        plain = get_origin(one) or one
-        if value is False and plain in (str, Literal):
-            value = "no"
-        if plain is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            with suppress(ValueError):
-                value = float(value)
-        if plain is Literal:
-            fits = value in get_args(one)
-        else:
-            fits = isinstance(value, plain) and not (plain is int and isinstance(value, bool))
-        if fits:
-            for bound in bounds:
-                if not bound.holds(value):
-                    raise RecipeError(f"{key}: must be {bound.said}, got {value}.")
-            return value
-    choices = [choice for one in kinds if get_origin(one) is Literal for choice in get_args(one)]
-    if choices:
-        raise RecipeError(f"{key}: must be one of {', '.join(choices)}, got {value!r}.")
-    raise RecipeError(f"{key}: must be {' or '.join(map(_named, kinds))}, got {value!r}.")
-
-
-def _named(kind: Any) -> str:
-    """Returns a type's name for messages."""
-    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-    return "null" if kind is type(None) else getattr(kind, "__name__", str(kind))
-
-
 def value_of(recipe: Recipe, key: str) -> Any:
     """Returns the value of a dotted key, e.g. `"optimiser.learning_rate"`."""
     place: Any = recipe
     for name in key.split("."):
         place = getattr(place, name)
     return place
-
-
-def check(recipe: Recipe) -> None:
-    """Raises RecipeError for the first key that contradicts another. Open keys are not checked."""
-    data = recipe.data
-    longest = data.window_length or data.crop_length
-    if data.crop_length is not None and longest and not 400 <= data.crop_length <= longest:
-        raise RecipeError(
-            f"data.crop_length: must be from 400 to data.window_length, {data.window_length} samples, "
-            f"got {data.crop_length}."
-        )
-    if data.repeat_from == "random" and data.crop != "random":
-        raise RecipeError(f"data.repeat_from: random needs data.crop=random, got {data.crop}: set it, or use start.")
-    try:
-        build_chain(data.augmentation)
-    except AugmentationError as error:
-        raise RecipeError(f"data.augmentation: {error}") from error
-    if not recipe.model.pretrained and not recipe.model.encoder.get("model_type"):
-        raise RecipeError(
-            "model.encoder.model_type: missing: set it, e.g. to wav2vec2, or name an encoder in model.pretrained."
-        )
-    for key, pair in (("loss.targets", recipe.loss.targets), ("optimiser.betas", recipe.optimiser.betas)):
-        if len(pair) != 2 or not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in pair):
-            raise RecipeError(f"{key}: must be two numbers between 0 and 1, got {pair}.")
-    if recipe.model.head == "frames":
-        _check_frames(recipe)
-    if recipe.data.features is not None:
-        _check_features(recipe)
-    if recipe.model.lora is not None and recipe.model.freeze == "encoder":
-        raise RecipeError("model.freeze: encoder also freezes the adapters of model.lora: remove one of the two.")
-    if recipe.model.freeze_epochs and recipe.model.freeze == "encoder":
-        raise RecipeError(
-            f"model.freeze_epochs: {recipe.model.freeze_epochs} has no effect if model.freeze=encoder freezes the "
-            "encoder in all epochs: remove one of the two."
-        )
-    if (
-        recipe.model.head is not None
-        and recipe.loss.name == "focal"
-        and (recipe.model.config.get("classifier_outputs", 2) != 1)
-    ):
-        raise RecipeError("loss.name: focal needs a head with one logit: set model.config.classifier_outputs=1.")
-    if recipe.schedule.name == "cosine_epochs" and recipe.schedule.period is None:
-        raise RecipeError("schedule.period: schedule.name=cosine_epochs needs a period: set it, in epochs.")
-    if recipe.validation.epochs == "cosine_minima" and recipe.schedule.name != "cosine_epochs":
-        raise RecipeError("validation.epochs: cosine_minima needs schedule.name=cosine_epochs: set it, or use all.")
-    if (recipe.validation.loss == "batch_means") != (recipe.validation.loss_batch is not None):
-        raise RecipeError(
-            f"validation.loss_batch: {recipe.validation.loss_batch} does not fit validation.loss="
-            f"{recipe.validation.loss}: set it, in utterances, for batch_means, and only then."
-        )
-    if recipe.validation.select == "dev_loss_augmented" and not recipe.validation.augmented:
-        raise RecipeError("validation.select: dev_loss_augmented needs validation.augmented=true: set it.")
-
-
-def _check_features(recipe: Recipe) -> None:
-    """Raises RecipeError if the encoder or the waveforms change between epochs."""
-    if recipe.model.freeze != "encoder":
-        raise RecipeError("data.features: the features change while the encoder learns: set model.freeze=encoder.")
-    if recipe.data.augmentation or recipe.data.crop == "random":
-        raise RecipeError(
-            "data.features: augmentation and random crops change the waveforms in every epoch: set "
-            "data.augmentation=[] and data.crop=first (or whole)."
-        )
-
-
-def _check_frames(recipe: Recipe) -> None:
-    wrong = [value for value in recipe.loss.resolutions if not isinstance(value, int) or value < 20 or value % 20]
-    if wrong or not recipe.loss.resolutions:
-        raise RecipeError(f"loss.resolutions: must be multiples of 20 ms, got {recipe.loss.resolutions}.")
-    if recipe.loss.name == "focal":
-        raise RecipeError("loss.name: focal does not work with model.head=frames: use cross_entropy.")
-    if recipe.validation.loss == "batch_means":
-        raise RecipeError("validation.loss: batch_means does not work with model.head=frames: use global.")
-    if "speed" in step_names(recipe.data.augmentation):
-        raise RecipeError("data.augmentation: speed shifts frames away from their labels: remove it.")

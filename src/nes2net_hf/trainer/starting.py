@@ -20,16 +20,19 @@ from ..configuration_nes2net import Nes2NetConfig
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from ..hub import bounded_requests, why
 from ..scores import judges_frames
-from .recipe import SETTINGS, Recipe, RecipeError, check, check_same, load_kept, settle_with, value_of
+from .checks import check
+from .recipe import SETTINGS, Recipe, RecipeError, check_same, load_kept, settle_by_default, settle_with, value_of
 
 # Fields of `model.config` that the weights depend on. A run writes them into its recipe.
 TRAINED_WITH = (
     "layer_aggregation", "backend_variant", "outer_scale", "inner_scale", "kernel_size", "dilation", "se_reduction",
-    "hidden_act", "pooling", "pooling_bottleneck", "classifier_outputs", "score", "id2label",
+    "hidden_act", "pooling", "pooling_bottleneck", "classifier_outputs", "cosine_scale", "score", "id2label",
+    "encoder_layers", "split_attention",
 )  # fmt: skip
+_LATER = {"cosine_scale", "encoder_layers", "split_attention"}  # fields that runs of 0.1.0 do not have
 # Training settings, which any recipe may change. Encoders have different ones, so `model.encoder` has a pattern.
 TRAINING_CONFIG = ("class_weights",)
-_TRAINING_ENCODER = re.compile(r".*dropout|layerdrop|apply_spec_augment|mask_.*")
+_TRAINING_ENCODER = re.compile(r".*dropout|.*layerdrop|apply_spec_augment|mask_.*")
 
 
 def is_nes2net(name: str, revision: str | None) -> bool:
@@ -55,7 +58,7 @@ def settle(recipe: Recipe) -> Recipe:
             if isinstance(error, RecipeError):
                 raise
             raise RecipeError(f"model.pretrained: {start.pretrained} cannot be loaded: {why(error)}.") from error
-    settle_with(recipe, SETTINGS)
+    settle_by_default(recipe)
     check(recipe)
     return recipe
 
@@ -69,7 +72,7 @@ def as_begun(kept: Path, recipe: Recipe) -> Recipe:
     """
     begun, recipe = load_kept(kept), copy.deepcopy(recipe)
     settle_with(recipe, {key: value_of(begun, key) for key in SETTINGS})
-    if begun.model.config.keys() >= set(TRAINED_WITH):  # of a Nes2Net model
+    if begun.model.config.keys() >= set(TRAINED_WITH) - _LATER:  # of a Nes2Net model
         said = {key: value for key, value in recipe.model.config.items() if value is not None}
         recipe.model.config = {**begun.model.config, **said}
     check_same(kept, recipe)
@@ -94,7 +97,8 @@ def _follow(recipe: Recipe, name: str, revision: str) -> None:
         "data.min_samples": extractor.min_samples,
     }
     for key, value in brought.items():
-        _compare(key, value_of(recipe, key), value, name)
+        said = recipe.data.longest_window if key == "data.window_length" else value_of(recipe, key)
+        _compare(key, said, value, name)
     settle_with(recipe, brought)
     model = recipe.model
     for key, value in model.encoder.items():
