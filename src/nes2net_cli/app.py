@@ -24,6 +24,7 @@ from .evaluate import evaluate
 from .export import export
 from .fuse import fuse
 from .info import info
+from .layers import layers
 from .options import Version
 from .release import release
 from .robustness import robustness
@@ -31,7 +32,7 @@ from .serve import serve
 
 # In the order in which the help lists them.
 _COMMANDS: tuple[Callable[..., int], ...] = (
-    detect, info, convert, export, release, augment, robustness, evaluate, demo, serve, calibrate, fuse,
+    detect, info, convert, export, release, augment, robustness, evaluate, demo, serve, calibrate, fuse, layers,
 )  # fmt: skip
 _CORPUS_COMMANDS: tuple[Callable[..., int], ...] = (check, shard)
 
