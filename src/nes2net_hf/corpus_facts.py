@@ -68,7 +68,19 @@ def read_corpus_facts() -> Mapping[str, CorpusFacts]:
 
 def training_corpora(recipe: Mapping[str, Any]) -> list[str]:
     """Returns the names of the corpora that a recipe trains on: one, or those of its mixture."""
+    return list(dict.fromkeys(part["corpus"] for part in training_parts(recipe)))
+
+
+def training_parts(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the corpus, split, root, condition and `where` of all that a recipe trains on, as in `load_corpus`."""
     data = recipe.get("data") or {}
     train = data.get("train") or {}
-    mixed = [(part or {}).get("corpus") or name for name, part in (train.get("corpora") or {}).items()]
-    return list(dict.fromkeys(mixed or [train.get("corpus") or data.get("corpus") or "own-data"]))
+    parts = [
+        {**(part or {}), "corpus": (part or {}).get("corpus") or name}
+        for name, part in (train.get("corpora") or {}).items()
+    ] or [{"corpus": data.get("corpus") or "own-data", "root": data.get("root")} | _given(train)]
+    return [{key: part.get(key) for key in ("corpus", "split", "root", "condition", "where")} for part in parts]
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nes2net_hf.corpora import CORPORA, CorpusError, Part, check_apart, overlap_warning, shared_sources
-from nes2net_hf.corpus_facts import read_corpus_facts, training_corpora
+from nes2net_hf.corpus_facts import read_corpus_facts, training_corpora, training_parts
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,9 @@ def test_training_corpora_of_recipes() -> None:
     mixed = {"dfadd": None, "german": {"corpus": "mlaad", "weight": 2.0}, "english": {"corpus": "mlaad"}}
     assert training_corpora({"data": {"corpus": "x", "train": {"corpora": mixed}}}) == ["dfadd", "mlaad"]
     assert training_corpora({}) == ["own-data"]
+    where = {"split": "train", "root": None, "condition": None, "where": {"attack": "x"}}
+    recipe = {"data": {"corpus": "own-data", "root": "a.csv", "train": {"corpus": "dfadd", **where}}}
+    assert training_parts(recipe) == [{"corpus": "dfadd", **where, "root": "a.csv"}]
 
 
 def test_every_corpus_has_its_facts() -> None:
@@ -115,5 +118,8 @@ def test_evaluation_warns_of_sources_that_training_shared(tmp_path: Path, nes2ne
     arguments = ("evaluate", tmp_path / "s.parquet", "--keys", tmp_path / "keys.txt", "--resamples", "100")
     done = nes2net(*arguments)
     assert done.code == 0 and warning in " ".join(done.err.split())
+    (tmp_path / "run/recipe.yaml").write_text("data: {corpus: llamapartialspoof, hold_out: 0.2}")
+    trained = "s: llamapartialspoof, split eval is in the training data"
+    assert trained in " ".join(nes2net(*arguments).err.split())
     (tmp_path / "run/recipe.yaml").unlink()
-    assert "LibriVox" not in nes2net(*arguments).err
+    assert "training" not in nes2net(*arguments).err

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..corpora import overlap_warning
+from ..corpora import Part, check_apart, overlap_warning
 from ..corpora.loading import CORPORA
-from ..corpus_facts import training_corpora
-from ..errors import EvaluationError, InfoError, UsageError, option
+from ..corpus_facts import training_corpora, training_parts
+from ..errors import CorpusError, EvaluationError, InfoError, UsageError, option
 from ..metrics import ASVSPOOF5_COSTS, DetectionCosts
 from ..metrics.bootstrap import Difference
 from ..pretrained.info import read_recipe
@@ -93,12 +93,21 @@ def evaluate_files(
 
 
 def _overlap(file: ScoreFile) -> Iterator[str]:
-    """Yields a warning if the model of the scores was trained on the recordings or the voices that it judged."""
-    recipe, model, corpus = None, file.scored.get("model"), str(file.scored.get("corpus"))
+    """Yields a warning if the model of the scores was trained on what it judged, or may know the voices."""
+    recipe, model = None, file.scored.get("model")
     if model:
         with suppress(InfoError):  # the model has moved, or its recipe is damaged
             recipe = read_recipe(model, file.scored.get("revision"))
-    if recipe and (warning := overlap_warning(training_corpora(recipe), corpus)):
+    if not recipe:
+        return
+    judged = Part._make(file.scored.get(key) for key in Part._fields)
+    # If dev was held out, the training rows are not known, and filters may choose others.
+    if not ((recipe.get("data") or {}).get("hold_out") and judged.where):
+        try:
+            check_apart([Part(**part) for part in training_parts(recipe)], judged)
+        except CorpusError as error:
+            yield str(error).rstrip(".")
+    if warning := overlap_warning(training_corpora(recipe), judged.corpus):
         yield warning
 
 
