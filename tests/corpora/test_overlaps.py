@@ -93,7 +93,10 @@ def test_check_prints_the_licence_and_shards_without_derivatives_stay_here(
     done = nes2net("corpus", "check", "add2022", "--root", tmp_path)
     assert done.code == 0, done.err
     report = " ".join(done.out.split())
-    assert "add2022 eval: complete" in report and "licence CC BY-NC-ND 4.0 (read at its source)" in report
+    assert (
+        "add2022 eval: no problem found; how many" in report
+        and "licence CC BY-NC-ND 4.0 (read at its source)" in report
+    )
     assert "it is unclear whether weights trained on it may be published" in report
     assert "do not pass on shards" in report
     refused = nes2net("corpus", "shard", "add2022", "--root", tmp_path, "--out", tmp_path / "s", "--push", "org/add")

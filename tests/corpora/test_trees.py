@@ -282,6 +282,11 @@ def test_versions_of_fake_or_real_are_conditions(lay_out: Callable[[str], Path])
     assert len(load_corpus("fake-or-real", "train", root=root, condition="for-norm")) == 2
     [check] = check_corpus("fake-or-real", root, "eval")
     assert check.conditions["for-norm"] == (0, 4_528) and check.conditions["for-rerec"] == (1, None)
+    assert check.is_whole  # for-norm was not unpacked
+    shutil.move(root / "for-rerecorded", root / "for-norm/for-norm-testing")
+    shutil.move(root / "for-norm/for-norm-testing/testing", root / "for-norm/for-norm/testing")
+    [check] = check_corpus("fake-or-real", root, "eval")
+    assert check.conditions["for-norm"] == (1, 4_528) and not check.is_whole
 
 
 def test_copies_are_reported_and_listed_once(lay_out: Callable[[str], Path]) -> None:
