@@ -324,13 +324,14 @@ def test_a_run_with_one_of_resumes_only_with_the_same_choices(tmp_path: Path) ->
         check_same(tmp_path / "kept.yaml", recipe)
 
 
-def test_speed_in_a_choice_is_refused_with_frame_labels_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["speed", "silence"])
+def test_what_moves_sounds_is_refused_with_frame_labels_in_a_choice_too(name: str, tmp_path: Path) -> None:
     choices = "augmentation: [{name: one_of, choices: [{}, {steps: [{name: one_of, choices: [{steps: [SPEED]}]}]}]}]"
     (tmp_path / "recipe.yaml").write_text(
         f"model: {{encoder: {{model_type: wav2vec2}}, head: frames}}\n"
-        f"data: {{{choices.replace('SPEED', '{name: speed}')}}}\n"
+        f"data: {{{choices.replace('SPEED', f'{{name: {name}}}')}}}\n"
     )
-    with pytest.raises(RecipeError, match="speed shifts frames away from their labels"):
+    with pytest.raises(RecipeError, match=f"{name} shifts frames away from their labels"):
         load_recipe(tmp_path / "recipe.yaml")
 
 

@@ -15,7 +15,7 @@ _SETS = {"Train": "train", "Test": "eval"}
 def _parse(fields: list[str], where: str, partition: str) -> Row | None:
     """Parses a row of the one table. Rows in neither set (too long, …) and rows labelled Unknown are left out."""
     file, key, part = fields
-    if _SETS.get(part) != partition or key == "Unknown":
+    if _SETS.get(part) != partition or key.lower() == "unknown":
         return None
     return make_row(without_suffix(PurePosixPath(file).name), map_label(key, where), partition=partition)
 
