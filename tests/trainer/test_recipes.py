@@ -23,7 +23,7 @@ from transformers import AutoModel
 
 pytest.importorskip("accelerate")
 
-from nes2net_hf.trainer import RecipeError, load_recipe
+from nes2net_hf.trainer import RecipeError, load_recipe, train
 from nes2net_hf.trainer.losses import build_loss
 from nes2net_hf.trainer.model import build_model
 from nes2net_hf.trainer.optimisation import build_optimiser, learning_rate_factor, validated_epochs
@@ -363,6 +363,76 @@ def said_in(figures: Path) -> set[str]:
 
     collect(json.loads(figures.read_text(encoding="utf-8")))
     return found
+
+
+def test_every_value_of_the_open_world_recipe_names_what_it_rests_on() -> None:
+    written = yaml.safe_load((CONFIGS / "open_world.yaml").read_text(encoding="utf-8"))
+    [section] = [
+        one for one in RECIPES.read_text(encoding="utf-8").split("\n## ") if "`open_world`" in one.splitlines()[0]
+    ]
+    rows = re.findall(r"^\| `([\w.-]+)` \| `([^`]+)` \|", section, re.MULTILINE)
+    said = {key: yaml.safe_load(value) for key, value in rows}
+    for split in ("train", "dev"):
+        corpora = written["data"][split].pop("corpora")
+        assert corpora == {key.split(".")[-1]: said.pop(key) for key in list(said) if f"data.{split}." in key}
+    assert said == {key: value for key, value in leaves(written).items() if key not in UNLISTED}
+    assert "Not yet run" in section
+
+
+OPEN_WORLD = {
+    "asvspoof5": ["flac_T/T_1.flac", "flac_T/T_2.flac", "flac_D/D_1.flac", "flac_D/D_2.flac"],
+    "spoofceleb": [
+        f"spoofceleb/flac/{split}/{attack}/id1000{number}/x-00001.flac"
+        for number, split in enumerate(("train", "development"))
+        for attack in ("a00", "a07")
+    ],
+    "mlaad": ["fake/de/vits/a.wav", "de_DE/by_book/female/reader/book/wavs/b.wav"],
+    "dfadd": [
+        f"DATASET_{system}/{split}/p22{number}_001{number}.wav"
+        for number, split in enumerate(("train", "valid"))
+        for system in ("VCTK_BONAFIDE", "GradTTS")
+    ],
+    "codecfake-wu": [
+        "genuine/p225_001.wav", "encodec/encodec+p225_001.wav", "genuine/p226_001.wav", "encodec/encodec+p226_001.wav",
+    ],
+}  # fmt: skip
+OPEN_WORLD_TEXTS = {
+    "asvspoof5/ASVspoof5.train.tsv": "T_1 T_1 F - - - AC1 - bonafide -\nT_1 T_2 F - - - AC1 A01 spoof -\n",
+    "asvspoof5/ASVspoof5.dev.track_1.tsv": "D_1 D_1 F - - - AC1 - bonafide -\nD_1 D_2 F - - - AC1 A09 spoof -\n",
+    "spoofceleb/spoofceleb/metadata/train.csv": "file,speaker,attack\na00/id10000/x-00001.flac,id10000,a00\n"
+    "a07/id10000/x-00001.flac,id10000,a07\n",
+    "spoofceleb/spoofceleb/metadata/development.csv": "file,speaker,attack\na00/id10001/x-00001.flac,id10001,a00\n"
+    "a07/id10001/x-00001.flac,id10001,a07\n",
+    "mlaad/fake/de/vits/meta.csv": "path|original_file|language|is_original_language|duration|training_data|"
+    "model_name|architecture|transcript\n./fake/de/vits/a.wav|a|de|True|1|x|VITS|a|Ja\n",
+    "codecfake-wu/datalist.csv": "wavpath,label,speaker,codec\ngenuine/p225_001.wav,genuine,p225,genuine\n"
+    "encodec/encodec+p225_001.wav,spoof,p225,encodec\ngenuine/p226_001.wav,genuine,p226,genuine\n"
+    "encodec/encodec+p226_001.wav,spoof,p226,encodec\n",
+}
+
+
+@pytest.mark.slow
+def test_the_first_steps_of_the_open_world_recipe(tmp_path: Path, speech: list[np.ndarray]) -> None:
+    """On its five corpora in their layouts, with a few seconds of speech and a small encoder."""
+    for corpus, files in OPEN_WORLD.items():
+        for number, file in enumerate(files):
+            path = tmp_path / corpus / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, speech[number][: 16_000 + 4_000 * number], 16_000)
+    for file, text in OPEN_WORLD_TEXTS.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    recipe = load(
+        "open_world", f"model.pretrained={tiny_encoder(tmp_path / 'encoder', 'asvspoof2021')}", "batch_seconds=15",
+        f"data.root={tmp_path}", f"output={tmp_path / 'run'}", "epochs=2", "data.mixing.utterances=30",
+        "schedule.warmup_steps=1", "data.workers=0", "trackers=[]",
+    )  # fmt: skip
+    train(recipe)
+    records = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert {f"train_loss/{name}" for name in OPEN_WORLD} <= {key for record in records for key in record}
+    assert all(math.isfinite(record["dev_eer_mean"]) for record in records)
+    extractor = json.loads((tmp_path / "run/best/preprocessor_config.json").read_text())
+    assert (extractor["window_length"], extractor["length_policy"]) == (13 * 16_000, "whole")
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..audio import SAMPLING_RATE
-from ..augmentation import AugmentationError, build_chain, step_names
+from ..augmentation import MOVING, AugmentationError, build_chain, step_names
 from ..errors import RecipeError
 
 if TYPE_CHECKING:
@@ -151,5 +151,6 @@ def _check_frames(recipe: Recipe) -> None:
         raise RecipeError(f"loss.name: {recipe.loss.name} does not work with model.head=frames: use cross_entropy.")
     if recipe.validation.loss == "batch_means":
         raise RecipeError("validation.loss: batch_means does not work with model.head=frames: use global.")
-    if "speed" in step_names(recipe.data.augmentation):
-        raise RecipeError("data.augmentation: speed shifts frames away from their labels: remove it.")
+    moving = step_names(recipe.data.augmentation).intersection(MOVING)
+    if moving:
+        raise RecipeError(f"data.augmentation: {min(moving)} shifts frames away from their labels: remove it.")

@@ -52,7 +52,7 @@ def fill(kind: type[T], content: dict[str, Any], prefix: str) -> T:
 def _read(kind: Any, value: Any, key: str) -> Any:
     """Returns the value of a key: a section, named sections (a mapping of names to sections), or a plain value."""
     if get_origin(kind) is dict and dataclasses.is_dataclass(get_args(kind)[1]) and isinstance(value, dict):
-        return {str(name): _read(get_args(kind)[1], one, f"{key}.{name}") for name, one in value.items()}
+        return {str(name): _read(get_args(kind)[1], one or {}, f"{key}.{name}") for name, one in value.items()}
     section: Any = next((one for one in _kinds(kind) if dataclasses.is_dataclass(one)), None)
     if section is not None and isinstance(value, dict):
         return fill(section, value, f"{key}.")
