@@ -150,6 +150,7 @@ KEYS = [
     "duration",
     "score",
     "label",
+    "attack",
     "undecided",
     "llr",
     "spoof_probability",

@@ -42,6 +42,15 @@ def test_without_a_threshold_the_log_odds_decide_whatever_the_scores_are() -> No
     assert [window.looks_fake for window in results[1].windows] == [True, False]
 
 
+def test_the_likeliest_kind_of_spoof_is_that_of_the_windows_that_look_fake() -> None:
+    kinds = [[0.0, 3.0], [5.0, -5.0], [2.0, 1.0]]  # logits of two kinds; the second window passes
+    tracing = rule(attacks=("A07", "A08"))
+    result = tracing.verdict(recording(-4.0, 1.0, -4.0, kinds=kinds))
+    assert (result.label, result.attack) == ("spoof", "A08")
+    assert tracing.verdict(recording(4.0, 1.0, -1.0, kinds=kinds)).attack is None
+    assert rule(attacks=("spoof",)).verdict(recording(-4.0, kinds=[[1.0]])).attack is None
+
+
 def test_a_window_that_looks_fake_is_named_where_the_recording_passes() -> None:
     result = rule().verdict(recording(5.0, -1.0, 5.0, -2.0, 5.0))
     assert result.label == "bonafide" and (result.min_window_score, result.min_window_start) == (-2.0, 12.0)

@@ -219,6 +219,21 @@ def test_several_kinds_of_spoof_are_scored_as_any_of_them(windows: torch.Tensor)
     assert torch.equal(model.score(output.logits), output.logits[:, 0])
 
 
+def test_detection_names_the_likeliest_kind_of_spoof(nes2net: Any, tmp_path: Path) -> None:
+    model = Nes2NetForAudioClassification(tiny_config(id2label=KINDS)).eval()
+    with torch.no_grad():  # the last kind always wins
+        model.classifier.weight.zero_()
+        model.classifier.bias.copy_(torch.tensor([-3.0, 1.0, 2.0]))
+    model.save_pretrained(tmp_path)
+    Nes2NetFeatureExtractor().save_pretrained(tmp_path)
+    arguments = ("detect", next(iter(SAMPLES.values())), "--model", tmp_path, "--device", "cpu")
+    [row] = nes2net(*arguments).rows
+    assert (row["label"], row["attack"]) == ("spoof", KINDS[2])
+    assert f"most like {KINDS[2]}" in nes2net(*arguments, "--format", "table").out
+    header, line = nes2net(*arguments, "--format", "csv").out.splitlines()
+    assert line.split(",")[header.split(",").index("attack")] == KINDS[2]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("labels", [ALPHABETICAL, KINDS], ids=["two", "three"])
 def test_detection_and_the_exported_graph_say_bonafide_and_spoof(labels: dict, tmp_path: Path) -> None:

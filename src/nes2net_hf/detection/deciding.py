@@ -30,6 +30,7 @@ class DecisionRule:
         threshold: lowest score that counts as bona fide. None: log-odds of 0 decide.
         calibration, prior: for the probability of spoofing. Without calibration there is none.
         frame: seconds of a frame, if the model judges frames.
+        attacks: names of the kinds of spoof that the model tells apart, in the order of `Recording.kinds`.
     """
 
     model: str
@@ -37,6 +38,7 @@ class DecisionRule:
     calibration: Calibration | None
     prior: float
     frame: float | None
+    attacks: tuple[str, ...] = ()
 
     def verdict(self, recording: Recording) -> Result:
         """Returns the result of a recording once all its windows are judged."""
@@ -99,6 +101,9 @@ class DecisionRule:
                 f"overall it passes, but {fake} of {len(judged)} {looks} fake, most of all at "
                 f"{clock(judged[int(np.argmin(margins))].start)}: listen to {them}"
             )
+        if not passes and len(self.attacks) > 1:
+            kinds = [its for its, window in zip(recording.kinds, judged, strict=True) if window.looks_fake]
+            result.attack = self.attacks[int(np.mean(kinds, axis=0).argmax())]
         if self.calibration is not None:
             result.llr, result.prior = self.calibration.llr(result.score), self.prior
             result.spoof_probability = spoof_probability(result.llr, self.prior)

@@ -176,6 +176,8 @@ class Detector:
         self.frame: float | None = None  # seconds, if the model judges frames
         if judges_frames(self.model.config):
             self.frame = frame_samples(self.model.config) / SAMPLING_RATE
+        labels, self.spoof_indices = self.model.config.id2label, self.model.config.spoof_indices
+        self.attacks = tuple(labels[index] for index in self.spoof_indices)
         self.speech = SpeechFinder()
         self.window_length = self.extractor.window_length
         self.hop = self.window_length if hop is None else round(hop * SAMPLING_RATE)
@@ -214,7 +216,9 @@ class Detector:
         Raises:
             DetectionError: the model ran out of memory.
         """
-        rule = DecisionRule(self.model_name, self.threshold, self.calibration, self.prior, self.frame)
+        rule = DecisionRule(
+            self.model_name, self.threshold, self.calibration, self.prior, self.frame, self.attacks
+        )
         with closing(in_background(self._batches(sources))) as batches:
             for batch in batches:
                 if batch.windows:
@@ -226,7 +230,14 @@ class Detector:
                 for recording in batch.finished:
                     yield rule.verdict(recording)
 
-    def _record(self, recording: Recording, window: WindowScore, scores: list[float], log_odds: list[float]) -> None:
+    def _record(
+        self,
+        recording: Recording,
+        window: WindowScore,
+        scores: list[float],
+        log_odds: list[float],
+        *kinds: list[float],
+    ) -> None:
         """Keeps the scores of one window; the lowest frame decides the score of a window of frames."""
         if self.frame is not None:
             # A padded window has more frames than sound: keep those of its sound.
@@ -235,6 +246,7 @@ class Detector:
             recording.frames.append((round(window.start / self.frame), scores))
         window.score, lowest = min((score, index) for index, score in enumerate(scores))
         recording.log_odds.append(log_odds[lowest])
+        recording.kinds.append([of_frames[lowest] for of_frames in kinds])
 
     def _batches(self, sources: Any) -> Iterator[Batch]:
         batcher = Batcher(self.batch_size, self.extractor, self.speech)
@@ -273,15 +285,16 @@ class Detector:
     @torch.inference_mode()
     def _score(self, input_values: Tensor) -> list[list[list[float]]]:
         """
-        (B, S) → for each window its scores and log-odds: one for an utterance, or one per frame. It needs no attention
-        mask, because all windows of a batch have the same length.
+        (B, S) → for each window its scores, log-odds and the logits of each kind of spoof: one for an utterance, or
+        one per frame. It needs no attention mask, because all windows of a batch have the same length.
         """
         try:
             logits = self.model(input_values=input_values.to(self.device)).logits.float()
             if self.frame is None:
                 logits = logits.unsqueeze(1)
             spoof, bonafide = self.model.two_classes(logits).unbind(-1)
-            return torch.stack([self.model.score(logits), bonafide - spoof], dim=1).tolist()
+            kinds = [logits[..., index] for index in self.spoof_indices]
+            return torch.stack([self.model.score(logits), bonafide - spoof, *kinds], dim=1).tolist()
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, MemoryError) or "memory" in str(error):
                 raise DetectionError(

@@ -37,6 +37,7 @@ class Recording:
     track: int | None = None
     windows: list[WindowScore] = field(default_factory=list)
     log_odds: list[float] = field(default_factory=list)  # of the windows with sound
+    kinds: list[list[float]] = field(default_factory=list)  # of the same, logits of the kinds of spoof
     frames: list[tuple[int, list[float]]] = field(default_factory=list)  # of these, first frame and scores
     sound: float = 0.0  # s
     has_speech: bool = False

@@ -48,6 +48,8 @@ class Result:
     """Mean over the windows with sound; for a model of frames, the lowest frame. Higher means bona fide."""
     label: str | None = None
     """`bonafide` at or above the threshold, `spoof` below. None if the verdict is `undecided`."""
+    attack: str | None = None
+    """The likeliest kind of spoof if the label is `spoof`, from a model that tells several kinds apart; else None."""
     undecided: str | None = None
     """Why a recording with a score has no label: "too short to judge" or "no speech found"."""
     llr: float | None = None

@@ -123,6 +123,8 @@ class TableWriter:
         self._line("undecided" if result.undecided else verdict(result), color, figures)
         if result.undecided is not None:
             self._line("", "", result.undecided, "yellow")
+        if result.attack is not None:
+            self._line("", "", f"most like {result.attack}", "")
         if result.spoof_probability is not None:
             self._line("", "", chance(result), "")
         for warning in result.warnings:

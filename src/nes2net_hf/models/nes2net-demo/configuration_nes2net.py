@@ -246,6 +246,12 @@ class Nes2NetConfig(PretrainedConfig):
         return next(index for index, label in labels.items() if is_bonafide(label))
 
     @property
+    def spoof_indices(self) -> list[int]:
+        """Indices of the logits for kinds of spoof."""
+        labels: Any = self.id2label
+        return [index for index in sorted(labels) if index != self.bonafide_index]
+
+    @property
     def hidden_size(self) -> int:
         """D, the number of features per frame, from the encoder to the back-end."""
         return self.encoder_config.hidden_size
