@@ -527,10 +527,12 @@ class InnerBlock(nn.Module):
         return self.squeeze_excitation(h, mask) + x
 
 
-class SplitAttention(nn.Module):
+class AttentiveSplits(nn.Module):
     """
     Attention of each split to itself and its two neighbours, over their means in time (Nes2Net-LA, Zhang et al. 2025,
     arXiv 2512.07352). The first and the last split count twice for themselves, as in the authors' code.
+
+    The name is not "Attention": from a class of that name, transformers concludes that a model's attention is fixed.
     """
 
     def __init__(self, splits: int, channels: int) -> None:
@@ -561,7 +563,7 @@ class Nes2NetBackend(nn.Module):
         channels = config.hidden_size // self.scale
         self.blocks = nn.ModuleList(InnerBlock(channels, config) for _ in range(self.scale - 1))
         self.norms = nn.ModuleList(MaskedBatchNorm(channels) for _ in range(self.scale - 1))
-        self.split_attention = SplitAttention(self.scale, channels) if config.split_attention else None
+        self.split_attention = AttentiveSplits(self.scale, channels) if config.split_attention else None
         self.norm_out = MaskedBatchNorm(config.hidden_size)
         self.act = Activation(config.hidden_act)
 
@@ -649,7 +651,7 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, ColumnStep):
             nn.init.constant_(module.column_weights, 1 / module.column_weights.numel())
-        elif isinstance(module, SplitAttention):
+        elif isinstance(module, AttentiveSplits):
             nn.init.trunc_normal_(module.positions, std=0.02)
         elif isinstance(module, WeightedSum):
             nn.init.ones_(module.layer_weights)
