@@ -61,7 +61,6 @@ def test_scores_of_a_cosine_classifier_are_scaled_cosines(outputs: int, tmp_path
 
 
 def test_a_trained_one_class_model_is_used_like_any_other(corpus: Path, tmp_path: Path) -> None:
-    """Training, the pipeline of transformers, an ONNX graph; only the official systems have no cosine classifier."""
     recipe = tiny_recipe(corpus, tmp_path / "run", epochs=1, loss={"name": "oc_softmax"})
     recipe["model"]["config"] |= {"classifier_outputs": 1, "cosine_scale": SCALE}
     best = train(load_recipe(write(tmp_path / "recipe.yaml", recipe)))
@@ -73,9 +72,15 @@ def test_a_trained_one_class_model_is_used_like_any_other(corpus: Path, tmp_path
     assert abs(score) <= SCALE
     said = {one["label"]: one["score"] for one in pipeline("audio-classification", model=str(best))(wave)}
     assert said["bonafide"] == pytest.approx(1 / (1 + math.exp(-score)), abs=1e-5)
-    export(best, tmp_path / "onnx")  # refuses a graph with other scores
     with pytest.raises(ConversionError, match="has a cosine classifier"):
         to_official(best, tmp_path / "official.pth")
+
+
+@pytest.mark.slow
+def test_a_graph_has_the_cosine_classifier(tmp_path: Path) -> None:
+    tiny_model(classifier_outputs=1, cosine_scale=SCALE).save_pretrained(tmp_path / "model")
+    Nes2NetFeatureExtractor(window_length=8000).save_pretrained(tmp_path / "model")
+    export(tmp_path / "model", tmp_path / "onnx")  # refuses a graph with other scores
 
 
 def test_losses_that_do_not_fit_the_classifier(corpus: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from nes2net_hf.trainer.loop import Trainer
 from nes2net_hf.trainer.optimisation import held_back
 from nes2net_hf.trainer.running_average import RunningAverage
 from nes2net_hf.trainer.sharpness import climbed
-from tests.helpers import data_of, tiny_model, tiny_recipe, write
+from tests.helpers import data_of, launch, tiny_model, tiny_recipe, write
 from tests.trainer.test_trainer import killed_at, lines, same
 
 
@@ -138,3 +138,23 @@ def test_encoder_layers_thaw_from_the_top(corpus: Path, tmp_path: Path) -> None:
                       ["conv_layers.0."], [], []]  # fmt: skip
     with pytest.raises(RecipeError, match=r"model\.thaw_layers: 1 has no effect if model\.freeze=encoder"):
         load_recipe(path, ["model.freeze=encoder", "model.thaw_layers=1"])
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(corpus: Path, tmp_path: Path) -> None:
+    """With SAM, a moving average, and batches of a budget, for one epoch: see the test of the same name."""
+    curves = []
+    for processes in (1, 2):
+        recipe = tiny_recipe(corpus, tmp_path / str(processes), data=data_of(corpus), epochs=1, batch_seconds=2.0)
+        recipe["data"] |= {"window_length": {"min": 0.1, "max": 0.4}, "mixing": {"balance": "attack"}}
+        recipe["model"] |= {"synchronize_batch_norm": True}
+        recipe |= {"optimiser": {"learning_rate": 1e-3, "sam_rho": 0.05}, "average": {"name": "ema", "decay": 0.5}}
+        process = launch("train.py", "--config", write(tmp_path / f"{processes}.yaml", recipe), processes=processes)
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+        steps = lines(tmp_path / str(processes) / "steps.jsonl")
+        curves.append(([line["loss"] for line in steps], lines(tmp_path / str(processes) / "metrics.jsonl")))
+    (one, [first]), (two, [second]) = curves
+    assert len(one) >= 3 and one == pytest.approx(two, abs=1e-4)
+    assert first["train_loss"] == pytest.approx(second["train_loss"], abs=1e-4)
+    assert first["dev_loss"] == pytest.approx(second["dev_loss"], abs=1e-3)
