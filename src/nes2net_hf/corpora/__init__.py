@@ -2,8 +2,9 @@
 
 from ..errors import CorpusError
 from .check import PartitionCheck, check_corpus
-from .loading import CORPORA, NAMES, load_corpus
+from .loading import load_corpus
 from .overlaps import Part, check_apart, overlap_warning, shared_sources
+from .registry import CORPORA, NAMES
 from .schema import FEATURES, RESOLUTIONS_MS
 
 __all__ = [

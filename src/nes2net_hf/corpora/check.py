@@ -18,18 +18,9 @@ from ..errors import AudioError, CorpusError
 from .any_dataset import iter_rows
 from .corpus import Condition, Corpus, Row
 from .labels import LABEL_NAMES
-from .loading import (
-    ANY_DATASET,
-    CORPORA,
-    OWN_DATA,
-    check_own_split,
-    check_split,
-    dataset_splits,
-    find_corpus,
-    refuse_maps,
-    refuse_options,
-)
+from .loading import check_own_split, dataset_splits, refuse_maps, refuse_options
 from .own_data import UnreadableError, read_own_data
+from .registry import ANY_DATASET, CORPORA, OWN_DATA, check_split, find_corpus
 from .tree import Tree
 
 _NAMED = 5  # how many problems of a kind a report names

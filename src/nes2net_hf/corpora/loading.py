@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +13,17 @@ from datasets import Dataset, IterableDataset, load_dataset
 from datasets.table import InMemoryTable
 
 from ..errors import CorpusError, option
-from ..files.tables import find_column
 from .any_dataset import AnyDataset, in_our_columns, open_dataset, open_splits
-from .benchmarks import (
-    add2022,
-    add2023,
-    asvspoof5,
-    asvspoof2019_la,
-    asvspoof2021_df,
-    asvspoof2021_la,
-    codecfake_wu,
-    codecfake_xie,
-    ctrsvdd,
-    deepfake_eval_2024,
-    dfadd,
-    fake_or_real,
-    in_the_wild,
-    llamapartialspoof,
-    mlaad,
-    partialspoof,
-    spoofceleb,
-    wavefake,
-)
-from .corpus import Corpus, Row
-from .labels import LABEL_NAMES, map_label
+from .corpus import Row
 from .own_data import read_own_data
-from .schema import FEATURES, TEXT_COLUMNS, to_table
+from .registry import ANY_DATASET, CORPORA, NAMES, OWN_DATA, check_split, find_corpus
+from .row_filter import RowFilter
+from .schema import FEATURES, to_table
 from .shards.read import ShardedRows, find_shards, is_ours, is_url
 from .tree import Tree
 from .utterances import audio_bytes
 
-_MODULES = (
-    asvspoof2019_la, asvspoof2021_la, asvspoof2021_df, asvspoof5, in_the_wild, partialspoof, ctrsvdd,
-    mlaad, spoofceleb, wavefake, dfadd, codecfake_wu, codecfake_xie, fake_or_real, deepfake_eval_2024,
-    llamapartialspoof, add2022, add2023,
-)  # fmt: skip
-CORPORA: dict[str, Corpus] = {module.CORPUS.name: module.CORPUS for module in _MODULES}
-OWN_DATA, ANY_DATASET = "own-data", "dataset"
-NAMES = (*CORPORA, OWN_DATA, ANY_DATASET)
-_NAMED = 5  # how many utterances or values a message names
+_NAMED = 5  # how many utterances a message names
 _ROWS_AT_ONCE = 1_000
 
 
@@ -216,12 +187,6 @@ def _shards(name: str, split: str | None, root: str | os.PathLike[str]) -> list[
     return there[split]
 
 
-def _label_index(value: Any) -> Any:
-    """Converts a label in words to its number in rows."""
-    remedy = "use one of these words"
-    return LABEL_NAMES.index(map_label(value, option("where"), None, remedy)) if isinstance(value, str) else value
-
-
 def _nothing_left(root: str | os.PathLike[str], name: str, chosen: bool, belongs: RowFilter | None) -> str:
     culprit = None if belongs is None else belongs.culprit()
     if culprit is not None:
@@ -296,26 +261,6 @@ def _rows(
         yield row
 
 
-def find_corpus(name: str) -> Corpus:
-    """Returns the benchmark of this name; raises CorpusError with the nearest name."""
-    if name not in CORPORA:
-        near = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(NAMES)}."
-        raise CorpusError(f"{name!r} is not a known corpus; {hint}")
-    return CORPORA[name]
-
-
-def check_split(corpus: Corpus, split: str | None) -> str:
-    """Returns the given partition, or the only one."""
-    if split is None and len(corpus.partitions) == 1:
-        return corpus.partitions[0]
-    if split is None or split not in corpus.partitions:
-        raise CorpusError(
-            f"{option('split')} must be one of {', '.join(corpus.partitions)} for {corpus.title}, got {split!r}."
-        )
-    return split
-
-
 def check_own_split(split: str | None) -> None:
     """Raises CorpusError if a split is given: own data has none, except as shards."""
     if split is not None:
@@ -331,60 +276,3 @@ def refuse_maps(name: str, columns: Mapping[str, str] | None, label_map: Mapping
             f"{option('columns')} and {option('label_map')} are only for {OWN_DATA!r} and {ANY_DATASET!r}: omit them "
             f"for {name}."
         )
-
-
-class RowFilter:
-    """Tells whether a row belongs to a condition of its corpus and has the wanted values."""
-
-    def __init__(self, name: str, condition: str | None, where: Mapping[str, Any] | None) -> None:
-        conditions = CORPORA[name].conditions if name in CORPORA else {}
-        if condition is not None and condition not in conditions:
-            raise CorpusError(
-                f"{option('condition')} must be one of {', '.join(conditions)} for {name}, got {condition!r}."
-                if conditions
-                else f"{option('condition')}: {name} has no conditions, got {condition!r}: omit it."
-            )
-        self._condition = conditions[condition] if condition is not None else None
-        self._wanted: dict[str, set[Any]] = {}
-        known = (*TEXT_COLUMNS, "label", "utterance_id")
-        for asked, value in (where or {}).items():
-            column = find_column(known, [asked], option("where"), CorpusError)
-            if column is None:
-                raise CorpusError(f"{option('where')}: there is no column {asked!r}: choose from {', '.join(known)}.")
-            values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
-            if column == "label":
-                values = [_label_index(value) for value in values]
-            self._wanted.setdefault(column, set()).update(values)
-        self._seen: dict[str, set[Any]] = {column: set() for column in self._wanted}  # a few, for `culprit`
-        self._matched: set[str] = set()
-        self.keeps_all = self._condition is None and not self._wanted
-
-    def __call__(self, row: Row) -> bool:
-        if self._condition is not None and not self._condition.belongs(row):
-            return False
-        matched = [column for column, values in self._wanted.items() if row[column] in values]
-        self._matched.update(matched)
-        for column, seen in self._seen.items():
-            if len(seen) <= _NAMED:
-                seen.add(row[column])
-        return len(matched) == len(self._wanted)
-
-    def culprit(self) -> str | None:
-        """Names the filter of `where` that matched no row, and what the rows have; None if there were no rows."""
-        if not any(self._seen.values()):
-            return None
-        for column, seen in self._seen.items():
-            if column not in self._matched:
-                there = sorted(_shown(column, value) for value in seen if value is not None)
-                more = ", …" if len(there) > _NAMED else ""
-                has = f"has {', '.join(there[:_NAMED])}{more}" if there else "is empty"
-                return f"{self._said(column)} matches no row (column {column} {has})"
-        return f"{' and '.join(map(self._said, self._wanted))} match no row together"
-
-    def _said(self, column: str) -> str:
-        return f"{column}={' or '.join(sorted(_shown(column, value) for value in self._wanted[column]))}"
-
-
-def _shown(column: str, value: Any) -> str:
-    is_label = column == "label" and isinstance(value, int) and 0 <= value < len(LABEL_NAMES)
-    return LABEL_NAMES[value] if is_label else str(value)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..corpus_facts import read_corpus_facts
 from ..errors import CorpusError
-from .loading import CORPORA
+from .registry import CORPORA
 
 # The organisers of these chose other speakers of VCTK for evaluation than for training.
 _WITH_SPEAKERS_APART = {"asvspoof2019-la", "asvspoof2021-la", "asvspoof2021-df", "partialspoof"}

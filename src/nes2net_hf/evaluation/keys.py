@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..corpora.labels import is_header, known_label, map_label
-from ..corpora.loading import CORPORA, check_split, find_corpus, load_corpus
+from ..corpora.loading import load_corpus
+from ..corpora.registry import CORPORA, check_split, find_corpus
 from ..corpora.schema import RESOLUTIONS_MS, TEXT_COLUMNS
 from ..corpora.tree import Tree
 from ..errors import CorpusError, EvaluationError, option

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..corpora import Part, check_apart, overlap_warning
-from ..corpora.loading import CORPORA
+from ..corpora.registry import CORPORA
 from ..corpus_facts import training_corpora, training_parts
 from ..errors import CorpusError, EvaluationError, InfoError, UsageError, option
 from ..metrics import ASVSPOOF5_COSTS, DetectionCosts

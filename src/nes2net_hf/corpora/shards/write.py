@@ -28,7 +28,8 @@ from ...files import atomic_file, check_same_work, explained, sha256_of
 from ...hub import push_folder, why
 from ..corpus import Row
 from ..labels import LABEL_NAMES
-from ..loading import ANY_DATASET, CORPORA, OWN_DATA, dataset_splits, load_corpus
+from ..loading import dataset_splits, load_corpus
+from ..registry import ANY_DATASET, CORPORA, OWN_DATA
 from ..schema import FEATURES, TEXT_COLUMNS
 from ..tree import Tree
 from .arena import ARENA_FEATURES, SPLIT, check_utterance_ids, eval_yaml, to_arena
