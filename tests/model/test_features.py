@@ -93,6 +93,8 @@ def test_whisper_gives_the_states_of_transformers_where_the_recording_fills_it(s
         states = model(wave, output_hidden_states=True).hidden_states
     assert len(states) == 3
     torch.testing.assert_close(states[-1], expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="output_attentions is not supported with a whisper encoder"):
+        model(wave, output_attentions=True)
     with pytest.raises(ValueError, match="too long: 64001 samples, a whisper encoder reads at most 64000"):
         model(torch.zeros(1, 64_001))
 

@@ -303,9 +303,23 @@ def test_so_is_every_other_encoder_but_one(encoder: str, tmp_path: Path, speech:
 
 
 @pytest.mark.slow
+def test_layers_that_nobody_reads_are_not_in_the_graph(tmp_path: Path, speech: list[np.ndarray]) -> None:
+    sizes = []
+    for number, layers in enumerate((None, [0, 1])):
+        model = saved(
+            quick_model(layer_aggregation="weighted_sum", encoder_layers=layers), tmp_path / f"model{number}"
+        )
+        export(model, tmp_path / f"out{number}")
+        assert differences(model, tmp_path / f"out{number}", speech)[0] <= 1e-5
+        sizes.append((tmp_path / f"out{number}" / GRAPH).stat().st_size)
+    assert sizes[1] < sizes[0] - 4 * 64 * 64 * 4  # at least the attention of the second layer, in float32
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
+        {"split_attention": True},
         {"classifier_outputs": 1, "hidden_act": "selu"},
         {"score": "bonafide_logit", "dilation": 2, "se_reduction": 4},
     ],

@@ -618,3 +618,16 @@ def test_what_is_public_is_not_written_to_unasked(hub: LoopbackHub, tiny_model_d
     answer = release_to(hub, tmp_path, tiny_model_dir)
     assert answer.returncode == 1 and "on the Hub already, and public" in answer.stderr
     assert len(hub.repos[REPO].commits) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "license"),
+    [
+        ("facebook/mms-300m", "CC-BY-NC-4.0"),
+        ("utter-project/mHuBERT-147", "CC-BY-NC-SA-4.0"),
+        ("nii-yamagishilab/xls-r-1b-anti-deepfake-nda", "CC-BY-NC-SA-4.0"),
+        ("somebody/mms-300m", None),
+    ],
+)
+def test_restrictive_licences_of_encoders_are_known_without_their_cards(name: str, license: str | None) -> None:
+    assert describe_base(name).license == license
