@@ -240,6 +240,29 @@ def test_verdicts_of_detect_are_scores(form: str, tmp_path: Path, nes2net: Any) 
     assert run.code == 1 and "has no labels: pass --keys" in run.err  # verdicts are not labels
 
 
+@pytest.mark.parametrize("form", FORMS[:2])
+def test_the_attacks_that_detect_named_are_counted_by_those_of_the_keys(
+    form: str, tmp_path: Path, nes2net: Any
+) -> None:
+    named = ["A07", "A08", None, "A07", None, None]  # the last two are bona fide
+    rows = [
+        verdict(f"u{n}.wav", 1.5 - n, label="spoof" if name else "bonafide", attack=name)
+        for n, name in enumerate(named)
+    ]
+    path = written(tmp_path / form, *rows)
+    true = ["A07", "A07", "A07", "A08", "", ""]
+    lines = [f"u{n},{'spoof' if attack else 'bonafide'},{attack}" for n, attack in enumerate(true)]
+    (tmp_path / "k.csv").write_text("\n".join(["file,label,attack", *lines]) + "\n")
+    options = ("evaluate", path, "--keys", tmp_path / "k.csv", "--resamples", 100)
+    said = json.loads(nes2net(*options, "--json").out)["tracing"]
+    assert said["confusion"] == {"A07": {"A07": 1, "A08": 1, "none": 1}, "A08": {"A07": 1}}
+    assert said["accuracy"] == 0.25
+    text = nes2net(*options).out
+    assert "attack named rightly" in text and "25.00 % of 4 spoofed" in text
+    (tmp_path / "k.csv").write_text("\n".join(line.rsplit(",", 1)[0] for line in ["file,label,x", *lines]) + "\n")
+    assert "tracing" not in json.loads(nes2net(*options, "--json").out)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_file_that_was_not_judged_has_no_score(form: str, tmp_path: Path, nes2net: Any) -> None:
     path = written(tmp_path / form, verdict("x/a.wav"), verdict("x/b.wav", -1.0), verdict("x/c.wav", None))

@@ -59,6 +59,8 @@ class Trials:
     """(N,) target, nontarget, spoof …, if the score file has them."""
     asv: AsvScores | None = None
     """ASV scores of the same trials, if the score file has them."""
+    attacks: np.ndarray | None = None
+    """(N,) the kind of spoof that the model named, or None, if the score file has them."""
     by_speaker: bool = False
     """Whether intervals resample speakers: all are known, and there are enough."""
     scored: Mapping[str, Any] = field(default_factory=dict)
@@ -123,6 +125,8 @@ class Evaluation:
     threshold: float | None = None
     segments: dict[str, float] = field(default_factory=dict)
     """For a model of frames: EER of segments by resolution, and EER of ranges."""
+    tracing: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Of spoofed trials by their attack, how often the model named which; `none` where it named none."""
     breakdown: list[Row] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     scored: Mapping[str, Any] = field(default_factory=dict)
@@ -144,7 +148,7 @@ def match(file: ScoreFile, keys: Keys | None) -> Trials:
     for label, name in ((1, "bona fide"), (0, "spoofed")):
         if not (keys.labels == label).any():
             raise EvaluationError(f"{keys.source} has no {name} trials: error rates need both classes.")
-    read = ("asv_score", "duration", "frame_scores")
+    read = ("asv_score", "duration", "frame_scores", "attack")
     columns = {name: file.columns[name][rows] for name in read if name in file.columns}
     if "duration" in columns:
         seconds = numbers(file.path, "duration", columns["duration"])
@@ -159,6 +163,7 @@ def match(file: ScoreFile, keys: Keys | None) -> Trials:
         frame_scores=None if frames is None else list(frames),
         kinds=kinds,
         asv=asv_of_table(matched),
+        attacks=columns.get("attack"),
         by_speaker=speakers is not None and all(speakers) and len(set(speakers)) >= _FEWEST_SPEAKERS,
         scored=file.scored,
     )
@@ -260,10 +265,25 @@ def evaluate(
         decisions=None if threshold is None else decisions(bonafide, spoof, threshold),
         threshold=threshold,
         segments=_segments(trials),
+        tracing=_tracing(trials),
         breakdown=list(_breakdown(trials, costs, resamples)),
         warnings=warnings,
         scored=trials.scored,
     )
+
+
+def _tracing(trials: Trials) -> dict[str, dict[str, int]]:
+    """Counts the kinds of spoof that the model named, by those of the keys; empty if either knows none."""
+    known = trials.keys.columns.get("attack")
+    counts: dict[str, dict[str, int]] = {}
+    if trials.attacks is None or known is None:
+        return counts
+    for row in np.flatnonzero(trials.keys.labels == 0):
+        if known[row]:
+            named = counts.setdefault(str(known[row]), {})
+            name = str(trials.attacks[row] or "none")
+            named[name] = named.get(name, 0) + 1
+    return {attack: counts[attack] for attack in sorted(counts)}
 
 
 def _min_adcf(trials: Trials) -> float | None:

@@ -78,6 +78,8 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         content["at_threshold"] = {"threshold": evaluation.threshold, **evaluation.decisions._asdict()}
     if evaluation.segments:
         content["segment_eer"] = evaluation.segments
+    if evaluation.tracing:
+        content["tracing"] = {"accuracy": _traced(evaluation.tracing)[0], "confusion": evaluation.tracing}
     content["breakdown"] = [
         {
             "group": row.group,
@@ -114,6 +116,12 @@ def headline(evaluation: Evaluation) -> list[tuple[str, str]]:
         rows.append(("min a-DCF", f"{evaluation.min_adcf:.4f}"))
     for step, value in evaluation.segments.items():
         rows.append((f"EER of {step if step == 'ranges' else 'segments of ' + step}", f"{100 * value:.2f} %"))
+    if evaluation.tracing:
+        accuracy, count = _traced(evaluation.tracing)
+        rows.append(("attack named rightly", f"{100 * accuracy:.2f} % of {count:,} spoofed"))
+        for attack, named in evaluation.tracing.items():
+            most = sorted(named.items(), key=lambda pair: -pair[1])[:3]
+            rows.append((f"  {attack}, named as", ", ".join(f"{name} {number:,}" for name, number in most)))
     if evaluation.decisions is not None:
         found = evaluation.decisions
         rows.append(
@@ -131,6 +139,12 @@ def headline(evaluation: Evaluation) -> list[tuple[str, str]]:
         )
     )
     return rows
+
+
+def _traced(tracing: dict[str, dict[str, int]]) -> tuple[float, int]:
+    """Returns the share of trials whose attack was named rightly, and how many there are."""
+    count = sum(sum(named.values()) for named in tracing.values())
+    return sum(named.get(attack, 0) for attack, named in tracing.items()) / count, count
 
 
 def groups(evaluation: Evaluation) -> list[tuple[str, list[Row]]]:

@@ -138,7 +138,7 @@ def _pair(line: str) -> list[str]:
 
 def _from_verdicts(path: Path, rows: Iterable[Mapping[str, Any]]) -> ScoreFile:
     kept = scored(path, rows)
-    columns = {name: _column(row.get(name) for row in kept) for name in ("duration", "undecided")}
+    columns = {name: _column(row.get(name) for row in kept) for name in ("duration", "undecided", "attack")}
     return _checked(
         ScoreFile(
             path,
