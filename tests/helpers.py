@@ -162,6 +162,7 @@ KEYS = [
     "spoofed",
     "warnings",
     "model",
+    "dtype",
     "schema_version",
     "error",
 ]

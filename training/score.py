@@ -10,7 +10,7 @@ from pathlib import Path
 from nes2net_cli.console import ending
 from nes2net_hf.errors import offering
 from nes2net_hf.evaluation.scoring import score_corpus
-from nes2net_hf.pretrained.load import DTYPES
+from nes2net_hf.pretrained.precision import DTYPES
 
 
 def main() -> int:

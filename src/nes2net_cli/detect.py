@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ import typer
 
 from .console import as_utf8, be_quiet, ending, need, progress_bar, say
 from .options import Model, Precision, Revision, Version
+
+_LONG = 120.0  # seconds of judging, after which a faster precision is worth a look
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +68,9 @@ def detect(
     device: Annotated[
         str | None, typer.Option(help="cuda, cuda:1, mps or cpu.", show_default="the fastest available")
     ] = None,
-    dtype: Annotated[Precision, typer.Option(help="Precision of the model.")] = "float32",
+    dtype: Annotated[
+        Precision, typer.Option(help="Precision of the model. auto: the fastest on this machine.")
+    ] = "float32",
     output_format: Annotated[
         Literal["table", "jsonl", "csv"] | None,
         typer.Option("--format", help="Format of the results.", show_default="table on a terminal, else jsonl"),
@@ -138,10 +143,11 @@ def detect(
         with explained(output or "standard output"), ExitStack() as written:
             if resume and output is not None and output.exists():
                 several = channels != "mix" or detector.track == ALL_TRACKS
-                done = finished_files(output, form, detector.model_name, detector.threshold, several)
+                done = finished_files(output, form, detector, several)
                 recordings = [recording for recording in recordings if recording not in done]
             progress = written.enter_context(_progress(len(recordings)))
             writer = _writer(output, form, progress, written)
+            start = time.monotonic()
             for result in detector.stream(recordings, progress.judged):
                 (judged if result.error is None else failed).add(result.file)
                 if result.undecided:
@@ -149,12 +155,19 @@ def detect(
                 writer.write(result)
                 progress.finish(result.file)
                 drawn += [result] if plot else []  # otherwise the windows of every file would stay in memory
+            took = time.monotonic() - start
         if plot is not None and any(result.error is None for result in drawn):
             from nes2net_hf.detection.plot import plot_scores
 
             plot_scores(drawn, recordings[0], plot, detector.is_demonstration)
         if output is not None:
             say(f"{counts()}. Results: {output}")
+        if took > _LONG and detector.precision == "float32" and detector.device.type == "cpu":
+            from nes2net_hf.detection.advice import faster_choice
+
+            advice = faster_choice(detector)
+            if advice is not None:
+                say(advice)
         end.code = 1 if failed else 0
     return end.code
 

@@ -64,6 +64,7 @@ def _lines(info: dict[str, Any]) -> Iterator[str]:
     ):
         for number, text in enumerate(texts):
             yield from _field(label if number == 0 else "", text)
+    yield from _field("machine", _machine(info["machine"]))
     files = info["files"]
     yield from _field("files", f"{len(files)}, {sum(file['bytes'] for file in files):,} bytes; SHA-256, bytes, name")
     for file in files:
@@ -118,6 +119,11 @@ def _costs(info: dict[str, Any]) -> Iterator[str]:
         yield f"{'':<{_LABEL}}{part:<13}{parameters:>13,}{info['macs'][part] / 1e6:>18,.2f}"
     if info["weights"] == "onnx":
         yield from _field("", "of the PyTorch model that the graph was exported from")
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    times = ", ".join(f"{dtype} {speed:g}" for dtype, speed in machine["speeds"].items() if dtype != "float32")
+    return f"{machine['processor']}; times as fast as float32: {times} (see nes2net detect --dtype)"
 
 
 def _threshold(info: dict[str, Any]) -> str:

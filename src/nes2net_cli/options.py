@@ -24,7 +24,8 @@ _BUNDLED = "bundled demonstration model"
 Model = Annotated[str | None, typer.Option(help="Hub id or folder of the model.", show_default=_BUNDLED)]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the Hub.")]
 ModelArgument = Annotated[str, typer.Argument(help="Hub id or folder of the model.")]
-Precision = Literal["float32", "bfloat16", "float16"]
+StoredPrecision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8", "auto"]
 
 # Corpora
 _BENCHMARKS = "Name of a benchmark (asvspoof2019-la, …), own-data, or dataset."

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .console import as_utf8, be_quiet, ending, need, say
-from .options import Precision
+from .options import StoredPrecision
 
 _OWN_DATA = "own-data"
 
@@ -35,7 +35,7 @@ def release(
             metavar="FOLDER", help="Keep the folder here.", show_default="NAME with --dry-run, else not kept"
         ),
     ] = None,
-    dtype: Annotated[Precision, typer.Option(help="Precision of the weights.")] = "float32",
+    dtype: Annotated[StoredPrecision, typer.Option(help="StoredPrecision of the weights.")] = "float32",
     evaluations: Annotated[
         list[str] | None,
         typer.Option(

@@ -27,7 +27,7 @@ from nes2net_hf import Nes2NetConfig, Nes2NetFeatureExtractor, Nes2NetForAudioCl
 from nes2net_hf.audio import SAMPLING_RATE, iter_windows, open_audio
 from nes2net_hf.configuration_nes2net import XLSR_300M
 from nes2net_hf.detection import Detector
-from nes2net_hf.pretrained.load import DTYPES
+from nes2net_hf.pretrained.precision import DTYPES
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "audio"
 FILE_SECONDS = 20.0

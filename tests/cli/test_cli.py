@@ -187,7 +187,7 @@ def test_names_of_any_alphabet_and_no_valid_one_are_written(detect: Any, folder:
         (["x.wav", "y.wav", "--plot", "p.png"], "exactly one"),
         (["-", "--plot", "p.png"], "exactly one"),
         (["x.wav", "--batch-size", "0"], "batch-size"),
-        (["x.wav", "--dtype", "int8"], "int8"),
+        (["x.wav", "--dtype", "int4"], "int4"),
         (["x.wav", "--hop", "9"], "hop"),
         (["x.wav", "--device", "toaster"], "toaster"),
         (["x.wav", "--colour"], "--colour"),

@@ -21,7 +21,10 @@ def recording(*scores: float | None, sound: float = 60.0, **fields: Any) -> Reco
 
 
 def rule(**fields: Any) -> DecisionRule:
-    return DecisionRule(**{"model": "m", "threshold": 0.0, "calibration": None, "prior": 0.5, "frame": None} | fields)
+    return DecisionRule(
+        **{"model": "m", "dtype": "float32", "threshold": 0.0, "calibration": None, "prior": 0.5, "frame": None}
+        | fields
+    )
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ class DecisionRule:
     How scores become a verdict.
 
     Args:
-        model: its name, as results show it.
+        model, dtype: its name and precision, as results show them.
         threshold: lowest score that counts as bona fide. None: log-odds of 0 decide.
         calibration, prior: for the probability of spoofing. Without calibration there is none.
         frame: seconds of a frame, if the model judges frames.
@@ -34,6 +34,7 @@ class DecisionRule:
     """
 
     model: str
+    dtype: str
     threshold: float | None
     calibration: Calibration | None
     prior: float
@@ -49,6 +50,7 @@ class DecisionRule:
             duration=recording.duration,
             threshold=self.threshold,
             model=self.model,
+            dtype=self.dtype,
             error=recording.error,
         )
         if result.error is None:

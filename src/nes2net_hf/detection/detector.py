@@ -28,6 +28,7 @@ from ..pretrained.load import (
     load_model,
     load_onnx_model,
 )
+from ..pretrained.precision import settle_dtype
 from ..scores import frame_samples, frames_within, judges_frames
 from .batches import Batch, Batcher, in_background
 from .deciding import DecisionRule
@@ -103,7 +104,9 @@ class Detector:
         model: Hub id or folder of a Nes2Net model. Default: the bundled demonstration model.
         revision: branch, tag or commit on the Hub.
         device: `"cuda"`, `"cuda:1"`, `"mps"`, `"cpu"`, … Default: the first available of cuda, mps and cpu.
-        dtype: precision of the model: `"float32"`, `"bfloat16"` or `"float16"`.
+        dtype: precision of the model: `"float32"`, `"bfloat16"`, `"float16"`, on a CPU also `"int8"` (linear layers
+            in 8 bits), or `"auto"`, which is what this machine computes fastest. Only float32 gives the same scores on
+            every machine. Results name the dtype.
         batch_size: windows judged together.
         hop: seconds from one window to the next. Default: the length of a window, so that windows do not overlap.
         channels: `"mix"` judges the mean of the channels, and `"each"` judges every channel. `"auto"` judges each
@@ -154,14 +157,17 @@ class Detector:
             raise ModelError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
         self.device = choose_device("cpu" if device is None and backend == "onnx" else device)
         load: Callable[..., tuple[Any, Any]] = load_onnx_model if backend == "onnx" else load_model
+        if backend == "torch":
+            dtype = settle_dtype(dtype, self.device)
+        self.precision = "onnx" if backend == "onnx" else dtype  # as results name it
+        self.source, self.revision = model, revision
         self.model, self.extractor = load(DEMO_MODEL if model is None else model, revision, self.device, dtype)
         self.is_demonstration = self.model.config.demonstration
         if self.is_demonstration:
             logger.warning("%s; for a real model, run `nes2net convert` and pass its folder as --model", DEMO_NOTICE)
-        if dtype == "float16" and self.device.type == "cpu":
-            logger.warning("float16 is many times slower than float32 on a CPU: choose float32 or bfloat16")
         self.model_name = DEMO_MODEL.name if model is None else os.fspath(model) + (f"@{revision}" if revision else "")
         self.batch_size = batch_size
+        self.last_inputs: Tensor | None = None  # (B, S), of the batch judged last
         self.channels, self.track, self.max_duration = channels, track, max_duration
         self.calibration: Calibration | None = None
         # People take a probability for a fact, so a model that nobody should rely on gives none.
@@ -217,11 +223,12 @@ class Detector:
             DetectionError: the model ran out of memory.
         """
         rule = DecisionRule(
-            self.model_name, self.threshold, self.calibration, self.prior, self.frame, self.attacks
+            self.model_name, self.precision, self.threshold, self.calibration, self.prior, self.frame, self.attacks
         )
         with closing(in_background(self._batches(sources))) as batches:
             for batch in batches:
                 if batch.windows:
+                    self.last_inputs = batch.inputs
                     for (recording, window), judged in zip(batch.windows, self._judged(batch), strict=True):
                         if judged is not None:
                             self._record(recording, window, *judged)

@@ -70,6 +70,8 @@ class Result:
     """Stretches that a model of frames calls spoofed. None for a model of utterances, and without a verdict."""
     warnings: list[str] = field(default_factory=list)
     model: str = ""
+    dtype: str = "float32"
+    """Precision of the model, or `onnx` for that of an export. Scores of different precisions differ a little."""
     schema_version: int = SCHEMA_VERSION
     error: str | None = None
 

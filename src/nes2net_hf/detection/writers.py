@@ -23,6 +23,7 @@ from rich.text import Text
 from ..errors import OutputError
 from ..files import atomic_file, check_same_work
 from ..files.spreadsheets import as_cell, csv_row, csv_rows, from_cell
+from .detector import Detector
 from .results import VERDICT_FIELDS, Result
 from .words import chance, clock, verdict
 
@@ -134,9 +135,10 @@ class TableWriter:
         self._console.print(Text.assemble((f"{label:<9}", color), " ", (rest, style)), soft_wrap=True)
 
 
-def finished_files(path: Path, form: str, model: str, threshold: float | None, several: bool) -> set[str]:
+def finished_files(path: Path, form: str, detector: Detector, several: bool) -> set[str]:
     """
-    Returns the files that an interrupted run has judged, for `--resume`, and keeps only their rows in the output.
+    Returns the files that an interrupted run of a detector has judged, for `--resume`, and keeps only their rows in
+    the output.
 
     A half-written last line is dropped. So are all rows of a file with an error in any of them: it is judged again. A
     file may have `several` rows, one per channel or track. If the last file has, it is judged again, too, because some
@@ -144,15 +146,20 @@ def finished_files(path: Path, form: str, model: str, threshold: float | None, s
     is kept as `NAME.old`.
 
     Raises:
-        OutputError: nes2net detect did not write the output, or used another model or threshold.
+        OutputError: nes2net detect did not write the output, or used another model, dtype or threshold.
     """
     content = path.read_bytes()
     text = content.decode("utf-8-sig", errors="surrogateescape")
     rows = _read_json_lines(path, text) if form == "jsonl" else _read_csv(path, text)
-    asked = {"model": model, "threshold": None if threshold is None else round(threshold, 6)}
-    for its_model, its_threshold in {(row["model"], row.get("threshold")) for row in rows}:
-        # CSV has an empty cell for None.
-        began = {"model": its_model, "threshold": None if its_threshold in (None, "") else float(its_threshold)}
+    dtype, threshold = detector.precision, detector.threshold
+    threshold = None if threshold is None else round(threshold, 6)
+    asked = {"model": detector.model_name, "dtype": dtype, "threshold": threshold}
+    for its_model, its_dtype, its_threshold in {
+        (row["model"], row.get("dtype"), row.get("threshold")) for row in rows
+    }:
+        # CSV has an empty cell for None. Rows of 0.1.0 do not tell their dtype.
+        its_threshold = None if its_threshold in (None, "") else float(its_threshold)
+        began = {"model": its_model, "dtype": its_dtype or dtype, "threshold": its_threshold}
         check_same_work(path, began, asked, "write to another file")
     again = {row["file"] for row in rows if row["error"]}
     if several and rows and any(rows[-1].get(name) not in (None, "") for name in ("channel", "track")):

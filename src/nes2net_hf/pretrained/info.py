@@ -31,6 +31,7 @@ from ..modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFra
 from ..scores import frame_samples, judges_frames
 from .load import DEMO_MODEL, load_model, load_onnx_model
 from .onnx import holds_only_a_graph
+from .precision import processor, speeds
 
 WINDOW = 64_600  # 4.04 s at 16 kHz, the window of the published systems
 _ARCHITECTURE = (
@@ -56,7 +57,7 @@ def describe(model: str | os.PathLike[str] | None = None, revision: str | None =
     Returns:
         `parameters` and `macs` are integers for the whole model (`total`) and its parts. Rates are fractions. `files`
         has sizes in bytes and SHA-256 in hex. `frame_samples` is the hop between frames. Missing values are None or
-        an empty list.
+        an empty list. `machine` tells how many times as fast as float32 this CPU computes each precision.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -89,6 +90,7 @@ def describe(model: str | os.PathLike[str] | None = None, revision: str | None =
         "robustness": _robustness(folder / "robustness.json"),
         "card": _card(folder / "README.md"),
         "files": list(_files(folder)),
+        "machine": {"processor": processor(), "speeds": speeds()},
     }
 
 

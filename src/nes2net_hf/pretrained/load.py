@@ -16,16 +16,20 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 from transformers.utils import FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_NAME
 
+from ..audio import SAMPLING_RATE, read_audio
 from ..configuration_nes2net import Nes2NetConfig
 from ..errors import ModelError
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from ..hub import bounded_requests, fetch_large, hub_reason
 from ..modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
+from ..samples import BONAFIDE, SPOOF
 from ..scores import judges_frames
+from .fast import speed_up
+from .int8 import quantise
 from .onnx import GRAPH, OnnxModel, holds_only_a_graph
+from .precision import settle_dtype, warn_if_slow
 
 DEMO_MODEL = Path(__file__).parents[1] / "models" / "nes2net-demo"
-DTYPES = ("float32", "bfloat16", "float16")
 BACKENDS = ("torch", "onnx")
 
 
@@ -50,14 +54,14 @@ def load_model(
     Args:
         model: Hub id or folder.
         revision: branch, tag or commit on the Hub.
-        dtype: `"float32"`, `"bfloat16"` or `"float16"`.
+        dtype: `"float32"`, `"bfloat16"`, `"float16"`, on a CPU also `"int8"`, or `"auto"`: see `settle_dtype`.
 
     Raises:
         ModelError: the model does not exist, cannot be reached, is not a Nes2Net model, has an invalid setting, or
             has weights that do not match its configuration.
     """
-    if dtype not in DTYPES:
-        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    dtype = settle_dtype(dtype, device)
+    warn_if_slow(dtype, device)
     name = os.fspath(model)
     check_place(name)
     if holds_only_a_graph(Path(name)):
@@ -77,7 +81,12 @@ def load_model(
     # Our code reads only the logits, whatever outputs the configuration requests.
     network.config.return_dict = True
     network.config.output_attentions = network.config.output_hidden_states = False
-    return network.to(device=device, dtype=getattr(torch, dtype)).eval(), extractor
+    network = speed_up(network.to(device).eval())
+    if dtype == "int8":
+        samples = [read_audio(path) for path in (BONAFIDE, SPOOF)]
+        quantise(network, extractor(samples, sampling_rate=SAMPLING_RATE, return_tensors="pt"))
+        return network, extractor
+    return network.to(getattr(torch, dtype)), extractor
 
 
 def load_onnx_model(
@@ -143,7 +152,8 @@ def _settings(name: str, place: dict[str, Any]) -> tuple[Nes2NetConfig, Nes2NetF
     if config.max_samples is not None and extractor.window_length > config.max_samples:
         raise ModelError(
             f"model {name}: preprocessor_config.json: window_length must be at most {config.max_samples} samples, "
-            f"which the {config.encoder_config.model_type} encoder in config.json can read, got {extractor.window_length}."
+            f"which the {config.encoder_config.model_type} encoder in config.json can read, got "
+            f"{extractor.window_length}."
         )
     return config, extractor
 

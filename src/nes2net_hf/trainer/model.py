@@ -16,11 +16,9 @@ from ..modeling_nes2net import (
     Nes2NetForAudioClassification,
     Nes2NetForAudioFrameClassification,
 )
+from ..pretrained.fast import speed_up
 from .recipe import LoraRecipe, ModelRecipe, Recipe, RecipeError
 from .starting import is_nes2net, settle
-
-# WavLM passes the weights of these layers to torch's attention and never calls the layers, so adapters do nothing.
-_BYPASSED_IN_WAVLM = {"q_proj", "k_proj", "v_proj", "out_proj"}
 
 
 def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAudioFrameClassification:
@@ -54,6 +52,7 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
             f"data.min_samples: must be at least {least}, one frame of the {model.config.encoder_config.model_type} "
             f"encoder, where whole utterances are read: set it to {least}."
         )
+    speed_up(model, training=True)
     if wanted.lora is not None:
         add_adapters(model, wanted.lora)
     if wanted.freeze == "encoder":
@@ -114,12 +113,6 @@ def add_adapters(model: nn.Module, recipe: LoraRecipe) -> None:
     except ImportError:
         raise RecipeError("model.lora needs peft: pip install 'nes2net_hf[lora]'.") from None
     encoder: Any = model.base_model.encoder  # type: ignore[union-attr]
-    bypassed = _BYPASSED_IN_WAVLM & set(recipe.targets)
-    if encoder.config.model_type == "wavlm" and bypassed:
-        raise RecipeError(
-            f"model.lora.targets: a WavLM encoder does not call {', '.join(sorted(bypassed))}: "
-            "use intermediate_dense and output_dense."
-        )
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=list(recipe.targets)
     )
