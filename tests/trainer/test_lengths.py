@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,12 @@ pytest.importorskip("accelerate")
 
 from nes2net_hf import Nes2NetFeatureExtractor
 from nes2net_hf.trainer import RecipeError, load_recipe, train
+from nes2net_hf.trainer.data import WindowDataset
 from nes2net_hf.trainer.durations import estimate
 from nes2net_hf.trainer.loop import Trainer
 from nes2net_hf.trainer.opening import open_split
 from nes2net_hf.trainer.order import Excerpts, Plan
-from nes2net_hf.trainer.recipe import LengthRange
+from nes2net_hf.trainer.recipe import DataRecipe, LengthRange
 from tests.helpers import data_of, tiny_recipe, write
 from tests.trainer.test_trainer import same
 
@@ -139,8 +142,6 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_utterances(corpus: Path, tmp_
     losses: list[float] = []
     trainer._learn_from = watched  # type: ignore[method-assign]
     trainer.run(None)
-    import json
-
     line = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[0])
     assert line["train_loss"] == pytest.approx(np.average(losses, weights=sizes), abs=1e-5)
 
@@ -171,3 +172,17 @@ def test_lengths_that_do_not_fit(overrides: list[str], message: str, corpus: Pat
 def test_units() -> None:
     assert (LengthRange(1, 50).shortest, LengthRange(1, 50).longest) == (16_000, 800_000)
     assert LengthRange(400, 800, "samples").longest == 800
+
+
+def test_frame_labels_follow_excerpts() -> None:
+    rows: Any = SimpleNamespace(labels=np.array([0, 1]))
+    dataset = WindowDataset(rows, DataRecipe(window_length=LengthRange(0.1, 1.0)), "train", of_frames=True)
+    segments = list(np.random.default_rng(0).integers(0, 2, 40))
+    ramp = np.arange(12_800, dtype=np.float32)
+    for drawn, expected in ((1_600, 1_600), (8_000, 8_000), (16_000, 12_800)):
+        excerpt, start = dataset._crop(ramp, drawn, np.random.default_rng(drawn))
+        labels = dataset._frame_labels({"segment_labels": {"20ms": segments}}, start, ramp.size, drawn)
+        assert (excerpt.size, excerpt[0]) == (expected, start) and labels.size == (expected - 400) // 320 + 1
+        assert labels.tolist() == [segments[(start + 320 * frame + 200) // 320] for frame in range(labels.size)]
+    excerpt, _ = dataset._crop(ramp[:1_000], 8_000, np.random.default_rng(1))
+    assert excerpt.tolist() == np.tile(ramp[:1_000], 2)[:1_600].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ class Durations:
     """Samples of each utterance, (N,), estimated from the sizes of the files; None if these are unknown."""
 
 
+@lru_cache(maxsize=32)
 def estimate(rows: Any) -> Durations:
     """
     Reads up to 200 utterances of a corpus, evenly spaced, and estimates the rest: by the mean, and if file sizes are

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedType, PartialState
+from accelerate import Accelerator, DistributedType
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..audio import SAMPLING_RATE
@@ -115,7 +115,14 @@ def open_data(recipe: Recipe, accelerator: Accelerator, resuming: bool = False) 
         train_set = feature_set(recipe, "train", train_set)
         dev_sets = {"dev": feature_set(recipe, "dev", dev_sets["dev"])}
     pin_memory = accelerator.device.type == "cuda"
-    stream = training_stream(recipe, train_set, accelerator.process_index, accelerator.num_processes, pin_memory)
+    stream = training_stream(
+        recipe,
+        train_set,
+        accelerator.process_index,
+        accelerator.num_processes,
+        pin_memory,
+        announced=accelerator.is_main_process,
+    )
     if not len(stream):
         size = f"batch_size: {recipe.batch_size}"
         if recipe.batch_seconds is not None:
@@ -135,7 +142,12 @@ def usual_batch(recipe: Recipe) -> int:
 
 
 def training_stream(
-    recipe: Recipe, train_set: Any, process: int = 0, processes: int = 1, pin_memory: bool = False
+    recipe: Recipe,
+    train_set: Any,
+    process: int = 0,
+    processes: int = 1,
+    pin_memory: bool = False,
+    announced: bool = False,
 ) -> BatchStream:
     """
     Returns the batches of the recipe's training data.
@@ -143,6 +155,7 @@ def training_stream(
     Args:
         train_set: a `WindowDataset` or a `FeatureSet`.
         process, processes, pin_memory: see `BatchStream`.
+        announced: whether to print the shares of several corpora.
 
     Raises:
         RecipeError: the batches need durations that are unknown.
@@ -157,7 +170,7 @@ def training_stream(
         batch_size -= batch_size % (processes * recipe.passes)
     weights = [part.weight for part in recipe.data.train.corpora.values()] or [None]
     mixture = mixture_of(train_set.rows, recipe.data.mixing, weights, recipe.seed)
-    if mixture is not None and train_set.names and PartialState().is_main_process:
+    if announced and mixture is not None and train_set.names:
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in mixture.shares.items())
         print(f"train: of the utterances of an epoch, {shares}")
     return BatchStream(
