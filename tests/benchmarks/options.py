@@ -49,7 +49,8 @@ OPTIONS: dict[str, list[str]] = {
         f"data.train={PARTS['train']}", f"data.dev={PARTS['dev']}", "data.mixing={temperature: 2}",
     ],
     "excerpts of 0.5 to 1.5 s": [
-        "data.window_length={min: 0.5, max: 1.5}", "data.crop_length=null", "batch_seconds=16", "data.evaluate=whole",
+        "data.window_length={min: 0.5, max: 1.5}", "data.min_samples=900", "data.crop_length=null", "batch_seconds=16",
+        "data.evaluate=whole",
     ],
     "sam_rho: 0.05": ["optimiser.sam_rho=0.05"],
     "average: ema, decay 0.99": ["average={name: ema, decay: 0.99}"],
