@@ -12,6 +12,7 @@ import copy
 import json
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -27,7 +28,6 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import find_adapter_config_file, is_peft_available, logging
 
 from .configuration_nes2net import ID2LABEL, Nes2NetConfig, rows_by_label
@@ -247,43 +247,51 @@ class WhisperLogMel(LogMel):
         return (bands * inside[:, None]).transpose(1, 2)
 
 
-class WhisperFramesEncoder(WhisperEncoder):
-    """
-    Whisper's encoder, which reads only the positions that the recording fills, where transformers' own always reads
-    30 s. The positions of a recording of 30 s get the same states from both.
-    """
+@cache
+def _whisper_frames_encoder() -> Any:
+    """Returns the class of Whisper's encoder, made only where it is needed: its module takes time to import."""
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-    _keys_to_ignore_on_load_unexpected = [r"^(model\.)?decoder\.", r"^proj_out\."]  # noqa: RUF012
+    class WhisperFramesEncoder(WhisperEncoder):
+        """
+        Whisper's encoder, which reads only the positions that the recording fills, where transformers' own always
+        reads 30 s. The positions of a recording of 30 s get the same states from both.
+        """
 
-    def forward(
-        self,
-        input_features: Tensor,
-        attention_mask: Tensor | None = None,
-        output_hidden_states: bool = False,
-        **unused: Any,
-    ) -> BaseModelOutput:
-        """
-        `input_features` (B, bands, 2T + 1) as [`WhisperLogMel`] computes them, and a mask of frames (B, T) or None →
-        `last_hidden_state` (B, T, D), and where asked for `hidden_states`, L + 1, the last one after the final norm.
-        """
-        # Each convolution would pad the right side with zeros, where there is a frame more.
-        hidden = F.gelu(self.conv1(input_features))[..., :-1]
-        hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
-        hidden = hidden + self.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
-        hidden = F.dropout(hidden, self.dropout, self.training)
-        mask = None
-        if attention_mask is not None:
-            mask = hidden.new_zeros(hidden.shape[0], 1, 1, hidden.shape[1])
-            mask = mask.masked_fill(~attention_mask[:, None, None].bool(), torch.finfo(hidden.dtype).min)
-        states = [hidden]
-        for layer in self.layers:
-            if not (self.training and self.layerdrop and torch.rand([]) < self.layerdrop):
-                hidden = layer(hidden, mask)
-                hidden = hidden[0] if isinstance(hidden, tuple) else hidden  # transformers before 5.2
-                states.append(hidden)
-        hidden = self.layer_norm(hidden)
-        kept: Any = (*states[:-1], hidden) if output_hidden_states else None
-        return BaseModelOutput(last_hidden_state=hidden, hidden_states=kept)
+        _keys_to_ignore_on_load_unexpected = [r"^(model\.)?decoder\.", r"^proj_out\."]  # noqa: RUF012
+
+        def forward(
+            self,
+            input_features: Tensor,
+            attention_mask: Tensor | None = None,
+            output_hidden_states: bool = False,
+            **unused: Any,
+        ) -> BaseModelOutput:
+            """
+            `input_features` (B, bands, 2T + 1) as [`WhisperLogMel`] computes them, and a mask of frames (B, T) or
+            None → `last_hidden_state` (B, T, D), and where asked for `hidden_states`, L + 1, the last one after the
+            final norm.
+            """
+            # Each convolution would pad the right side with zeros, where there is a frame more.
+            hidden = F.gelu(self.conv1(input_features))[..., :-1]
+            hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
+            hidden = hidden + self.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
+            hidden = F.dropout(hidden, self.dropout, self.training)
+            mask = None
+            if attention_mask is not None:
+                mask = hidden.new_zeros(hidden.shape[0], 1, 1, hidden.shape[1])
+                mask = mask.masked_fill(~attention_mask[:, None, None].bool(), torch.finfo(hidden.dtype).min)
+            states = [hidden]
+            for layer in self.layers:
+                if not (self.training and self.layerdrop and torch.rand([]) < self.layerdrop):
+                    hidden = layer(hidden, mask)
+                    hidden = hidden[0] if isinstance(hidden, tuple) else hidden  # transformers before 5.2
+                    states.append(hidden)
+            hidden = self.layer_norm(hidden)
+            kept: Any = (*states[:-1], hidden) if output_hidden_states else None
+            return BaseModelOutput(last_hidden_state=hidden, hidden_states=kept)
+
+    return WhisperFramesEncoder
 
 
 def _build_features(encoder_config: Any) -> LogMel | None:
@@ -297,7 +305,7 @@ def _build_encoder(config: Nes2NetConfig) -> PreTrainedModel:
     """Returns the encoder with random weights, up to the last layer that is read."""
     encoder_config = _up_to_the_last_read(config)
     if encoder_config.model_type == "whisper":
-        return _without_unread_norm(WhisperFramesEncoder._from_config(encoder_config), config)
+        return _without_unread_norm(_whisper_frames_encoder()._from_config(encoder_config), config)
     return _without_unread_norm(AutoModel.from_config(encoder_config), config)
 
 
@@ -312,7 +320,7 @@ def _load_encoder(config: Nes2NetConfig, name: str, revision: str | None) -> Pre
     kind: Any = AutoModel
     if config.encoder_config.model_type == "whisper":
         # Without the decoder, whichever of its classes saved the weights.
-        kind, place["key_mapping"] = WhisperFramesEncoder, {r"^(?:model\.)?encoder\.(.*)": r"\1"}
+        kind, place["key_mapping"] = _whisper_frames_encoder(), {r"^(?:model\.)?encoder\.(.*)": r"\1"}
     encoder, report = kind.from_pretrained(name, config=_up_to_the_last_read(config), **place)
     encoder = _without_unread_norm(encoder, config)
     missing = sorted(

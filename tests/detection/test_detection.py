@@ -330,7 +330,7 @@ def test_the_bundled_model_says_what_it_is(caplog: Any) -> None:
     [
         ({"batch_size": 0}, "batch size"),
         ({"channels": "left"}, "auto, mix, each"),
-        ({"dtype": "int8"}, "float32, bfloat16, float16"),
+        ({"dtype": "int4"}, "float32, bfloat16, float16"),
         ({"hop": 0.0}, "hop"),
         ({"hop": 4.1}, "4.037 s"),
         ({"threshold": float("nan")}, "threshold"),
