@@ -115,3 +115,12 @@ def test_what_load_model_gives_is_fast(tiny_model_dir) -> None:
     assert {"_front_end", "_linear", "_feed_forward"} <= replaced(network)
     network, _ = load_model(tiny_model_dir, None, torch.device("cpu"), "bfloat16")
     assert network.dtype == torch.bfloat16
+
+
+def test_bfloat16_runs_without_support_for_it(tiny_model_dir, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, _ = load_model(tiny_model_dir, None, torch.device("cpu"), "bfloat16")
+    x = torch.randn(1, 8_000)
+    with torch.inference_mode():
+        expected = network(x).logits
+        monkeypatch.setattr(fast, "_has_bfloat16", lambda: False)
+        assert torch.allclose(network(x).logits, expected, atol=0.05)

@@ -52,11 +52,18 @@ def _replace(module: Any, forward: Callable[..., Any]) -> None:
     module.forward = partial(forward, module)
 
 
+@cache
+def _has_bfloat16() -> bool:
+    """Returns whether oneDNN computes in bfloat16 on this CPU; where it does not, its operators refuse bfloat16."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return torch.backends.mkldnn.is_available() and supported is not None and bool(supported())
+
+
 def _is_plain(x: Tensor) -> bool:
     """Returns whether a tensor is on a CPU, and neither traced nor cast on the way."""
     return (
         x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
+        and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and _has_bfloat16()))
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
     )
