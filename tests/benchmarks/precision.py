@@ -24,6 +24,7 @@ import torch
 from nes2net_hf import Nes2NetConfig, Nes2NetFeatureExtractor, Nes2NetForAudioClassification
 from nes2net_hf.audio import read_audio
 from nes2net_hf.configuration_nes2net import XLSR_300M
+from nes2net_hf.pretrained.fast import undo
 from nes2net_hf.pretrained.load import load_model
 from nes2net_hf.pretrained.precision import DTYPES, processor, speeds
 
@@ -73,10 +74,7 @@ def build(folder: Path, wavlm: bool) -> Path:
 def own_code(encoder: torch.nn.Module) -> torch.nn.Module:
     """The encoder as transformers runs it, with the same weights in memory."""
     shared = {id(tensor): tensor for tensor in (*encoder.parameters(), *encoder.buffers())}
-    bare = copy.deepcopy(encoder, shared)
-    for module in bare.modules():
-        module.__dict__.pop("forward", None)
-    return bare
+    return undo(copy.deepcopy(encoder, shared))
 
 
 def alternate(networks: dict[str, Any], batch: torch.Tensor, rounds: int) -> dict[str, float]:

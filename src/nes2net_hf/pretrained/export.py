@@ -28,6 +28,7 @@ from ..errors import ExportError, OutputError
 from ..files import atomic_folder
 from ..samples import BONAFIDE, SPOOF
 from ..scores import judges_frames
+from . import fast
 from .load import load_model
 from .onnx import GRAPH, OnnxModel, holds_only_a_graph
 
@@ -83,6 +84,7 @@ def export(
     with atomic_folder(target) as fresh:
         network: Any
         network, extractor = load_model(model, revision, torch.device("cpu"), "float32")
+        fast.undo(network)
         with tempfile.TemporaryDirectory(dir=fresh) as whole:
             folder = Path(whole) if int8 else fresh
             opset = _write_graph(network, extractor.window_length, folder)
