@@ -180,7 +180,7 @@ def place(tmp_path: Path, speech: list[np.ndarray], tiny_model_dir: Path, monkey
     [
         ("README.md", {"detect"}),
         ("docs/judging.md", {"detect"}),
-        ("docs/models.md", {"detect", "info", "export"}),
+        ("docs/models.md", {"detect", "info", "export", "layers"}),
         ("training/README.md", {"detect", "evaluate", "corpus"}),
         ("model_cards/README.md", {"detect", "evaluate", "calibrate", "fuse", "robustness", "release", "info"}),
     ],
