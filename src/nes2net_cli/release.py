@@ -35,7 +35,7 @@ def release(
             metavar="FOLDER", help="Keep the folder here.", show_default="NAME with --dry-run, else not kept"
         ),
     ] = None,
-    dtype: Annotated[StoredPrecision, typer.Option(help="StoredPrecision of the weights.")] = "float32",
+    dtype: Annotated[StoredPrecision, typer.Option(help="Precision of the weights.")] = "float32",
     evaluations: Annotated[
         list[str] | None,
         typer.Option(

@@ -29,6 +29,7 @@ AUTO = "auto"
 WORTH_IT = 1.2  # times as fast as float32; less is not worth scores that move
 _ROWS, _FEATURES, _HIDDEN = 402, 1024, 4096  # two windows in a feed-forward layer of XLS-R 300M
 _ROUNDS = 8
+_EXTRAS = ("avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_fp16", "amx_int8")
 
 
 def settle_dtype(dtype: str, device: torch.device) -> str:
@@ -92,9 +93,6 @@ def processor() -> str:
     name = can.get("cpu_name") or platform.processor() or platform.machine()
     extras = [key for key in _EXTRAS if can.get(key)]
     return ", ".join([str(name), torch.backends.cpu.get_cpu_capability(), *extras])
-
-
-_EXTRAS = ("avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_fp16", "amx_int8")
 
 
 @torch.inference_mode()
