@@ -17,6 +17,7 @@ from nes2net_hf.trainer import RecipeError, load_recipe, train
 from nes2net_hf.trainer.data import WindowDataset
 from nes2net_hf.trainer.model import build_model
 from nes2net_hf.trainer.opening import open_split
+from nes2net_hf.trainer.parts import start_processes
 from tests.helpers import ROOT, data_of, tiny_recipe, write
 
 pytest.importorskip("accelerate")
@@ -154,3 +155,9 @@ def test_numbers_as_yaml_reads_them_are_floats(tmp_path: Path) -> None:
     recipe = load_recipe(path, ["optimiser.learning_rate=1e-4", "optimiser.max_gradient_norm=5", "mixed_precision=no"])
     assert recipe.mixed_precision == "no"
     assert (recipe.optimiser.learning_rate, recipe.optimiser.max_gradient_norm) == (1e-4, 5.0)
+
+
+def test_a_run_has_its_own_precision_after_another_run_in_the_same_process(tmp_path: Path) -> None:
+    path = write(tmp_path / "recipe.yaml", {"model": {"encoder": {"model_type": "wav2vec2"}}})
+    for precision in ("no", "bf16", "no"):
+        assert start_processes(load_recipe(path, [f"mixed_precision={precision}"])).mixed_precision == precision

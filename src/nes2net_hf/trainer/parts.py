@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType
+from accelerate.state import AcceleratorState, is_initialized
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..audio import SAMPLING_RATE
@@ -30,6 +31,9 @@ def start_processes(recipe: Recipe) -> Accelerator:
         RecipeError: the device does not support the recipe, a tracker is not installed, or a batch cannot be split
             evenly over the processes.
     """
+    # accelerate keeps the precision of the process's first accelerator: forget the one of an earlier run.
+    if is_initialized() and AcceleratorState().mixed_precision != recipe.mixed_precision:
+        AcceleratorState._reset_state()
     try:
         accelerator = Accelerator(
             mixed_precision=recipe.mixed_precision,
