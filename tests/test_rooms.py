@@ -13,7 +13,7 @@ PACKAGE = Path(nes2net_hf.__file__).parent
 FLOORS = [
     "errors version configuration_nes2net feature_extraction_nes2net metrics samples cards figure_style",
     "modeling_nes2net files calibration scores corpus_facts",
-    "audio hub",
+    "audio hub auto",
     "pretrained augmentation corpora",
     "detection arena trainer",
     "endpoint conversion",

@@ -20,12 +20,23 @@ def say(sentence: str) -> None:
 
 
 def be_quiet() -> None:
-    """Turns off the logs and progress bars of transformers and huggingface_hub, which would mix with ours."""
-    from huggingface_hub.utils import logging as hub_logging
+    """
+    Turns off the logs and progress bars of transformers and huggingface_hub, which would mix with ours. Registers our
+    models with transformers.
+    """
     from transformers.utils import logging as transformers_logging
+
+    import nes2net_hf.auto  # noqa: F401
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    be_quiet_on_the_hub()
+
+
+def be_quiet_on_the_hub() -> None:
+    """Does the same for a command that needs only huggingface_hub, without importing transformers."""
+    from huggingface_hub.utils import logging as hub_logging
+
     hub_logging.set_verbosity_error()
 
 

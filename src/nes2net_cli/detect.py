@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .console import as_utf8, be_quiet, ending, need, progress_bar, say
+from .console import as_utf8, be_quiet, be_quiet_on_the_hub, ending, need, progress_bar, say
 from .options import Model, Precision, Revision, Version
 
 _LONG = 120.0  # seconds of judging, after which a faster precision is worth a look
@@ -115,7 +115,7 @@ def detect(
         from nes2net_hf.errors import UsageError
         from nes2net_hf.files import check_suffix, claim, explained
 
-        be_quiet()
+        be_quiet() if backend == "torch" else be_quiet_on_the_hub()
         if not (paths or list_file or demo):
             raise UsageError("nothing to judge: name files or folders, or pass - (standard input), --list or --demo.")
         if plot is not None:

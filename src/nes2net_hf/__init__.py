@@ -1,22 +1,15 @@
 """Nes2Net deepfake speech detection on the Hugging Face stack. Importing this package registers the Auto classes."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForAudioClassification,
-    AutoModelForAudioFrameClassification,
-)
-
-from .configuration_nes2net import Nes2NetConfig
-from .feature_extraction_nes2net import Nes2NetFeatureExtractor
-from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification, Nes2NetModel
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .configuration_nes2net import Nes2NetConfig
     from .detection import Detector, Result, detect
+    from .feature_extraction_nes2net import Nes2NetFeatureExtractor
+    from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification, Nes2NetModel
 
 __all__ = [
     "Detector",
@@ -30,12 +23,6 @@ __all__ = [
     "detect",
 ]
 
-AutoConfig.register("nes2net", Nes2NetConfig)
-AutoFeatureExtractor.register(Nes2NetConfig, Nes2NetFeatureExtractor)
-AutoModel.register(Nes2NetConfig, Nes2NetModel)
-AutoModelForAudioClassification.register(Nes2NetConfig, Nes2NetForAudioClassification)
-AutoModelForAudioFrameClassification.register(Nes2NetConfig, Nes2NetForAudioFrameClassification)
-
 
 def __getattr__(name: str) -> Any:
     # Imported on demand, because detection loads the audio readers, which models do not need.
@@ -43,4 +30,13 @@ def __getattr__(name: str) -> Any:
         from . import detection
 
         return getattr(detection, name)
+    if name in __all__:
+        from . import auto
+
+        return getattr(auto, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# The command line does this where it loads a model: torch and transformers take seconds to import.
+if "nes2net_cli" not in sys.modules:
+    from . import auto as auto

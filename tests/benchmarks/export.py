@@ -38,6 +38,7 @@ from nes2net_hf.detection import Detector
 from nes2net_hf.pretrained.export import export
 from nes2net_hf.pretrained.load import DEMO_MODEL
 from nes2net_hf.pretrained.onnx import GRAPH
+from nes2net_hf.scores import of_logits
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "audio"
 
@@ -100,9 +101,8 @@ def _compare(compared: dict[str, tuple[Path, str]], arguments: argparse.Namespac
         print(f"{name:20} {' '.join(columns)} {moved.max():>16.1e}, {moved.mean():.1e}", flush=True)
 
 
-@torch.inference_mode()
 def _score(detector: Detector, rows: Tensor) -> Tensor:
-    return detector.model.score(detector.model(input_values=rows).logits)
+    return torch.from_numpy(of_logits(detector._logits(rows.numpy()), detector.model.config)[0])
 
 
 def _seconds(detectors: dict[str, Detector], windows: Tensor, batch: int, rounds: int) -> dict[str, float]:

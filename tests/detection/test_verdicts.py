@@ -94,6 +94,16 @@ def test_speech_of_any_kind_gets_a_verdict(detector: Detector, signal: np.ndarra
     assert result.undecided is None and result.label in ("bonafide", "spoof")
 
 
+def test_the_speech_finder_of_onnxruntime_hears_what_that_of_torch_hears() -> None:
+    pytest.importorskip("onnxruntime")
+    signals = [*WITHOUT_SPEECH.values(), BONAFIDE, SPOOF, 0.01 * BONAFIDE, voice(3), voice(0.3)]
+    windows = [signal[:64_600].astype(np.float32) for signal in signals]
+    torch, onnx = SpeechFinder("torch"), SpeechFinder("onnx")
+    assert onnx.holds_speech(windows) == torch.holds_speech(windows) == [*[False] * len(WITHOUT_SPEECH), *[True] * 5]
+    whole = np.stack([BONAFIDE[:64_512], SPOOF[:64_512]])
+    assert np.abs(onnx._probabilities(whole) - torch._probabilities(whole)).max() < 1e-3
+
+
 def test_speech_in_eight_kilohertz_gets_a_verdict(detector: Detector) -> None:
     [result] = judged(detector, voice(3, 8_000), rate=8_000)
     assert result.undecided is None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
-import torch
+import numpy as np
 
-from ..pretrained.load import DEMO_MODEL, load_model
+from ..pretrained.load import DEMO_MODEL, load_model, logits_of
 from ..pretrained.precision import WORTH_IT, fastest
+from ..scores import of_logits
 from .detector import Detector
 
 
@@ -24,13 +25,12 @@ def faster_choice(detector: Detector) -> str | None:
         return None
     other, _ = load_model(detector.source or DEMO_MODEL, detector.revision, detector.device, dtype)
     taken, scores = [], []
-    with torch.inference_mode():
-        for network in (detector.model, other):
-            network(inputs[:1])  # what happens only once
-            start = time.perf_counter()
-            scores.append(network.score(network(inputs).logits))
-            taken.append(time.perf_counter() - start)
-    gain, moved = taken[0] / taken[1], (scores[1] - scores[0]).abs().max().item()
+    for network in (detector.model, other):
+        logits_of(network, inputs[:1], detector.device)  # what happens only once
+        start = time.perf_counter()
+        scores.append(of_logits(logits_of(network, inputs, detector.device), network.config)[0])
+        taken.append(time.perf_counter() - start)
+    gain, moved = taken[0] / taken[1], np.abs(scores[1] - scores[0]).max()
     if gain < WORTH_IT:
         return None
     return (

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
 from ..audio import SAMPLING_RATE
 from .recordings import Recording
@@ -28,7 +28,7 @@ class Batch:
     windows: list[tuple[Recording, WindowScore]] = field(default_factory=list)
     samples: list[np.ndarray] = field(default_factory=list)  # each (S,)
     finished: list[Recording] = field(default_factory=list)
-    inputs: Tensor | None = None
+    inputs: NDArray[np.float32] | None = None
 
     def close(self, extractor: Any, finder: SpeechFinder) -> Batch:
         """Does the work that needs no model, ahead of time. An error shows later, when the windows are judged."""
@@ -38,10 +38,10 @@ class Batch:
             self._find_speech(finder)
         return self
 
-    def prepared(self, extractor: Any) -> Tensor:
+    def prepared(self, extractor: Any) -> NDArray[np.float32]:
         """Returns the inputs (B, S) as in training: each window is padded and normalised by itself."""
         if self.inputs is None:
-            self.inputs = extractor(self.samples, sampling_rate=SAMPLING_RATE, return_tensors="pt")["input_values"]
+            self.inputs = extractor(self.samples, sampling_rate=SAMPLING_RATE, return_tensors="np")["input_values"]
         return self.inputs
 
     def _find_speech(self, finder: SpeechFinder) -> None:

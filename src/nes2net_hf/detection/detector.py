@@ -13,23 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from ..audio import SAMPLING_RATE
 from ..calibration import Calibration
-from ..errors import DetectionError
+from ..errors import DetectionError, ModelError
 from ..metrics.dcf import DetectionCosts
-from ..pretrained.load import (
-    BACKENDS,
-    DEMO_MODEL,
-    ModelError,
-    choose_device,
-    load_model,
-    load_onnx_model,
-)
-from ..pretrained.precision import settle_dtype
-from ..scores import frame_samples, frames_within, judges_frames
+from ..pretrained.onnx import load_onnx_model
+from ..pretrained.places import DEMO_MODEL
+from ..scores import frame_samples, frames_within, judges_frames, of_logits
 from .batches import Batch, Batcher, in_background
 from .deciding import DecisionRule
 from .recordings import Recording, list_recordings
@@ -39,6 +32,7 @@ from .windows import ALL_TRACKS, WindowReader
 
 logger = logging.getLogger(__name__)
 
+BACKENDS = ("torch", "onnx")
 CHANNELS = ("auto", "mix", "each")
 DEMO_NOTICE = "demonstration model: do not rely on its verdicts"
 
@@ -155,19 +149,28 @@ class Detector:
             raise ModelError(f"threshold must be a finite number, got {threshold}.")
         if backend not in BACKENDS:
             raise ModelError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
-        self.device = choose_device("cpu" if device is None and backend == "onnx" else device)
-        load: Callable[..., tuple[Any, Any]] = load_onnx_model if backend == "onnx" else load_model
-        if backend == "torch":
-            dtype = settle_dtype(dtype, self.device)
-        self.precision = "onnx" if backend == "onnx" else dtype  # as results name it
         self.source, self.revision = model, revision
-        self.model, self.extractor = load(DEMO_MODEL if model is None else model, revision, self.device, dtype)
+        self.model: Any
+        self.device: Any = "cpu"  # or a torch.device
+        self.precision = "onnx"  # as results name it
+        source = DEMO_MODEL if model is None else model
+        if backend == "onnx":
+            self.model, self.extractor = load_onnx_model(source, revision, device, dtype)
+            self._logits = self.model.logits
+        else:
+            from ..pretrained.load import choose_device, load_model, logits_of  # torch and transformers take seconds
+            from ..pretrained.precision import settle_dtype
+
+            self.device = choose_device(device)
+            self.precision = settle_dtype(dtype, self.device)
+            self.model, self.extractor = load_model(source, revision, self.device, self.precision)
+            self._logits = lambda input_values: logits_of(self.model, input_values, self.device)
         self.is_demonstration = self.model.config.demonstration
         if self.is_demonstration:
             logger.warning("%s; for a real model, run `nes2net convert` and pass its folder as --model", DEMO_NOTICE)
         self.model_name = DEMO_MODEL.name if model is None else os.fspath(model) + (f"@{revision}" if revision else "")
         self.batch_size = batch_size
-        self.last_inputs: Tensor | None = None  # (B, S), of the batch judged last
+        self.last_inputs: NDArray[np.float32] | None = None  # (B, S), of the batch judged last
         self.channels, self.track, self.max_duration = channels, track, max_duration
         self.calibration: Calibration | None = None
         # People take a probability for a fact, so a model that nobody should rely on gives none.
@@ -184,7 +187,7 @@ class Detector:
             self.frame = frame_samples(self.model.config) / SAMPLING_RATE
         labels, self.spoof_indices = self.model.config.id2label, self.model.config.spoof_indices
         self.attacks = tuple(labels[index] for index in self.spoof_indices)
-        self.speech = SpeechFinder()
+        self.speech = SpeechFinder(backend)
         self.window_length = self.extractor.window_length
         self.hop = self.window_length if hop is None else round(hop * SAMPLING_RATE)
         if not 1 <= self.hop <= self.window_length:
@@ -289,19 +292,13 @@ class Detector:
                 judged.append(None)
         return judged
 
-    @torch.inference_mode()
-    def _score(self, input_values: Tensor) -> list[list[list[float]]]:
+    def _score(self, input_values: NDArray[np.float32]) -> list[list[list[float]]]:
         """
         (B, S) → for each window its scores, log-odds and the logits of each kind of spoof: one for an utterance, or
-        one per frame. It needs no attention mask, because all windows of a batch have the same length.
+        one per frame.
         """
         try:
-            logits = self.model(input_values=input_values.to(self.device)).logits.float()
-            if self.frame is None:
-                logits = logits.unsqueeze(1)
-            spoof, bonafide = self.model.two_classes(logits).unbind(-1)
-            kinds = [logits[..., index] for index in self.spoof_indices]
-            return torch.stack([self.model.score(logits), bonafide - spoof, *kinds], dim=1).tolist()
+            logits = self._logits(input_values)
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, MemoryError) or "memory" in str(error):
                 raise DetectionError(
@@ -309,3 +306,7 @@ class Detector:
                     "size, or choose another device or precision."
                 ) from None
             raise
+        if self.frame is None:
+            logits = logits[:, np.newaxis]
+        kinds = [logits[..., index] for index in self.spoof_indices]
+        return np.stack([*of_logits(logits, self.model.config), *kinds], axis=1).tolist()

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from ..audio import AudioStream, find_audio
 from ..errors import AudioError
@@ -122,9 +121,8 @@ class Unreadable(str):
 def _is_one_recording(sources: Any) -> bool:
     if isinstance(sources, tuple) and len(sources) == 2:
         return isinstance(sources[1], (int, float, np.integer))
-    return isinstance(sources, (str, os.PathLike, bytes, bytearray, memoryview, dict, np.ndarray, Tensor)) or hasattr(
-        sources, "read"
-    )
+    kinds = (str, os.PathLike, bytes, bytearray, memoryview, dict, np.ndarray)
+    return isinstance(sources, kinds) or hasattr(sources, "read") or hasattr(sources, "numpy")  # a tensor
 
 
 def why_unread(name: str, error: Exception) -> str:

@@ -6,15 +6,19 @@ scores mean nothing. Silero VAD (the package silero-vad, MIT) also finds sung an
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from ..audio import MIN_DURATION, SAMPLING_RATE, holds_sound
 
 CHUNK = 512  # samples (32 ms): Silero VAD gives a probability for each chunk
+PAST = 64  # samples before a chunk that it also reads
 PROBABILITY = 0.5  # lowest probability of a chunk with speech
 SHARE = 0.2
 """
@@ -25,28 +29,71 @@ minutes, 778 windows), 11 windows are taken for speech; 11 tracks have no such w
 FRAME = round(MIN_DURATION * SAMPLING_RATE)
 _LOCK = threading.Lock()  # the model keeps state between calls
 
+Probabilities = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Windows (B, S) of whole chunks → (B, chunks)."""
+
 
 class SpeechFinder:
-    """Loads Silero VAD once and tells which windows have speech."""
+    """
+    Loads Silero VAD once and tells which windows have speech.
 
-    def __init__(self) -> None:
-        threads = torch.get_num_threads()
-        from silero_vad import load_silero_vad
+    Args:
+        backend: `"torch"`, or `"onnx"`, which does not import torch and needs onnxruntime.
+    """
 
-        torch.set_num_threads(threads)  # the import sets torch to one thread
-        self._model: Any = load_silero_vad()
+    def __init__(self, backend: str = "torch") -> None:
+        self._probabilities = _graph() if backend == "onnx" else _network()
 
-    @torch.inference_mode()
     def holds_speech(self, windows: Sequence[np.ndarray]) -> list[bool]:
         """Returns for each window (S,), at 16 kHz and with sound, whether at least a fifth of its sound is speech."""
         length = -(-max(window.size for window in windows) // CHUNK) * CHUNK
         padded = np.stack([np.pad(window, (0, length - window.size)) for window in windows])
         peaks = np.abs(padded).max(axis=1, keepdims=True)
-        loud = torch.from_numpy(padded * np.maximum(1, 0.3 / np.maximum(peaks, 1e-6)))  # quiet speech is speech
-        with _LOCK:
-            self._model.reset_states()
-            chunks = [self._model(chunk, SAMPLING_RATE) > PROBABILITY for chunk in loud.split(CHUNK, dim=1)]
-        speech = CHUNK * torch.cat(chunks, dim=1).sum(dim=1).numpy()
+        loud = padded * np.maximum(1, 0.3 / np.maximum(peaks, 1e-6))  # quiet speech is speech
+        speech = CHUNK * (self._probabilities(loud) > PROBABILITY).sum(axis=1)
         frames = np.pad(padded, ((0, 0), (0, -length % FRAME))).reshape(len(padded), -1, FRAME)
         sound = FRAME * holds_sound(frames, axis=2).sum(axis=1)
         return (speech >= SHARE * sound).tolist()
+
+
+def _network() -> Probabilities:
+    """Returns a function that computes the probability of speech in each chunk, with torch."""
+    import torch
+
+    threads = torch.get_num_threads()
+    from silero_vad import load_silero_vad
+
+    torch.set_num_threads(threads)  # the import sets torch to one thread
+    model: Any = load_silero_vad()
+
+    @torch.inference_mode()
+    def probabilities(loud: NDArray[np.float32]) -> NDArray[np.float32]:
+        with _LOCK:
+            model.reset_states()
+            chunks = [model(chunk, SAMPLING_RATE) for chunk in torch.from_numpy(loud).split(CHUNK, dim=1)]
+        return torch.cat(chunks, dim=1).numpy()
+
+    return probabilities
+
+
+def _graph() -> Probabilities:
+    """Returns the same function with onnxruntime. It reads the graph's file: the package would import torch."""
+    import onnxruntime
+
+    package = find_spec("silero_vad")
+    assert package is not None and package.origin is not None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # as its authors run it; more are not faster
+    session = onnxruntime.InferenceSession(
+        Path(package.origin).parent / "data" / "silero_vad_16k_sequence.onnx", options, ["CPUExecutionProvider"]
+    )
+    state = np.zeros((1, 1, 128), np.float32)
+
+    def probabilities(loud: NDArray[np.float32]) -> NDArray[np.float32]:
+        with_past = np.pad(loud, ((0, 0), (PAST, 0)))
+        chunks = sliding_window_view(with_past, PAST + CHUNK, axis=1)[:, ::CHUNK]
+        return np.stack(
+            [session.run(["speech_probs"], {"input": rows, "h": state, "c": state})[0].ravel() for rows in chunks]
+        )
+
+    return probabilities

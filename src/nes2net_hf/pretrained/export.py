@@ -30,7 +30,7 @@ from ..samples import BONAFIDE, SPOOF
 from ..scores import judges_frames
 from . import fast
 from .load import load_model
-from .onnx import GRAPH, OnnxModel, holds_only_a_graph
+from .onnx import GRAPH, NOTE, GraphConfig, OnnxModel, holds_only_a_graph
 
 OPSET = 20  # the first with GELU as a single operator
 TOLERANCE = 1e-4
@@ -169,6 +169,7 @@ def _write_graph(network: Any, samples: int, folder: Path) -> int:
         # The weights already have shapes and types, and onnxruntime 1.23's quantiser fails on these duplicates.
         for value in program.model.graph.initializers.values():
             value.shape = value.type = None
+        program.model.metadata_props[NOTE] = GraphConfig.of(network.config).to_json()
         weights = sum(parameter.nbytes for parameter in network.parameters())
         program.save(folder / GRAPH, external_data=weights > ONE_FILE)
     return program.model.opset_imports[""]
@@ -213,12 +214,12 @@ def _largest_difference(network: Any, folder: Path, inputs: list[Tensor]) -> flo
     """Returns the largest difference of scores and logits from PyTorch's, over batches and their single rows."""
     differences = []
     try:
-        graph = OnnxModel(folder, network.config)
+        graph = OnnxModel(folder)
         with torch.inference_mode():
             for rows in (rows for batch in inputs for rows in (batch, *batch.split(1))):
-                expected, actual = network(input_values=rows).logits, graph(rows).logits
+                expected, actual = network(input_values=rows).logits, torch.from_numpy(graph.logits(rows.numpy()))
                 differences.append((actual - expected).abs().max())
-                differences.append((graph.score(actual) - network.score(expected)).abs().max())
+                differences.append((network.score(actual) - network.score(expected)).abs().max())
     except RuntimeError as error:
         raise ExportError(f"onnxruntime cannot run the exported graph ({_first_line(error)}).") from None
     return float(torch.stack(differences).max())  # NaN if any difference is NaN

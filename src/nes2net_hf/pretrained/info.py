@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -29,8 +29,8 @@ from ..files import sha256_of
 from ..hub import why
 from ..modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
 from ..scores import frame_samples, judges_frames
-from .load import DEMO_MODEL, load_model, load_onnx_model
-from .onnx import holds_only_a_graph
+from .load import DEMO_MODEL, load_model, settings_of
+from .onnx import holds_only_a_graph, load_onnx_model
 from .precision import processor, speeds
 
 WINDOW = 64_600  # 4.04 s at 16 kHz, the window of the published systems
@@ -65,11 +65,14 @@ def describe(model: str | os.PathLike[str] | None = None, revision: str | None =
     """
     name = os.fspath(DEMO_MODEL if model is None else model)
     has_only_a_graph = holds_only_a_graph(Path(name))
-    network: Any
-    load: Any = load_onnx_model if has_only_a_graph else load_model
-    network, extractor = load(name, revision, torch.device("cpu"), "float32")
-    config = network.config
-    structure = without_memory(config)
+    if has_only_a_graph:
+        load_onnx_model(name, revision)  # or says what is wrong with the graph
+        config, extractor = settings_of(name, revision)
+        structure = counted = without_memory(config)
+    else:
+        counted, extractor = load_model(name, revision, torch.device("cpu"), "float32")
+        config = cast(Nes2NetConfig, counted.config)
+        structure = without_memory(config)
     folder, commit = _place(name, revision)
     return {
         "model": DEMO_MODEL.name if model is None else name,
@@ -80,7 +83,7 @@ def describe(model: str | os.PathLike[str] | None = None, revision: str | None =
         "encoder": {key: getattr(config.encoder_config, key) for key in _ENCODER},
         "frame_samples": frame_samples(config),
         "feature_extractor": {key: getattr(extractor, key) for key in _EXTRACTOR},
-        "parameters": count_parameters(structure if has_only_a_graph else network),
+        "parameters": count_parameters(counted),
         "macs": {"samples": WINDOW, **count_macs(structure)},
         "threshold": config.threshold,
         "calibration": config.calibration,

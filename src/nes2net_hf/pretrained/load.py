@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from transformers.utils import FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..audio import SAMPLING_RATE, read_audio
 from ..configuration_nes2net import Nes2NetConfig
 from ..errors import ModelError
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
-from ..hub import bounded_requests, fetch_large, hub_reason
+from ..hub import fetch_large
 from ..modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
 from ..samples import BONAFIDE, SPOOF
 from ..scores import judges_frames
 from .fast import speed_up
 from .int8 import quantise
-from .onnx import GRAPH, OnnxModel, holds_only_a_graph
+from .onnx import holds_only_a_graph
+from .places import DEMO_MODEL as DEMO_MODEL
+from .places import EXTRACTOR_FILE, in_a_sentence
+from .places import check_place as check_place
 from .precision import settle_dtype, warn_if_slow
-
-DEMO_MODEL = Path(__file__).parents[1] / "models" / "nes2net-demo"
-BACKENDS = ("torch", "onnx")
 
 
 def choose_device(device: str | None = None) -> torch.device:
@@ -67,7 +65,7 @@ def load_model(
     if holds_only_a_graph(Path(name)):
         raise ModelError(f"model folder {name} has an ONNX graph but no PyTorch weights: use --backend onnx.")
     loaded: Any
-    with _in_a_sentence(name, revision):
+    with in_a_sentence(name, revision):
         place = _place_of_nes2net(name, revision)
         config, extractor = _settings(name, place)
         kind = Nes2NetForAudioFrameClassification if judges_frames(config) else Nes2NetForAudioClassification
@@ -89,36 +87,25 @@ def load_model(
     return network.to(getattr(torch, dtype)), extractor
 
 
-def load_onnx_model(
-    model: str | os.PathLike[str], revision: str | None, device: torch.device, dtype: str
-) -> tuple[OnnxModel, Nes2NetFeatureExtractor]:
+def settings_of(
+    model: str | os.PathLike[str], revision: str | None = None
+) -> tuple[Nes2NetConfig, Nes2NetFeatureExtractor]:
     """
-    Loads what `nes2net export` wrote, and its feature extractor. For the arguments, see [`load_model`].
+    Reads a model's configuration and feature extractor.
 
     Raises:
-        ModelError: see [`load_model`]; or there is no graph, onnxruntime is not installed, or the device is not the
-            CPU or the dtype not float32.
+        ModelError: see [`load_model`].
     """
-    if device.type != "cpu":
-        raise ModelError(f"--backend onnx runs on the CPU: omit --device {device}.")
-    if dtype != "float32":
-        raise ModelError(f"--backend onnx always uses the precision of the export: omit --dtype {dtype}.")
     name = os.fspath(model)
     check_place(name)
-    with _in_a_sentence(name, revision):
-        place = _place_of_nes2net(name, revision)
-        folder = Path(name)
-        if not folder.is_dir():
-            fetch_large(name, f"{re.escape(GRAPH)}.*", revision)
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[f"{GRAPH}*"]))
-        if not (folder / GRAPH).is_file():
-            raise ModelError(f"model {name} has no {GRAPH} for --backend onnx: make one with nes2net export.")
-        try:
-            config, extractor = _settings(name, place)
-            network = OnnxModel(folder, config)
-        except ImportError:
-            raise ModelError("--backend onnx needs onnxruntime: pip install 'nes2net_hf[onnx]'.") from None
-        return network, extractor
+    with in_a_sentence(name, revision):
+        return _settings(name, _place_of_nes2net(name, revision))
+
+
+@torch.inference_mode()
+def logits_of(network: Any, input_values: NDArray[np.float32], device: torch.device) -> NDArray[np.float32]:
+    """Returns a model's logits for waveforms (B, S) of equal length, which therefore need no attention mask."""
+    return network(input_values=torch.from_numpy(input_values).to(device)).logits.float().cpu().numpy()
 
 
 def _place_of_nes2net(name: str, revision: str | None) -> dict[str, Any]:
@@ -139,8 +126,8 @@ def _place_of_nes2net(name: str, revision: str | None) -> dict[str, Any]:
 def _settings(name: str, place: dict[str, Any]) -> tuple[Nes2NetConfig, Nes2NetFeatureExtractor]:
     """Reads configuration and feature extractor, and checks that they fit together."""
     config = Nes2NetConfig.from_pretrained(**place)
-    if os.path.isdir(name) and not os.path.isfile(os.path.join(name, FEATURE_EXTRACTOR_NAME)):
-        raise ModelError(f"model folder {name} has no {FEATURE_EXTRACTOR_NAME}: copy it there.")
+    if os.path.isdir(name) and not os.path.isfile(os.path.join(name, EXTRACTOR_FILE)):
+        raise ModelError(f"model folder {name} has no {EXTRACTOR_FILE}: copy it there.")
     extractor = Nes2NetFeatureExtractor.from_pretrained(**place)
     whole = extractor.length_policy == "whole"
     for field in ("window_length", "min_samples") if whole else ("window_length",):
@@ -195,49 +182,3 @@ def _check_weights(name: str, missing: Iterable[str], unexpected: Iterable[str],
         found = sorted(key for key in names if not re.search(r"\.(weight_[gv]|original[01]|masked_spec_embed)$", key))
         if found:
             raise ModelError(f"model {name} {problem.format(count=len(found), first=found[0])}.")
-
-
-def check_place(name: str) -> None:
-    """Raises ModelError if `name` is neither a model's folder nor a valid Hub id. It does not contact the Hub."""
-    if os.path.isdir(name):
-        if not os.path.isfile(os.path.join(name, "config.json")):
-            raise ModelError(f"model folder {name} is not a Nes2Net model: it has no config.json.")
-    elif os.path.exists(name):
-        raise ModelError(f"model {name} is a file: name a folder in the Hugging Face layout, or a Hub id.")
-    else:
-        try:
-            validate_repo_id(name)
-        except HFValidationError:
-            shown = name if name and name.isprintable() else repr(name)
-            shown = shown if len(shown) <= 200 else f"{shown[:100]}... (of {len(name):,} characters)"
-            raise ModelError(f"model folder {shown} does not exist.") from None
-
-
-@contextmanager
-def _in_a_sentence(name: str, revision: str | None) -> Iterator[None]:
-    """Turns errors inside it into a ModelError that names the model, and sets time limits on requests to the Hub."""
-    try:
-        with nullcontext() if os.path.isdir(name) else bounded_requests():
-            yield
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(f"model {name}{f' at {revision}' if revision else ''} {_reason(error, name)}.") from None
-
-
-def _reason(error: BaseException, name: str) -> str:
-    """Returns the reason behind a chain of exceptions."""
-    if not os.path.isdir(name):
-        reason = hub_reason(error)
-        if reason is None and isinstance(error, SafetensorError):
-            reason = (
-                f"one of its files in the cache is damaged: clear it with `hf cache rm model/{name}`, then try again"
-            )
-        if reason is not None:
-            return f"could not be loaded: {reason}"
-    if str(error).startswith(("config.json", FEATURE_EXTRACTOR_NAME)):  # our own message, which is one sentence
-        return f"could not be loaded: {str(error).rstrip('.')}"
-    if "feature extractor" in str(error) and not os.path.isdir(name):
-        return f"could not be loaded: it has no valid {FEATURE_EXTRACTOR_NAME}: add one to the repository"
-    first: Any = re.split(r"(?<=\w)[.:]?\s*\n|\.\s", str(error).strip())[0]
-    return f"could not be loaded: {first.rstrip('.') or type(error).__name__}"

@@ -1,20 +1,92 @@
-"""Runs an exported Nes2Net with onnxruntime on the CPU, with the interface of the torch models."""
+"""
+Runs an exported Nes2Net with onnxruntime on the CPU. Imports neither torch nor transformers, which take seconds.
+
+`nes2net export` writes into the graph what its numbers mean, so that only the threshold, the calibration and the
+feature extractor are read from files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from transformers.modeling_outputs import SequenceClassifierOutput
+import numpy as np
+from huggingface_hub import snapshot_download
+from numpy.typing import NDArray
 
-from ..configuration_nes2net import Nes2NetConfig
-from ..modeling_nes2net import Nes2NetPreTrainedModel
+from ..calibration import Calibration
+from ..errors import ModelError
+from ..hub import fetch_large
+from .places import CONFIG_FILE, EXTRACTOR_FILE, check_place, in_a_sentence
 
 GRAPH = "model.onnx"  # weights too large for one file are in model.onnx.data
+NOTE = "nes2net"  # the entry of the graph's metadata that holds a `GraphConfig`
+_RATE = 16_000
+
+
+@dataclass
+class GraphConfig:
+    """What detection reads of a configuration. The names are those of `Nes2NetConfig`."""
+
+    architectures: list[str] | None
+    id2label: dict[int, str]
+    bonafide_index: int
+    spoof_indices: list[int]
+    score: str
+    frame_samples: int
+    demonstration: bool
+    threshold: float | None = None
+    calibration: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, config: Any) -> GraphConfig:
+        """Takes its fields from a `Nes2NetConfig`."""
+        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
+
+    def to_json(self) -> str:
+        """Returns the text for the graph's metadata. The folder's config.json has threshold and calibration."""
+        return json.dumps({key: value for key, value in asdict(self).items() if key not in _SETTINGS[CONFIG_FILE]})
+
+
+@dataclass
+class GraphExtractor:
+    """Prepares windows as `Nes2NetFeatureExtractor` does; its arguments are explained there."""
+
+    window_length: int = 64_600
+    length_policy: str = "first"
+    do_normalize: bool = False
+    normalize_eps: float = 1e-5
+    min_samples: int = 400
+
+    def __call__(
+        self, raw_speech: Sequence[NDArray[np.float32]], sampling_rate: int = _RATE, return_tensors: str = "np"
+    ) -> dict[str, NDArray[np.float32]]:
+        """
+        Returns `input_values` (B, S) float32 for B waveforms (S,), which have the same length if the policy is
+        `"whole"`.
+
+        Raises:
+            ValueError: a waveform is too short.
+        """
+        return {"input_values": np.stack([self._prepared(waveform) for waveform in raw_speech])}
+
+    def _prepared(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        if waveform.size < self.min_samples:
+            raise ValueError(f"a waveform of {waveform.size} samples is too short: {self.min_samples} are needed.")
+        if self.length_policy == "first":
+            waveform = np.resize(waveform, self.window_length)  # cuts, or repeats
+        if self.do_normalize:
+            centred = waveform - waveform.mean(dtype=np.float64).astype(np.float32)
+            waveform = centred / np.sqrt(centred.var(dtype=np.float64) + self.normalize_eps).astype(np.float32)
+        return waveform
 
 
 class OnnxModel:
@@ -22,49 +94,142 @@ class OnnxModel:
     An exported model.
 
     Args:
-        folder: the folder of `model.onnx`. It uses as many threads as torch.
-        config: configuration of the exported model.
+        folder: the folder of `model.onnx`. It uses as many threads as torch would.
 
     Raises:
         ImportError: onnxruntime is not installed.
         RuntimeError: the file is not a graph, or a part of it is missing.
     """
 
-    def __init__(self, folder: Path, config: Nes2NetConfig) -> None:
+    def __init__(self, folder: Path) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = _threads()
         options.log_severity_level = 3  # errors only: the user cannot fix what its warnings are about
-        with _as_runtime_error():
+        try:
             self._session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
-        self.config = config
+        except Exception as error:  # onnxruntime's own errors have no narrower base
+            raise RuntimeError(str(error)) from error
+        self.note: str | None = self._session.get_modelmeta().custom_metadata_map.get(NOTE)
+        self.config: Any = None  # of the folder, see `load_onnx_model`
 
-    def __call__(self, input_values: Tensor) -> SequenceClassifierOutput:
+    def logits(self, input_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """
-        Returns float32 `logits` (B, C), or (B, T, C) for a frame model, for `input_values` (B, S) of equal length.
+        Returns float32 logits (B, C), or (B, T, C) for a frame model, for waveforms (B, S) of equal length.
 
         Raises:
             RuntimeError: onnxruntime cannot run the graph, e.g. because it is out of memory.
         """
-        with _as_runtime_error():
-            [logits] = self._session.run(["logits"], {"input_values": input_values.numpy()})
-        return SequenceClassifierOutput(logits=torch.from_numpy(logits))
-
-    # These need only the configuration.
-    score: Any = Nes2NetPreTrainedModel.score
-    two_classes: Any = Nes2NetPreTrainedModel.two_classes
-
-
-@contextmanager
-def _as_runtime_error() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # onnxruntime's own errors have no narrower base
-        raise RuntimeError(str(error)) from error
+        try:
+            [logits] = self._session.run(["logits"], {"input_values": input_values})
+        except Exception as error:
+            raise RuntimeError(str(error)) from error
+        return logits
 
 
 def holds_only_a_graph(folder: Path) -> bool:
     """Returns whether a folder has an exported graph but no PyTorch weights."""
     weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     return (folder / GRAPH).is_file() and not weights
+
+
+def load_onnx_model(
+    model: str | os.PathLike[str], revision: str | None = None, device: str | None = None, dtype: str = "float32"
+) -> tuple[OnnxModel, Any]:
+    """
+    Loads what `nes2net export` wrote, and its feature extractor.
+
+    Args:
+        model: Hub id or folder.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        ModelError: the model does not exist, cannot be reached, has no graph or an invalid setting; onnxruntime is not
+            installed; or the device is not the CPU or the dtype not float32.
+    """
+    if device is not None and device.split(":")[0] != "cpu":
+        raise ModelError(f"--backend onnx runs on the CPU: omit --device {device}.")
+    if dtype != "float32":
+        raise ModelError(f"--backend onnx always uses the precision of the export: omit --dtype {dtype}.")
+    name = os.fspath(model)
+    check_place(name)
+    with in_a_sentence(name, revision):
+        folder = Path(name)
+        if not folder.is_dir():
+            fetch_large(name, f"{re.escape(GRAPH)}.*", revision)
+            wanted = [CONFIG_FILE, EXTRACTOR_FILE, f"{GRAPH}*"]
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        if not (folder / GRAPH).is_file():
+            raise ModelError(f"model {name} has no {GRAPH} for --backend onnx: make one with nes2net export.")
+        try:
+            network = OnnxModel(folder)
+        except ImportError:
+            raise ModelError("--backend onnx needs onnxruntime: pip install 'nes2net_hf[onnx]'.") from None
+        if network.note is None:  # an export of version 0.1.0
+            from .load import settings_of
+
+            network.config, extractor = settings_of(folder)
+            return network, extractor
+        fields = json.loads(network.note)
+        fields["id2label"] = {int(index): label for index, label in fields["id2label"].items()}
+        network.config = GraphConfig(**fields, **_settings(folder, CONFIG_FILE, name))
+        return network, GraphExtractor(**_settings(folder, EXTRACTOR_FILE, name))
+
+
+def _is_calibration(value: Any) -> bool:
+    with suppress(TypeError, ValueError):
+        fitted = Calibration(**value)
+        return all(map(_is_finite, (fitted.scale, fitted.offset, fitted.prior))) and fitted.scale > 0
+    return value is None
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# What is read from each file, and which values are valid. `Nes2NetConfig` and `Nes2NetFeatureExtractor`, which wrote
+# the files, explain in more detail what is not.
+_SETTINGS: dict[str, dict[str, Callable[[Any], bool]]] = {
+    CONFIG_FILE: {
+        "threshold": lambda value: value is None or _is_finite(value),
+        "calibration": _is_calibration,
+    },
+    EXTRACTOR_FILE: {
+        "window_length": lambda value: type(value) is int and 1 <= value <= 600 * _RATE,
+        "length_policy": lambda value: value in ("first", "whole"),
+        "do_normalize": lambda value: isinstance(value, bool),
+        "normalize_eps": lambda value: _is_finite(value) and value > 0,
+        "min_samples": lambda value: type(value) is int and value >= 1,
+    },
+}
+
+
+def _settings(folder: Path, file: str, name: str) -> dict[str, Any]:
+    """Reads the settings that a file of an exported folder has."""
+    try:
+        written = json.loads((folder / file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"model folder {name} has no {file}: copy it there, or export the model again.") from None
+    except (ValueError, RecursionError):
+        written = None
+    if not isinstance(written, dict):
+        raise ModelError(f"model {name} could not be loaded: {file} is not JSON: export the model again.")
+    found = {key: written[key] for key in _SETTINGS[file] if key in written}
+    for key, value in found.items():
+        if not _SETTINGS[file][key](value):
+            raise ModelError(
+                f"model {name} could not be loaded: {file}: {key} has an invalid value, {str(value)[:100]!r}: export "
+                "the model again."
+            )
+    return found
+
+
+def _threads() -> int:
+    """Returns torch's number of threads, or what it would be."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return torch.get_num_threads()
+    with suppress(KeyError, ValueError):
+        return max(1, int(os.environ["OMP_NUM_THREADS"]))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,168 @@
+"""`--backend onnx` needs neither torch nor transformers, and judges as PyTorch does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nes2net_hf import Detector, Nes2NetFeatureExtractor, samples
+from nes2net_hf.pretrained.export import export
+from nes2net_hf.pretrained.onnx import GRAPH, NOTE, GraphConfig, GraphExtractor, load_onnx_model
+from nes2net_hf.scores import frame_samples, judges_frames, of_logits
+from tests.helpers import quick_model, saved, tiny_config
+
+pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+
+KINDS = {0: "vocoder", 1: "bonafide", 2: "neural codec"}
+
+# What a machine without them would do.
+WITHOUT_TORCH = """
+import sys
+sys.modules |= dict.fromkeys(("torch", "transformers"))
+from nes2net_cli import main
+sys.argv[0] = "nes2net"
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("graph")
+    fields = {"threshold": -0.5, "calibration": {"scale": 2.0, "offset": 0.5, "prior": 0.5}}
+    export(saved(quick_model(id2label=KINDS, **fields), folder / "model", do_normalize=True), folder / "out")
+    return folder / "out"
+
+
+def changed(exported: Path, folder: Path, file: str, **fields: Any) -> Path:
+    shutil.copytree(exported, folder)
+    content = json.loads((exported / file).read_text()) | fields
+    (folder / file).write_text(json.dumps(content))
+    return folder
+
+
+def test_a_machine_without_torch_and_transformers_judges_as_pytorch_does(nes2net: Any, exported: Path) -> None:
+    arguments = ("detect", "--demo", "--format", "jsonl", "--model", exported, "--backend", "onnx")
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0 and run.stderr == ""
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    of_torch = nes2net("detect", "--demo", "--model", exported.parent / "model", "--device", "cpu").rows
+    for row, expected in zip(rows, of_torch, strict=True):
+        close = {key: pytest.approx(expected[key], abs=2e-5) for key in ("score", "llr", "spoof_probability")}
+        same = ("file", "label", "attack", "undecided", "threshold", "prior", "warnings", "error", "duration")
+        assert {key: row[key] for key in (*same, *close)} == {**{key: expected[key] for key in same}, **close}
+        assert row["dtype"] == "onnx" and row["llr"] == pytest.approx(2 * row["score"] + 0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize(("policy", "normalise"), product(("first", "whole"), (True, False)))
+@pytest.mark.parametrize("length", [400, 5_000, 16_000, 20_000])
+def test_windows_are_those_of_the_feature_extractor_to_the_bit(policy: str, normalise: bool, length: int) -> None:
+    settings = {"length_policy": policy, "do_normalize": normalise, "window_length": 16_000}
+    windows = list(0.1 * np.random.default_rng(0).standard_normal((3, length), np.float32) + np.float32(0.02))
+    expected = Nes2NetFeatureExtractor(**settings)(windows, sampling_rate=16_000, return_tensors="np")["input_values"]
+    found = GraphExtractor(**settings)(windows)["input_values"]
+    assert found.dtype == expected.dtype == np.float32 and np.array_equal(found, expected)
+
+
+def test_a_window_that_is_too_short_is_refused() -> None:
+    with pytest.raises(ValueError, match="399 samples is too short: 400 are needed"):
+        GraphExtractor()([np.zeros(399, np.float32)])
+
+
+@pytest.mark.parametrize("labels", [{0: "spoof", 1: "bonafide"}, {0: "bonafide", 1: "spoof"}, KINDS])
+@pytest.mark.parametrize("score", ["log_odds", "bonafide_logit"])
+def test_scores_are_those_of_the_torch_models(labels: dict[int, str], score: str) -> None:
+    import torch
+
+    model = quick_model(id2label=labels, score=score)
+    logits = np.random.default_rng(0).standard_normal((4, 5, len(labels)), np.float32)
+    scores, log_odds = of_logits(logits, model.config)
+    spoof, bonafide = model.two_classes(torch.from_numpy(logits)).unbind(-1)
+    assert np.allclose(scores, model.score(torch.from_numpy(logits)).numpy(), rtol=0, atol=1e-6)
+    assert np.allclose(log_odds, (bonafide - spoof).numpy(), rtol=0, atol=1e-6)
+
+
+def test_threshold_and_calibration_are_those_of_the_folder(exported: Path, tmp_path: Path) -> None:
+    calibration = {"scale": 3.0, "offset": 0.0, "prior": 0.5, "provenance": {"corpus": "own"}}
+    folder = changed(exported, tmp_path / "new", "config.json", threshold=4.5, calibration=calibration)
+    [[result]] = (Detector(folder, backend="onnx").stream(samples.SPOOF),)
+    assert result.threshold == 4.5 and result.llr == pytest.approx(3 * result.score)
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value"),
+    [
+        ("config.json", "threshold", "high"),
+        ("config.json", "threshold", float("nan")),
+        ("config.json", "calibration", {"scale": 1.0}),
+        ("config.json", "calibration", {"scale": -1.0, "offset": 0.0, "prior": 0.5}),
+        ("config.json", "calibration", [1, 2]),
+        ("preprocessor_config.json", "window_length", 0),
+        ("preprocessor_config.json", "window_length", 10**12),
+        ("preprocessor_config.json", "window_length", True),
+        ("preprocessor_config.json", "length_policy", ["first"]),
+        ("preprocessor_config.json", "do_normalize", "yes"),
+        ("preprocessor_config.json", "normalize_eps", 0),
+        ("preprocessor_config.json", "min_samples", 1.5),
+    ],
+)
+def test_a_damaged_setting_is_named(
+    nes2net: Any, exported: Path, tmp_path: Path, file: str, field: str, value: object
+) -> None:
+    folder = changed(exported, tmp_path / "out", file, **{field: value})
+    run = nes2net("detect", "--demo", "--model", folder, "--backend", "onnx")
+    assert run.code == 2 and run.err.count("\n") == 1
+    assert f"model {folder} could not be loaded: {file}: {field} has an invalid value" in run.err
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, None])
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+def test_a_file_that_is_damaged_or_missing_is_named(
+    nes2net: Any, exported: Path, tmp_path: Path, file: str, content: bytes | None
+) -> None:
+    shutil.copytree(exported, tmp_path / "out")
+    (tmp_path / "out" / file).unlink() if content is None else (tmp_path / "out" / file).write_bytes(content)
+    run = nes2net("detect", "--demo", "--model", tmp_path / "out", "--backend", "onnx")
+    assert run.code == 2 and run.err.count("\n") == 1 and file in run.err
+
+
+def test_a_graph_of_version_0_1_0_says_nothing_of_itself_and_still_judges(exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "old")
+    graph = onnx.load(exported / GRAPH)
+    del graph.metadata_props[:]
+    onnx.save(graph, tmp_path / "old" / GRAPH)
+    [[new], [old]] = (
+        Detector(folder, backend="onnx").stream(samples.SPOOF) for folder in (exported, tmp_path / "old")
+    )
+    old.model = new.model
+    assert old == new
+
+
+def test_a_graph_tells_what_a_model_of_frames_needs(tmp_path: Path) -> None:
+    config = tiny_config()
+    config.architectures = ["Nes2NetForAudioFrameClassification"]
+    config.encoder_config.conv_stride = [5, 2, 2, 2, 2, 2, 1]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["input_values"], ["logits"])],
+        "any",
+        [onnx.helper.make_tensor_value_info("input_values", onnx.TensorProto.FLOAT, ["batch", "samples"])],
+        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", "samples"])],
+    )
+    opset = onnx.helper.make_opsetid("", 20)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    onnx.helper.set_model_props(model, {NOTE: GraphConfig.of(config).to_json()})
+    onnx.save(model, tmp_path / GRAPH)
+    config.save_pretrained(tmp_path)
+    Nes2NetFeatureExtractor().save_pretrained(tmp_path)
+    network, _ = load_onnx_model(tmp_path)
+    assert judges_frames(network.config) and frame_samples(network.config) == 160
