@@ -74,9 +74,10 @@ def test_gradients_are_those_of_transformers(kind: str, norm: str, masked: bool)
         if expected.grad is None:
             assert actual.grad is None, name
             continue
-        # The bias of the keys has a gradient of zero, but for rounding.
-        largest = max(expected.grad.abs().max().item(), 0.01)
-        assert (actual.grad - expected.grad).abs().max() <= 1e-5 * largest, name
+        if name.endswith("k_proj.bias"):  # its gradient is zero, but for rounding
+            assert max(actual.grad.abs().max(), expected.grad.abs().max()) <= 1e-6
+            continue
+        assert (actual.grad - expected.grad).abs().max() <= 1e-5 * expected.grad.abs().max(), name
 
 
 def test_wavlm_can_be_quantised_by_torch_and_adapted_by_peft() -> None:

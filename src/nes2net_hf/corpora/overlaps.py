@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from ..corpus_facts import read_corpus_facts
 from ..errors import CorpusError
-from .registry import CORPORA
+from .registry import CORPORA, only_split
+from .row_filter import as_values
 
 # The organisers of these chose other speakers of VCTK for evaluation than for training.
 _WITH_SPEAKERS_APART = {"asvspoof2019-la", "asvspoof2021-la", "asvspoof2021-df", "partialspoof"}
@@ -88,15 +89,12 @@ def _place(part: Part) -> tuple[str, str | None, str | None]:
 
 
 def _split(part: Part) -> str | None:
-    """Returns the partition, also if it is the only one and not named."""
-    partitions = CORPORA[part.corpus].partitions if part.corpus in CORPORA else ()
-    return partitions[0] if part.split is None and len(partitions) == 1 else part.split
+    return only_split(CORPORA[part.corpus], part.split) if part.corpus in CORPORA else part.split
 
 
 def _filters(part: Part) -> dict[str, Any]:
     """Returns what chooses rows of a split; empty if nothing does."""
     found: dict[str, Any] = {} if part.condition is None else {"condition": part.condition}
     for column, value in (part.where or {}).items():
-        values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else value
-        found[f"where {column.casefold()}"] = set(map(str, values))
+        found[f"where {column.casefold()}"] = set(map(str, as_values(value)))
     return found

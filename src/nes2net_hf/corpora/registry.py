@@ -46,10 +46,14 @@ def find_corpus(name: str) -> Corpus:
     return CORPORA[name]
 
 
+def only_split(corpus: Corpus, split: str | None) -> str | None:
+    """Returns the given partition, or the only one; None if there are several."""
+    return corpus.partitions[0] if split is None and len(corpus.partitions) == 1 else split
+
+
 def check_split(corpus: Corpus, split: str | None) -> str:
-    """Returns the given partition, or the only one."""
-    if split is None and len(corpus.partitions) == 1:
-        return corpus.partitions[0]
+    """Returns the given partition, or the only one. Raises CorpusError if there is no such partition."""
+    split = only_split(corpus, split)
     if split is None or split not in corpus.partitions:
         raise CorpusError(
             f"{option('split')} must be one of {', '.join(corpus.partitions)} for {corpus.title}, got {split!r}."

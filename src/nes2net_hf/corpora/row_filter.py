@@ -33,7 +33,7 @@ class RowFilter:
             column = find_column(known, [asked], option("where"), CorpusError)
             if column is None:
                 raise CorpusError(f"{option('where')}: there is no column {asked!r}: choose from {', '.join(known)}.")
-            values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+            values = as_values(value)
             if column == "label":
                 values = [_label_index(value) for value in values]
             self._wanted.setdefault(column, set()).update(values)
@@ -65,6 +65,11 @@ class RowFilter:
 
     def _said(self, column: str) -> str:
         return f"{column}={' or '.join(sorted(_shown(column, value) for value in self._wanted[column]))}"
+
+
+def as_values(value: Any) -> list[Any]:
+    """Returns the values that a filter of `where` gives for a column: one, or several."""
+    return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
 
 
 def _shown(column: str, value: Any) -> str:

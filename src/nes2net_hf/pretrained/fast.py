@@ -199,15 +199,18 @@ def _fused(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> T
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "none" if activation == "gelu" else "")
 
 
+def _fuses(x: Tensor, weight: Tensor) -> bool:
+    """Returns whether this product can be computed in one pass: it has no gradients."""
+    return not torch.is_grad_enabled() and _is_plain(x) and weight.dtype == x.dtype
+
+
 def _dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    fused = _has_fused_linear() and not torch.is_grad_enabled()
+    fused = _has_fused_linear() and _fuses(x, weight)
     return _fused(x, weight, bias, "none") if fused else F.linear(x, weight, bias)
 
 
 def _linear(module: Any, input: Tensor) -> Tensor:
-    if torch.is_grad_enabled() or not _is_plain(input) or module.weight.dtype != input.dtype:
-        return F.linear(input, module.weight, module.bias)
-    return _fused(input, module.weight, module.bias, "none")
+    return _dense(input, module.weight, module.bias)
 
 
 def _is_feed_forward(module: Any) -> bool:
@@ -220,8 +223,7 @@ def _is_feed_forward(module: Any) -> bool:
 def _feed_forward(module: Any, hidden_states: Tensor) -> Tensor:
     """(…, D) → (…, D), with the GELU computed in the pass of the first linear layer."""
     dense = module.intermediate_dense
-    own = torch.is_grad_enabled() or type(dense) is not nn.Linear or dense.weight.dtype != hidden_states.dtype
-    if own or not _is_plain(hidden_states):
+    if type(dense) is not nn.Linear or not _fuses(hidden_states, dense.weight):
         return type(module).forward(module, hidden_states)
     return module.output_dense(_fused(hidden_states, dense.weight, dense.bias, "gelu"))
 
