@@ -159,9 +159,11 @@ def _plain(value: Any) -> str:
 def _recipe(recipe: dict[str, Any]) -> str:
     augmentation = _value(recipe, "data.augmentation")
     augmentation = augmentation if isinstance(augmentation, list) else []
+    mixed = _value(recipe, "data.train.corpora")
+    corpora = map(str, mixed) if isinstance(mixed, dict) else []
     fields = {
         "output": _value(recipe, "output"),
-        "corpus": _value(recipe, "data.corpus"),
+        "corpus": " and ".join(corpora) or _value(recipe, "data.corpus"),
         "encoder": _value(recipe, "model.pretrained") or _value(recipe, "model.encoder.model_type"),
         "epochs": _value(recipe, "epochs"),
         "batch size": _value(recipe, "batch_size"),

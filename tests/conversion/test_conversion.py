@@ -27,6 +27,7 @@ from nes2net_hf.conversion.converting import prepare
 from nes2net_hf.conversion.reading import Checkpoint
 from nes2net_hf.conversion.systems import read_encoder_config
 from nes2net_hf.errors import OutputError
+from nes2net_hf.pretrained.fast import speed_up
 from tests.helpers import FIXTURES, tiny_model
 from tests.official import close
 from tests.recordings import voice
@@ -73,10 +74,13 @@ def golden_inputs(name: str, wave: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("wave", ["wav", "wav1"])
+@pytest.mark.parametrize("change", [lambda model: model, speed_up], ids=["plain", "sped up"])
 @pytest.mark.parametrize("name", GOLDEN)
 @torch.inference_mode()
-def test_logits_and_features_are_the_official_ones(converted: dict[str, Path], name: str, wave: str) -> None:
-    model = Nes2NetForAudioClassification.from_pretrained(converted[name]).eval()
+def test_logits_and_features_are_the_official_ones(
+    converted: dict[str, Path], name: str, change: Callable[[Any], Any], wave: str
+) -> None:
+    model = change(Nes2NetForAudioClassification.from_pretrained(converted[name]).eval())
     expected = np.load(CHECKPOINTS / f"{name}.npz")
     inputs = golden_inputs(name, wave)
 
