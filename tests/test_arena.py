@@ -343,6 +343,7 @@ def test_segment_labels_go_into_the_notes() -> None:
     assert nameless["path"] == "utt.1"
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_costs_nothing_but_time(corpus: Path, tmp_path: Path) -> None:
     manifest = str(corpus / "manifest.csv")
     options: dict[str, Any] = {"split": "train", "form": "arena", "shard_bytes": 40_000}

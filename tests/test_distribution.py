@@ -58,6 +58,7 @@ def seconds(program: str) -> float:
     return float(answer.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_package_is_imported_and_registered_within_50_ms_of_transformers() -> None:
     assert any(seconds(BEYOND_TRANSFORMERS) <= 0.05 for _ in range(4)), "four times of four it took longer"
 

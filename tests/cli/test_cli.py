@@ -246,6 +246,7 @@ def test_interrupting_keeps_what_is_done(
     assert [Path(json.loads(line)["file"]).name for line in output.read_text().splitlines()] == ["a.flac"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent differently there")
 def test_a_real_interrupt_ends_at_once_without_a_traceback(folder: Path, tiny_model_dir: Path) -> None:
     soundfile.write(folder / "long.flac", np.tile(melody(60), 20), 16_000)
@@ -278,6 +279,7 @@ def test_a_real_interrupt_ends_at_once_without_a_traceback(folder: Path, tiny_mo
     assert errors == "Interrupted: 1 judged, 0 failed.\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="no pipes of a shell there")
 def test_a_reader_that_leaves_is_no_error_and_the_demonstration_model_says_so(folder: Path) -> None:
     command = [*COMMAND, "detect", *[str(folder / "a.flac")] * 40, "--batch-size", "1"]

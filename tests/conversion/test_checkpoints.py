@@ -729,6 +729,7 @@ def test_counts_of_averages_and_tied_weights_convert(tmp_path: Path) -> None:
     assert torch.equal(written["encoder.layers.0.feed_forward.intermediate_dense.weight"], tensors[turned])
 
 
+@pytest.mark.slow
 def test_half_precision_converts_and_verifies(tmp_path: Path, fixture_audio_dir: Path) -> None:
     tensors = torch.load(GOLDEN, weights_only=True)
     half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
@@ -771,6 +772,7 @@ def test_a_back_end_of_impossible_scales_is_not_built(tmp_path: Path) -> None:
         convert(tmp_path / "x.pth", None)
 
 
+@pytest.mark.slow
 def test_a_killed_conversion_leaves_nothing_for_good(tmp_path: Path) -> None:
     script = f"""
 import os, signal

@@ -463,6 +463,7 @@ def test_the_command_says_what_is_wrong_in_a_sentence(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_folder_that_gives_other_logits_does_not_verify(
     tmp_path: Path, encoder_config: Callable[[str], Path], fixture_audio_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

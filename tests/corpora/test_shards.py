@@ -100,6 +100,7 @@ def test_rows_of_shards_are_drawn_by_number_with_few_groups_in_memory(la: Path, 
         open_rows("asvspoof2019-la", "train", root=shards, columns_read=COLUMNS, where={"attack": "A19"})
 
 
+@pytest.mark.slow
 def test_a_killed_run_loses_only_time(la: Path, shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = (

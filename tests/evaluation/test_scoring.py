@@ -56,8 +56,15 @@ def read(out: Path) -> list[tuple[str, float]]:
     return [(line.rsplit(" ", 1)[0], float(line.rsplit(" ", 1)[1])) for line in out.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("policy", ["first", "whole"])
-@pytest.mark.parametrize("form", ["folder", "shards"])
+@pytest.mark.parametrize(
+    ("form", "policy"),
+    [
+        ("folder", "first"),
+        ("shards", "whole"),
+        pytest.param("folder", "whole", marks=pytest.mark.slow),
+        pytest.param("shards", "first", marks=pytest.mark.slow),
+    ],
+)
 def test_every_row_is_scored_in_order(
     policy: str, form: str, manifest: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
@@ -80,6 +87,7 @@ def test_every_row_is_scored_in_order(
     assert not list(tmp_path.glob("*.parts"))
 
 
+@pytest.mark.slow
 def test_any_model_scores_windows_or_whole_utterances(manifest: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"corpus": "own-data", "root": str(manifest), "batch_size": 5}
     for length, policy in (("window", "first"), ("whole", "whole")):

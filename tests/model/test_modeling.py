@@ -250,6 +250,7 @@ def test_freezing() -> None:
     assert model.classifier.weight.grad is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["nes2net", "nes2net_x"])
 def test_backend_traces_without_graph_breaks(variant: str) -> None:
     backend = tiny_model(backend_variant=variant).nes2net.backend

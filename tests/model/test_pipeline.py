@@ -81,6 +81,7 @@ def test_pipeline_on_a_path_and_on_bytes(
         assert as_dict(classify(audio, function_to_apply="none")) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_pipeline_without_the_package(
     tiny_model_dir: Path, recording: np.ndarray, expected: dict, tmp_path: Path
 ) -> None:

@@ -72,23 +72,6 @@ def differences(model: Path, exported: Path, speech: list[np.ndarray]) -> tuple[
     )
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = quick_model(layer_aggregation="weighted_sum", backend_variant="nes2net_x", threshold=-0.5)
-    return saved(model, tmp_path_factory.mktemp("quick"), do_normalize=True)
-
-
-@pytest.fixture(scope="module")
-def exported(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("exported") / "out"
-    lines: list[str] = []
-    result = export(model, out, report=lines.append)
-    assert result.difference <= 1e-5 and result.int8_difference is None
-    assert result.size == (out / GRAPH).stat().st_size and f"{result.size / 1e6:.1f} MB" in "\n".join(lines)
-    assert f"opset {result.opset}" in "\n".join(lines) and f"{result.difference:.1e}" in "\n".join(lines)
-    return out
-
-
 @pytest.fixture
 def traced(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reuses the graph of `exported` for any model, to save the seconds of tracing."""

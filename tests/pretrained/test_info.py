@@ -113,7 +113,9 @@ def test_a_model_of_frames(nes2net: Any, tmp_path: Path) -> None:
     assert "whole utterances; nes2net detect uses windows of 64,600 samples (4.04 s), zero mean" in text
 
 
-@pytest.mark.parametrize("encoder", ENCODER_TYPES)
+@pytest.mark.parametrize(
+    "encoder", [*ENCODER_TYPES[:2], *(pytest.param(one, marks=pytest.mark.slow) for one in ENCODER_TYPES[2:])]
+)
 def test_the_cost_without_weights_is_that_of_a_real_pass(encoder: str) -> None:
     for aggregation in LAYER_AGGREGATIONS:
         pooling = "mean" if aggregation == "last" else "attentive_statistics"

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 
 from nes2net_hf import Detector, Nes2NetFeatureExtractor, samples
-from nes2net_hf.pretrained.export import export
 from nes2net_hf.pretrained.onnx import GRAPH, NOTE, GraphConfig, GraphExtractor, load_onnx_model
 from nes2net_hf.scores import frame_samples, judges_frames, of_logits
-from tests.helpers import quick_model, saved, tiny_config
+from tests.helpers import quick_model, tiny_config
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -34,14 +33,6 @@ main()
 """
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("graph")
-    fields = {"threshold": -0.5, "calibration": {"scale": 2.0, "offset": 0.5, "prior": 0.5}}
-    export(saved(quick_model(id2label=KINDS, **fields), folder / "model", do_normalize=True), folder / "out")
-    return folder / "out"
-
-
 def changed(exported: Path, folder: Path, file: str, **fields: Any) -> Path:
     shutil.copytree(exported, folder)
     content = json.loads((exported / file).read_text()) | fields
@@ -49,14 +40,16 @@ def changed(exported: Path, folder: Path, file: str, **fields: Any) -> Path:
     return folder
 
 
-def test_a_machine_without_torch_and_transformers_judges_as_pytorch_does(nes2net: Any, exported: Path) -> None:
+def test_a_machine_without_torch_and_transformers_judges_as_pytorch_does(
+    nes2net: Any, model: Path, exported: Path
+) -> None:
     arguments = ("detect", "--demo", "--format", "jsonl", "--model", exported, "--backend", "onnx")
     run = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0 and run.stderr == ""
     rows = [json.loads(line) for line in run.stdout.splitlines()]
-    of_torch = nes2net("detect", "--demo", "--model", exported.parent / "model", "--device", "cpu").rows
+    of_torch = nes2net("detect", "--demo", "--model", model, "--device", "cpu").rows
     for row, expected in zip(rows, of_torch, strict=True):
         close = {key: pytest.approx(expected[key], abs=2e-5) for key in ("score", "llr", "spoof_probability")}
         same = ("file", "label", "attack", "undecided", "threshold", "prior", "warnings", "error", "duration")

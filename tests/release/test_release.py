@@ -334,6 +334,7 @@ def test_a_calibrated_model_has_the_fingerprint_that_it_had(tiny_model_dir: Path
     assert fingerprint(network, extractor) != before
 
 
+@pytest.mark.slow
 def test_a_model_of_frames_is_released_too(nes2net: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = lively(Nes2NetForAudioFrameClassification(tiny_config(layer_aggregation="weighted_sum")))
@@ -498,6 +499,7 @@ def test_paths_are_cut_to_their_last_part() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_folder_that_scores_otherwise_is_refused(
     nes2net: Any, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,6 +170,7 @@ def test_shards_give_the_same_windows_as_the_folder_and_name_what_is_broken(fold
     assert sum(len(batch["labels"]) for batch in stream) >= len(rows[0]) - 4 and len(stream.broken) == 1
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_an_epoch_loses_and_repeats_nothing(folder: Path, tmp_path: Path) -> None:
     code = (
         "import json, os, signal, sys; from pathlib import Path; from tests.trainer.test_batches import windows\n"

@@ -31,8 +31,15 @@ def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "steps.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("aggregation", ["last", "weighted_sum"])
-@pytest.mark.parametrize("crop", ["first", "whole"])
+@pytest.mark.parametrize(
+    ("crop", "aggregation"),
+    [
+        ("first", "last"),
+        ("whole", "weighted_sum"),
+        pytest.param("first", "weighted_sum", marks=pytest.mark.slow),
+        pytest.param("whole", "last", marks=pytest.mark.slow),
+    ],
+)
 def test_training_on_kept_features_is_training_with_the_encoder(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aggregation: str, crop: str
 ) -> None:

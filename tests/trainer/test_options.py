@@ -42,9 +42,7 @@ OPTIONS = {
 TOGETHER = "sam ema thaw oc_softmax balance lengths"
 
 
-@pytest.mark.parametrize(
-    "options", [TOGETHER, "swa", *(pytest.param(one, marks=pytest.mark.slow) for one in OPTIONS if one != "swa")]
-)
+@pytest.mark.parametrize("options", [TOGETHER, *(pytest.param(one, marks=pytest.mark.slow) for one in OPTIONS)])
 def test_a_run_that_was_cut_off_ends_with_the_same_bits(options: str, corpus: Path, tmp_path: Path) -> None:
     chosen = [override for option in options.split() for override in OPTIONS[option]]
 

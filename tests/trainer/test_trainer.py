@@ -80,7 +80,9 @@ def killed_at(place: int) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("places", [(1, 7, 13), (6, 12), (17,)])
+@pytest.mark.parametrize(
+    "places", [(1, 7, 13), *(pytest.param(one, marks=pytest.mark.slow) for one in [(6, 12), (17,)])]
+)
 def test_a_run_that_was_cut_off_ends_with_the_same_bits(
     places: tuple[int, ...],
     whole_run: Path,
@@ -121,6 +123,7 @@ def test_a_run_that_was_cut_off_while_dev_was_judged_ends_with_the_same_bits(
     assert same(tmp_path / "run/epochs/epoch-0003", whole_run / "epochs/epoch-0003")
 
 
+@pytest.mark.slow
 def test_an_encoder_frozen_at_first_learns_later_with_the_same_bits_after_a_stop(corpus: Path, tmp_path: Path) -> None:
     """Frozen for two epochs of two steps each, it trains as an encoder that is always frozen, and then moves."""
 
@@ -343,6 +346,7 @@ def test_a_run_ends_well_where_matplotlib_is_not_installed(
     assert not (tmp_path / "run/curves.png").exists() and (tmp_path / "run/best").is_dir()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_due_by_the_clock(corpus: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "recipe.yaml", recipe_of(corpus, tmp_path / "run"))
     recipe = load_recipe(path, ["checkpoints.every_minutes=1e-9", "checkpoints.keep_last=100"])

@@ -48,6 +48,7 @@ def test_the_same_seed_gives_the_same_run_in_any_number_of_workers(corpus: Path,
     assert curves[0] == curves[1]
 
 
+@pytest.mark.slow
 def test_the_script_reports_errors_in_a_sentence(corpus: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "recipe.yaml", tiny_recipe(corpus, tmp_path / "run"))
     command = [sys.executable, str(ROOT / "training" / "train.py"), "--config", str(path)]
