@@ -290,3 +290,29 @@ def commands(document: str) -> Iterator[list[str]]:
                 words = words[place + 1 :]
             if words:
                 yield words
+
+
+def tiny_graph(folder: Path, config: Nes2NetConfig) -> Path:
+    """A folder like those of `nes2net export`, with two logits from the mean of the samples; made without torch."""
+    from onnx import TensorProto, helper, save
+
+    from nes2net_hf.pretrained.onnx import GRAPH, NOTE, GraphConfig
+
+    nodes = [
+        helper.make_node("ReduceMean", ["input_values", "axis"], ["mean"], keepdims=1),
+        helper.make_node("Neg", ["mean"], ["other"]),
+        helper.make_node("Concat", ["mean", "other"], ["logits"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("input_values", TensorProto.FLOAT, ["batch", "samples"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
+        [helper.make_tensor("axis", TensorProto.INT64, [1], [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, {NOTE: GraphConfig.of(config).to_json()})
+    config.save_pretrained(folder)
+    Nes2NetFeatureExtractor(window_length=WINDOW).save_pretrained(folder)
+    save(model, folder / GRAPH)
+    return folder

@@ -25,6 +25,7 @@ from nes2net_hf.errors import ConversionError, ModelError, PushError, ReleaseErr
 from nes2net_hf.hub import bounded_requests, hub_reason, prepare_push
 from nes2net_hf.pretrained.load import load_model
 from nes2net_hf.release.release import push
+from tests.helpers import tiny_config, tiny_graph
 from tests.loopback_hub import TOKEN, Fault, LoopbackHub, Repo
 
 MODEL, DATASET = "org/tiny", "org/speech"
@@ -176,6 +177,33 @@ def test_a_cached_model_loads_while_the_hub_is_out_of_order(hub: LoopbackHub) ->
     load()
     hub.faults.append(Fault("", 503))
     assert load()
+
+
+def test_a_graph_is_judged_with_from_the_hub_and_then_from_the_cache(
+    hub: LoopbackHub, nes2net: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    graph = tiny_graph(tmp_path / "graph", tiny_config(threshold=0.25))
+    hub.repos["org/graph"] = Repo(private=False)
+    hub.repos["org/graph"].commit("v1", {path.name: path.read_bytes() for path in graph.iterdir()})
+    arguments = ("detect", "--demo", "--backend", "onnx", "--model", "org/graph", "--revision", "v1")
+    for fault in ([], [Fault("", 503)]):
+        hub.faults = fault
+        run = nes2net(*arguments)
+        assert run.code == 0 and run.err == "" and [row["threshold"] for row in run.rows] == [0.25, 0.25]
+
+
+def test_another_models_graph_is_not_downloaded(hub: LoopbackHub, nes2net: Any) -> None:
+    pytest.importorskip("onnxruntime")
+    for name, files, words in (
+        ("org/bert", {"config.json": b'{"model_type": "bert"}'}, "its model_type is 'bert', not 'nes2net'."),
+        ("org/bare", {}, "it has no config.json."),
+    ):
+        hub.repos[name] = Repo(private=False)
+        hub.repos[name].commit("main", {"model.onnx": b"0" * 1000, **files})
+        run = nes2net("detect", "--demo", "--backend", "onnx", "--model", name)
+        assert run.code == 2 and run.err == f"Error: model {name} is not a Nes2Net model: {words}\n"
+    assert not [path for _, path in hub.calls if "model.onnx" in path]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the size of files cannot be limited there")

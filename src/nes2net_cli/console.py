@@ -20,13 +20,8 @@ def say(sentence: str) -> None:
 
 
 def be_quiet() -> None:
-    """
-    Turns off the logs and progress bars of transformers and huggingface_hub, which would mix with ours. Registers our
-    models with transformers.
-    """
+    """Turns off the logs and progress bars of transformers and huggingface_hub, which would mix with ours."""
     from transformers.utils import logging as transformers_logging
-
-    import nes2net_hf.auto  # noqa: F401
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -34,9 +29,11 @@ def be_quiet() -> None:
 
 
 def be_quiet_on_the_hub() -> None:
-    """Does the same for a command that needs only huggingface_hub, without importing transformers."""
+    """Turns off those of huggingface_hub, for a command that does not import transformers."""
+    from huggingface_hub.utils import disable_progress_bars
     from huggingface_hub.utils import logging as hub_logging
 
+    disable_progress_bars()
     hub_logging.set_verbosity_error()
 
 

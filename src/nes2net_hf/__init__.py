@@ -1,4 +1,7 @@
-"""Nes2Net deepfake speech detection on the Hugging Face stack. Importing this package registers the Auto classes."""
+"""
+Nes2Net deepfake speech detection on the Hugging Face stack. Importing this package registers the Auto classes; the
+command line does so where it loads a model.
+"""
 
 import sys
 from typing import TYPE_CHECKING, Any
@@ -37,6 +40,10 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-# The command line does this where it loads a model: torch and transformers take seconds to import.
-if "nes2net_cli" not in sys.modules:
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+# torch and transformers take seconds to import, and not every command needs them.
+if not getattr(sys.modules.get("nes2net_cli"), "is_running", False):
     from . import auto as auto

@@ -39,5 +39,6 @@ def of_file(scores: Sequence[float], of_frames: bool) -> float:
 def of_logits(logits: NDArray[np.float32], config: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Logits (..., C) → scores (...), as `score` of the torch models gives them, and log-odds of bona fide (...)."""
     bonafide = logits[..., config.bonafide_index]
-    log_odds = bonafide - np.logaddexp.reduce(logits[..., config.spoof_indices], axis=-1)
+    with np.errstate(invalid="ignore"):  # of infinite logits; a score that is no number is an error elsewhere
+        log_odds = bonafide - np.logaddexp.reduce(logits[..., config.spoof_indices], axis=-1)
     return (bonafide if config.score == "bonafide_logit" else log_odds), log_odds

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import weakref
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import numpy as np
 import pytest
 
 from nes2net_hf import Detector, Nes2NetFeatureExtractor, samples
-from nes2net_hf.pretrained.onnx import GRAPH, NOTE, GraphConfig, GraphExtractor, load_onnx_model
+from nes2net_hf.pretrained.onnx import GRAPH, NOTE, GraphExtractor, load_onnx_model
 from nes2net_hf.scores import frame_samples, judges_frames, of_logits
-from tests.helpers import quick_model, tiny_config
+from tests.helpers import quick_model, tiny_config, tiny_graph
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -100,13 +101,17 @@ def test_threshold_and_calibration_are_those_of_the_folder(exported: Path, tmp_p
         ("config.json", "calibration", {"scale": 1.0}),
         ("config.json", "calibration", {"scale": -1.0, "offset": 0.0, "prior": 0.5}),
         ("config.json", "calibration", [1, 2]),
+        ("config.json", "calibration", {"scale": 1.0, "offset": 0.0, "prior": 7}),
+        ("config.json", "threshold", 10**400),
         ("preprocessor_config.json", "window_length", 0),
         ("preprocessor_config.json", "window_length", 10**12),
         ("preprocessor_config.json", "window_length", True),
         ("preprocessor_config.json", "length_policy", ["first"]),
         ("preprocessor_config.json", "do_normalize", "yes"),
         ("preprocessor_config.json", "normalize_eps", 0),
+        ("preprocessor_config.json", "normalize_eps", 1),
         ("preprocessor_config.json", "min_samples", 1.5),
+        ("preprocessor_config.json", "sampling_rate", 8000),
     ],
 )
 def test_a_damaged_setting_is_named(
@@ -116,6 +121,27 @@ def test_a_damaged_setting_is_named(
     run = nes2net("detect", "--demo", "--model", folder, "--backend", "onnx")
     assert run.code == 2 and run.err.count("\n") == 1
     assert f"model {folder} could not be loaded: {file}: {field} has an invalid value" in run.err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"window_length": 100}, "window_length must be at least 400 samples"),
+        ({"length_policy": "whole", "min_samples": 1}, "min_samples must be at least 400 samples"),
+    ],
+)
+def test_windows_that_the_model_cannot_read_are_named(
+    nes2net: Any, exported: Path, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    folder = changed(exported, tmp_path / "out", "preprocessor_config.json", **change)
+    run = nes2net("detect", "--demo", "--model", folder, "--backend", "onnx")
+    assert run.code == 2 and f"model {folder}: preprocessor_config.json: {words}" in run.err
+
+
+def test_another_model_is_refused(nes2net: Any, exported: Path, tmp_path: Path) -> None:
+    folder = changed(exported, tmp_path / "out", "config.json", model_type="bert")
+    run = nes2net("detect", "--demo", "--model", folder, "--backend", "onnx")
+    assert run.code == 2 and f"model {folder} is not a Nes2Net model: its model_type is 'bert'" in run.err
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, None])
@@ -145,17 +171,47 @@ def test_a_graph_tells_what_a_model_of_frames_needs(tmp_path: Path) -> None:
     config = tiny_config()
     config.architectures = ["Nes2NetForAudioFrameClassification"]
     config.encoder_config.conv_stride = [5, 2, 2, 2, 2, 2, 1]
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Identity", ["input_values"], ["logits"])],
-        "any",
-        [onnx.helper.make_tensor_value_info("input_values", onnx.TensorProto.FLOAT, ["batch", "samples"])],
-        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", "samples"])],
-    )
-    opset = onnx.helper.make_opsetid("", 20)
-    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
-    onnx.helper.set_model_props(model, {NOTE: GraphConfig.of(config).to_json()})
-    onnx.save(model, tmp_path / GRAPH)
-    config.save_pretrained(tmp_path)
-    Nes2NetFeatureExtractor().save_pretrained(tmp_path)
-    network, _ = load_onnx_model(tmp_path)
+    network, _ = load_onnx_model(tiny_graph(tmp_path, config))
     assert judges_frames(network.config) and frame_samples(network.config) == 160
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spoof_indices": [7]},
+        {"frame_samples": 0},
+        {"frame_samples": "long"},
+        {"id2label": ["spoof", "bonafide"]},
+        {"id2label": None},
+        {"score": Ellipsis},  # missing
+    ],
+)
+def test_a_graph_whose_note_is_wrong_is_named(nes2net: Any, tmp_path: Path, change: dict[str, Any]) -> None:
+    tiny_graph(tmp_path, tiny_config())
+    graph = onnx.load(tmp_path / GRAPH)
+    note = json.loads(graph.metadata_props[0].value) | change
+    onnx.helper.set_model_props(graph, {NOTE: json.dumps({k: v for k, v in note.items() if v is not Ellipsis})})
+    onnx.save(graph, tmp_path / GRAPH)
+    run = nes2net("detect", "--demo", "--model", tmp_path, "--backend", "onnx")
+    assert run.code == 2 and "its graph does not say what its numbers mean: export it again." in run.err
+
+
+def test_a_graph_of_a_later_version_may_say_more(tmp_path: Path) -> None:
+    tiny_graph(tmp_path, tiny_config())
+    graph = onnx.load(tmp_path / GRAPH)
+    note = json.loads(graph.metadata_props[0].value) | {"of a later version": 1}
+    onnx.helper.set_model_props(graph, {NOTE: json.dumps(note)})
+    onnx.save(graph, tmp_path / GRAPH)
+    assert load_onnx_model(tmp_path)[0].config.frame_samples == 320
+
+
+def test_a_detector_is_freed_at_once(exported: Path) -> None:
+    """A program that loads one model after another must not wait for the garbage collector."""
+    for options in ({"model": exported, "backend": "onnx"}, {"device": "cpu"}):
+        detector = weakref.ref(Detector(**options))
+        assert detector() is None
+
+
+def test_infinite_logits_are_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    of_logits(np.full((2, 3), np.inf, np.float32), quick_model(id2label=KINDS).config)
+    assert not recwarn

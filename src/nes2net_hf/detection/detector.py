@@ -156,15 +156,13 @@ class Detector:
         source = DEMO_MODEL if model is None else model
         if backend == "onnx":
             self.model, self.extractor = load_onnx_model(source, revision, device, dtype)
-            self._logits = self.model.logits
         else:
-            from ..pretrained.load import choose_device, load_model, logits_of  # torch and transformers take seconds
+            from ..pretrained.load import choose_device, load_model  # torch and transformers take seconds
             from ..pretrained.precision import settle_dtype
 
             self.device = choose_device(device)
             self.precision = settle_dtype(dtype, self.device)
             self.model, self.extractor = load_model(source, revision, self.device, self.precision)
-            self._logits = lambda input_values: logits_of(self.model, input_values, self.device)
         self.is_demonstration = self.model.config.demonstration
         if self.is_demonstration:
             logger.warning("%s; for a real model, run `nes2net convert` and pass its folder as --model", DEMO_NOTICE)
@@ -291,6 +289,13 @@ class Detector:
                 )
                 judged.append(None)
         return judged
+
+    def _logits(self, input_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.precision == "onnx":
+            return self.model.logits(input_values)
+        from ..pretrained.load import logits_of
+
+        return logits_of(self.model, input_values, self.device)
 
     def _score(self, input_values: NDArray[np.float32]) -> list[list[list[float]]]:
         """

@@ -16,6 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ..audio import MIN_DURATION, SAMPLING_RATE, holds_sound
+from ..errors import ModelError
 
 CHUNK = 512  # samples (32 ms): Silero VAD gives a probability for each chunk
 PAST = 64  # samples before a chunk that it also reads
@@ -81,12 +82,12 @@ def _graph() -> Probabilities:
     import onnxruntime
 
     package = find_spec("silero_vad")
-    assert package is not None and package.origin is not None
+    path = Path((package and package.origin) or "").parent / "data" / "silero_vad_16k_sequence.onnx"
+    if not path.is_file():
+        raise ModelError("--backend onnx finds no speech detector: pip install silero-vad==6.2.3.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # as its authors run it; more are not faster
-    session = onnxruntime.InferenceSession(
-        Path(package.origin).parent / "data" / "silero_vad_16k_sequence.onnx", options, ["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
     state = np.zeros((1, 1, 128), np.float32)
 
     def probabilities(loud: NDArray[np.float32]) -> NDArray[np.float32]:

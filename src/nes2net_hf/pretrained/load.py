@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from .. import auto as auto  # registers our classes, which the command line does only where it loads a model
 from ..audio import SAMPLING_RATE, read_audio
 from ..configuration_nes2net import Nes2NetConfig
 from ..errors import ModelError
@@ -26,7 +27,7 @@ from .fast import speed_up
 from .int8 import quantise
 from .onnx import holds_only_a_graph
 from .places import DEMO_MODEL as DEMO_MODEL
-from .places import EXTRACTOR_FILE, in_a_sentence
+from .places import EXTRACTOR_FILE, check_is_nes2net, check_windows, in_a_sentence
 from .places import check_place as check_place
 from .precision import settle_dtype, warn_if_slow
 
@@ -112,14 +113,8 @@ def _place_of_nes2net(name: str, revision: str | None) -> dict[str, Any]:
     """Returns the arguments of `from_pretrained` that name the model; raises ModelError if it is not a Nes2Net."""
     place = {"pretrained_model_name_or_path": name, "revision": revision or "main"}
     config, _ = Nes2NetConfig.get_config_dict(**place)
-    if not config:
-        raise ModelError(f"model {name} is not a Nes2Net model: it has no config.json.")
     # From another model's configuration, transformers would build a Nes2Net with random weights.
-    if config.get("model_type") != Nes2NetConfig.model_type:
-        raise ModelError(
-            f"model {name} is not a Nes2Net model: its model_type is {config.get('model_type')!r}, not "
-            f"{Nes2NetConfig.model_type!r}."
-        )
+    check_is_nes2net(name, config)
     return place
 
 
@@ -129,19 +124,7 @@ def _settings(name: str, place: dict[str, Any]) -> tuple[Nes2NetConfig, Nes2NetF
     if os.path.isdir(name) and not os.path.isfile(os.path.join(name, EXTRACTOR_FILE)):
         raise ModelError(f"model folder {name} has no {EXTRACTOR_FILE}: copy it there.")
     extractor = Nes2NetFeatureExtractor.from_pretrained(**place)
-    whole = extractor.length_policy == "whole"
-    for field in ("window_length", "min_samples") if whole else ("window_length",):
-        if getattr(extractor, field) < config.min_samples:
-            raise ModelError(
-                f"model {name}: preprocessor_config.json: {field} must be at least {config.min_samples} samples, the "
-                f"length of one frame of the encoder in config.json, got {getattr(extractor, field)}."
-            )
-    if config.max_samples is not None and extractor.window_length > config.max_samples:
-        raise ModelError(
-            f"model {name}: preprocessor_config.json: window_length must be at most {config.max_samples} samples, "
-            f"which the {config.encoder_config.model_type} encoder in config.json can read, got "
-            f"{extractor.window_length}."
-        )
+    check_windows(name, extractor, config)
     return config, extractor
 
 

@@ -1,8 +1,9 @@
 """
-Runs an exported Nes2Net with onnxruntime on the CPU. Imports neither torch nor transformers, which take seconds.
+Runs an exported Nes2Net with onnxruntime on the CPU. This file imports neither torch nor transformers, which take
+seconds.
 
 `nes2net export` writes into the graph what its numbers mean, so that only the threshold, the calibration and the
-feature extractor are read from files.
+feature extractor are read from files. Graphs of version 0.1.0 lack that: for them, transformers reads the files.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from numpy.typing import NDArray
 
 from ..calibration import Calibration
 from ..errors import ModelError
 from ..hub import fetch_large
-from .places import CONFIG_FILE, EXTRACTOR_FILE, check_place, in_a_sentence
+from .places import CONFIG_FILE, EXTRACTOR_FILE, check_is_nes2net, check_place, check_windows, in_a_sentence
 
 GRAPH = "model.onnx"  # weights too large for one file are in model.onnx.data
 NOTE = "nes2net"  # the entry of the graph's metadata that holds a `GraphConfig`
 _RATE = 16_000
+_LONGEST = 600 * _RATE
 
 
 @dataclass
@@ -42,6 +45,8 @@ class GraphConfig:
     spoof_indices: list[int]
     score: str
     frame_samples: int
+    min_samples: int
+    max_samples: int | None
     demonstration: bool
     threshold: float | None = None
     calibration: dict[str, Any] | None = None
@@ -55,6 +60,30 @@ class GraphConfig:
         """Returns the text for the graph's metadata. The folder's config.json has threshold and calibration."""
         return json.dumps({key: value for key, value in asdict(self).items() if key not in _SETTINGS[CONFIG_FILE]})
 
+    @classmethod
+    def from_json(cls, text: str, **settings: Any) -> GraphConfig:
+        """
+        Reads what `to_json` wrote; later versions may write more.
+
+        Args:
+            settings: threshold and calibration.
+
+        Raises:
+            ValueError: a field is missing or wrong.
+        """
+        try:
+            note = json.loads(text)
+            labels = {int(index): str(label) for index, label in note["id2label"].items()}
+            names = cls.__dataclass_fields__.keys() - _SETTINGS[CONFIG_FILE].keys()
+            config = cls(**{**{name: note[name] for name in names}, "id2label": labels, **settings})
+            if sorted([config.bonafide_index, *config.spoof_indices]) != list(range(len(labels))):
+                raise ValueError("indices")
+            if not (config.frame_samples >= 1 and config.min_samples >= 1 and (config.max_samples or 1) >= 1):
+                raise ValueError("samples")
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise ValueError("its graph does not say what its numbers mean: export it again") from error
+        return config
+
 
 @dataclass
 class GraphExtractor:
@@ -65,6 +94,7 @@ class GraphExtractor:
     do_normalize: bool = False
     normalize_eps: float = 1e-5
     min_samples: int = 400
+    sampling_rate: int = _RATE
 
     def __call__(
         self, raw_speech: Sequence[NDArray[np.float32]], sampling_rate: int = _RATE, return_tensors: str = "np"
@@ -94,7 +124,8 @@ class OnnxModel:
     An exported model.
 
     Args:
-        folder: the folder of `model.onnx`. It uses as many threads as torch would.
+        folder: the folder of `model.onnx`. It uses as many threads as torch, if torch is imported; otherwise as many
+            as OMP_NUM_THREADS says, or as this process has cores.
 
     Raises:
         ImportError: onnxruntime is not installed.
@@ -148,7 +179,7 @@ def load_onnx_model(
         ModelError: the model does not exist, cannot be reached, has no graph or an invalid setting; onnxruntime is not
             installed; or the device is not the CPU or the dtype not float32.
     """
-    if device is not None and device.split(":")[0] != "cpu":
+    if device is not None and str(device).split(":")[0] != "cpu":
         raise ModelError(f"--backend onnx runs on the CPU: omit --device {device}.")
     if dtype != "float32":
         raise ModelError(f"--backend onnx always uses the precision of the export: omit --dtype {dtype}.")
@@ -156,7 +187,11 @@ def load_onnx_model(
     check_place(name)
     with in_a_sentence(name, revision):
         folder = Path(name)
-        if not folder.is_dir():
+        if folder.is_dir():
+            check_is_nes2net(name, _read(folder, CONFIG_FILE, name))
+        else:
+            # Before the graph, which may be large and of another model.
+            check_is_nes2net(name, _read(_fetched(name, revision).parent, CONFIG_FILE, name))
             fetch_large(name, f"{re.escape(GRAPH)}.*", revision)
             wanted = [CONFIG_FILE, EXTRACTOR_FILE, f"{GRAPH}*"]
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
@@ -169,23 +204,34 @@ def load_onnx_model(
         if network.note is None:  # an export of version 0.1.0
             from .load import settings_of
 
-            network.config, extractor = settings_of(folder)
+            network.config, extractor = settings_of(name, revision)
             return network, extractor
-        fields = json.loads(network.note)
-        fields["id2label"] = {int(index): label for index, label in fields["id2label"].items()}
-        network.config = GraphConfig(**fields, **_settings(folder, CONFIG_FILE, name))
-        return network, GraphExtractor(**_settings(folder, EXTRACTOR_FILE, name))
+        network.config = GraphConfig.from_json(network.note, **_settings(folder, CONFIG_FILE, name))
+        windows = GraphExtractor(**_settings(folder, EXTRACTOR_FILE, name))
+        check_windows(name, windows, network.config)
+        return network, windows
+
+
+def _fetched(name: str, revision: str | None) -> Path:
+    """Returns the path of a Hub model's config.json in the cache."""
+    try:
+        return Path(hf_hub_download(name, CONFIG_FILE, revision=revision))
+    except RemoteEntryNotFoundError:
+        raise ModelError(f"model {name} is not a Nes2Net model: it has no {CONFIG_FILE}.") from None
 
 
 def _is_calibration(value: Any) -> bool:
     with suppress(TypeError, ValueError):
         fitted = Calibration(**value)
-        return all(map(_is_finite, (fitted.scale, fitted.offset, fitted.prior))) and fitted.scale > 0
+        numbers = (fitted.scale, fitted.offset, fitted.prior)
+        return all(map(_is_finite, numbers)) and fitted.scale > 0 and 0 < fitted.prior < 1
     return value is None
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    with suppress(OverflowError):  # an integer too large for a float
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return False
 
 
 # What is read from each file, and which values are valid. `Nes2NetConfig` and `Nes2NetFeatureExtractor`, which wrote
@@ -196,37 +242,44 @@ _SETTINGS: dict[str, dict[str, Callable[[Any], bool]]] = {
         "calibration": _is_calibration,
     },
     EXTRACTOR_FILE: {
-        "window_length": lambda value: type(value) is int and 1 <= value <= 600 * _RATE,
+        "window_length": lambda value: type(value) is int and 1 <= value <= _LONGEST,
         "length_policy": lambda value: value in ("first", "whole"),
         "do_normalize": lambda value: isinstance(value, bool),
-        "normalize_eps": lambda value: _is_finite(value) and value > 0,
-        "min_samples": lambda value: type(value) is int and value >= 1,
+        "normalize_eps": lambda value: _is_finite(value) and 0 < value < 1,
+        "min_samples": lambda value: type(value) is int and 1 <= value <= _LONGEST,
+        "sampling_rate": lambda value: type(value) is int and value == _RATE,
     },
 }
 
 
 def _settings(folder: Path, file: str, name: str) -> dict[str, Any]:
-    """Reads the settings that a file of an exported folder has."""
-    try:
-        written = json.loads((folder / file).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"model folder {name} has no {file}: copy it there, or export the model again.") from None
-    except (ValueError, RecursionError):
-        written = None
-    if not isinstance(written, dict):
-        raise ModelError(f"model {name} could not be loaded: {file} is not JSON: export the model again.")
+    """Reads the settings that a file of an exported model has."""
+    written = _read(folder, file, name)
     found = {key: written[key] for key in _SETTINGS[file] if key in written}
     for key, value in found.items():
         if not _SETTINGS[file][key](value):
             raise ModelError(
-                f"model {name} could not be loaded: {file}: {key} has an invalid value, {str(value)[:100]!r}: export "
-                "the model again."
+                f"model {name} could not be loaded: {file}: {key} has an invalid value, {repr(value)[:100]}: export "
+                "it again."
             )
     return found
 
 
+def _read(folder: Path, file: str, name: str) -> dict[str, Any]:
+    """Reads a JSON object."""
+    try:
+        written = json.loads((folder / file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"model {name} has no {file}: export it again.") from None
+    except (ValueError, RecursionError):
+        raise ModelError(f"model {name} could not be loaded: {file} is not JSON: export it again.") from None
+    if not isinstance(written, dict):
+        raise ModelError(f"model {name} could not be loaded: {file} is not a JSON object: export it again.")
+    return written
+
+
 def _threads() -> int:
-    """Returns torch's number of threads, or what it would be."""
+    """Returns the number of threads to run a graph with: see `OnnxModel`."""
     torch = sys.modules.get("torch")
     if torch is not None:
         return torch.get_num_threads()

@@ -36,6 +36,32 @@ def check_place(name: str) -> None:
             raise ModelError(f"model folder {shown} does not exist.") from None
 
 
+def check_is_nes2net(name: str, config: dict[str, Any]) -> None:
+    """Raises ModelError if the content of a config.json is not that of a Nes2Net model."""
+    if not config:
+        raise ModelError(f"model {name} is not a Nes2Net model: it has no {CONFIG_FILE}.")
+    if config.get("model_type") != "nes2net":
+        raise ModelError(
+            f"model {name} is not a Nes2Net model: its model_type is {config.get('model_type')!r}, not 'nes2net'."
+        )
+
+
+def check_windows(name: str, extractor: Any, config: Any) -> None:
+    """Raises ModelError if a model cannot read the windows that its feature extractor makes."""
+    whole = extractor.length_policy == "whole"
+    for field in ("window_length", "min_samples") if whole else ("window_length",):
+        if getattr(extractor, field) < config.min_samples:
+            raise ModelError(
+                f"model {name}: {EXTRACTOR_FILE}: {field} must be at least {config.min_samples} samples, the length "
+                f"of one frame of its encoder, got {getattr(extractor, field)}."
+            )
+    if config.max_samples is not None and extractor.window_length > config.max_samples:
+        raise ModelError(
+            f"model {name}: {EXTRACTOR_FILE}: window_length must be at most {config.max_samples} samples, which its "
+            f"encoder can read, got {extractor.window_length}."
+        )
+
+
 @contextmanager
 def in_a_sentence(name: str, revision: str | None) -> Iterator[None]:
     """Turns errors inside it into a ModelError that names the model, and sets time limits on requests to the Hub."""
