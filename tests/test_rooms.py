@@ -11,7 +11,7 @@ import nes2net_hf
 PACKAGE = Path(nes2net_hf.__file__).parent
 # From the ground up. Rooms of one floor do not import each other.
 FLOORS = [
-    "errors version configuration_nes2net feature_extraction_nes2net metrics samples cards figure_style",
+    "errors version machine configuration_nes2net feature_extraction_nes2net metrics samples cards figure_style",
     "modeling_nes2net files calibration scores corpus_facts",
     "audio hub auto",
     "pretrained augmentation corpora",

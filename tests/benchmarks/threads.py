@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import statistics
 import tempfile
 import time
@@ -68,8 +67,9 @@ def main() -> None:
     options = parser.parse_args()
     from precision import build
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    ways = {(1, cores): [], (1, 1): [], (cores, 1): []}  # type: dict[tuple[int, int], list[tuple[float, float]]]
+    from nes2net_hf.machine import cores
+
+    ways = {(1, cores()): [], (1, 1): [], (cores(), 1): []}  # type: dict[tuple[int, int], list[tuple[float, float]]]
     with tempfile.TemporaryDirectory() as folder:
         model = str(options.model or build(Path(folder), wavlm=False))
         for _ in range(options.rounds):

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from ..calibration import Calibration
 from ..errors import ModelError
 from ..hub import fetch_large
+from ..machine import cores
 from .places import CONFIG_FILE, EXTRACTOR_FILE, check_is_nes2net, check_place, check_windows, in_a_sentence
 
 GRAPH = "model.onnx"  # weights too large for one file are in model.onnx.data
@@ -285,4 +286,4 @@ def _threads() -> int:
         return torch.get_num_threads()
     with suppress(KeyError, ValueError):
         return max(1, int(os.environ["OMP_NUM_THREADS"]))
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()

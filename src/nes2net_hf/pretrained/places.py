@@ -23,7 +23,7 @@ CONFIG_FILE, EXTRACTOR_FILE = "config.json", "preprocessor_config.json"
 def check_place(name: str) -> None:
     """Raises ModelError if `name` is neither a model's folder nor a valid Hub id. It does not contact the Hub."""
     if os.path.isdir(name):
-        if not os.path.isfile(os.path.join(name, "config.json")):
+        if not os.path.isfile(os.path.join(name, CONFIG_FILE)):
             raise ModelError(f"model folder {name} is not a Nes2Net model: it has no config.json.")
     elif os.path.exists(name):
         raise ModelError(f"model {name} is a file: name a folder in the Hugging Face layout, or a Hub id.")
@@ -84,7 +84,7 @@ def _reason(error: BaseException, name: str) -> str:
             )
         if reason is not None:
             return f"could not be loaded: {reason}"
-    if str(error).startswith(("config.json", EXTRACTOR_FILE)):  # our own message, which is one sentence
+    if str(error).startswith((CONFIG_FILE, EXTRACTOR_FILE)):  # our own message, which is one sentence
         return f"could not be loaded: {str(error).rstrip('.')}"
     if "feature extractor" in str(error) and not os.path.isdir(name):
         return f"could not be loaded: it has no valid {EXTRACTOR_FILE}: add one to the repository"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from accelerate.state import AcceleratorState, is_initialized
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..audio import SAMPLING_RATE
+from ..machine import cores
 from .batches import BatchStream
 from .data import WindowDataset
 from .features import FeatureSet, feature_set
@@ -62,13 +62,8 @@ def start_processes(recipe: Recipe) -> Accelerator:
         )
     if accelerator.device.type == "cpu":
         # accelerate launch gives each process one thread by default: divide the cores instead.
-        torch.set_num_threads(max(1, _cores() // processes))
+        torch.set_num_threads(max(1, cores() // processes))
     return accelerator
-
-
-def _cores() -> int:
-    """Returns how many cores this process may use: a cluster or taskset may limit it to a part of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
