@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "training/demo"))
 
-from corpus import activity, audio, channel, plan, texts
+from corpus import activity, audio, channel, composed, plan
 from corpus.errors import CorpusError, require_program
-from corpus.manifest import COLUMNS, Entry, checksum, read_manifest, write_manifest
+from corpus.manifest import COLUMNS, Entry, checksum, primary, read_manifest, write_manifest
 from corpus.recordings import Piece
 from corpus.sources import Recording
 from corpus.synthesizers import VOICES
@@ -64,6 +65,17 @@ def test_g722_round_trip_keeps_time_and_waveform():
     assert np.corrcoef(wave, decoded)[0, 1] > 0.99
 
 
+def test_mp3_round_trip_keeps_time_and_level():
+    wave = speech_like(1.0)
+    decoded = audio.mp3_round_trip(wave)
+    assert decoded.shape == wave.shape
+    assert np.corrcoef(wave, decoded)[0, 1] > 0.98
+    assert 0.9 < np.dot(wave, decoded) / np.dot(wave, wave) < 1.05
+    assert np.array_equal(decoded, audio.mp3_round_trip(wave))
+    power = np.abs(np.fft.rfft(audio.mp3_round_trip(np.random.default_rng(0).standard_normal(RATE) / 8))) ** 2
+    assert power[5700:].sum() < 1e-3 * power.sum()
+
+
 def test_telephone_band_holds_nothing_above_4_khz():
     power = np.abs(np.fft.rfft(audio.through_8khz(np.random.default_rng(0).standard_normal(RATE)))) ** 2
     assert power[4200:].sum() < 1e-4 * power.sum()
@@ -90,7 +102,7 @@ def test_spectrum_is_matched_to_the_reference():
     assert np.abs(after).mean() < 0.35 * np.abs(before).mean()
 
 
-@pytest.mark.parametrize("codec", [channel.WIDEBAND, channel.NARROWBAND])
+@pytest.mark.parametrize("codec", [channel.WIDEBAND, channel.NARROWBAND, channel.LOW_RATE])
 def test_channel_is_deterministic_and_keeps_its_ranges(codec):
     wave, reference = speech_like(), speech_like(seed=3)
     sent, again = (channel.send(wave, reference, codec, 2.5, np.random.default_rng(5)) for _ in range(2))
@@ -108,15 +120,26 @@ def test_speakers_are_apart_between_partitions(small_plan):
     assert all(len(found) == 1 for found in partitions.values())
 
 
-def test_a_synthetic_voice_serves_one_partition():
-    for attack in VOICES:
-        assert sum(attack in quotas for quotas in plan.QUOTAS.values()) == 1, attack
+def test_a_synthetic_speaker_is_in_train_in_dev_or_in_evaluation():
+    places = defaultdict(set)
+    for partition, quotas in plan.QUOTAS.items():
+        for attack in quotas.keys() & VOICES.keys():
+            for speaker in VOICES[attack].styles or {attack}:
+                places[speaker].add("evaluation" if partition in ("test", "extra") else partition)
+    assert all(len(found) == 1 for found in places.values())
+    assert len(places) > 70
+
+
+def test_piper_and_the_style_that_hibari_learnt_from_are_on_their_sides():
+    assert {partition for partition, quotas in plan.QUOTAS.items() if "piper-joe" in quotas} == {"test", "extra"}
+    assert {partition for partition, quotas in plan.QUOTAS.items() if "hibari" in quotas} == {"train"}
+    assert "kokoro-af_heart" in VOICES["kokoro"].styles
 
 
 def test_dev_and_test_hold_attacks_that_train_lacks():
-    train, dev, test = (set(plan.QUOTAS[partition]) for partition in plan.PARTITIONS)
+    train, dev, test, _ = (set(plan.QUOTAS[partition]) for partition in plan.PARTITIONS)
     assert set(plan.SEEN) <= train & dev & test
-    assert dev - train == {"festival-hts-ona"}
+    assert dev - train == {"festival-hts-ona", "kokoro-dev"}
     assert {"piper-joe", "world-shifted", "espeak-ng"} <= test - train - dev
 
 
@@ -146,10 +169,35 @@ def test_thinned_plan_keeps_every_attack_of_every_partition(small_plan):
     assert {(item.partition, item.attack) for item in thinned} == groups
 
 
+@pytest.mark.parametrize("partition", plan.PARTITIONS[:3])
+def test_spoofs_have_bona_fides_languages_as_far_as_the_voices_allow(small_plan, partition):
+    here = [item for item in small_plan if item.partition == partition]
+    bonafide = Counter(primary(item.language) for item in here if item.label == "bonafide")
+    spoofs = [item for item in here if item.label == "spoof"]
+    languages = Counter(primary(item.language) for item in spoofs)
+    spoken = Counter(primary(item.language) for item in spoofs if item.attack in VOICES)
+    for language, count in bonafide.items():
+        wanted = len(spoofs) * count / bonafide.total()
+        # Copy-synthesis makes up the rest, unless text-to-speech alone has more, here or in another language.
+        surplus = sum(max(0, spoken[other] - len(spoofs) * bonafide[other] / bonafide.total()) for other in spoken)
+        assert max(spoken[language], wanted - surplus - 2) <= languages[language] <= max(spoken[language], wanted + 2)
+
+
+def test_a_missing_package_leaves_its_attacks_out():
+    pieces = recordings({"allison": ("asterisk-core-sounds-en-g722", "en")})
+    made = plan.make_plan(pieces, seed=7, without={"hifigan", "kokoro"})
+    assert {item.attack for item in made} == {"", *plan.QUOTAS["train"]} - {"hifigan", "kokoro"}
+
+
+def test_recordings_for_evaluation_only_are_in_the_partition_extra():
+    piece = recordings({"queen-joe": ("flight-of-the-amazon-queen", "en")})[0]
+    assert plan.partition_of(replace(piece.recording, evaluation_only=True)) == "extra"
+
+
 def test_texts_are_long_enough_in_every_language_of_every_voice():
     for voice in VOICES.values():
         for language in voice.languages:
-            assert len(texts.draw(language, 60, np.random.default_rng(0))) >= 60
+            assert len(composed.draw("dev", language, "words", 60, np.random.default_rng(0))) >= 60
 
 
 def test_manifest_is_read_as_it_was_written(tmp_path):

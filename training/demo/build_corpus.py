@@ -27,13 +27,16 @@ def build(
     out: Out = Path("demo-corpus"),
     workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 2,
     seed: Annotated[int, typer.Option(help="The same seed gives the same corpus.")] = 12345,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Omit attacks whose packages cannot be downloaded.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Make about so many utterances, for a quick look.")] = None,
 ) -> None:
     """Build the corpus, or continue a build that was stopped."""
     if context.invoked_subcommand is not None:
         return
     start = time.monotonic()
-    entries = build_corpus(out, seed, workers, limit, lambda line: print(line, flush=True))
+    entries = build_corpus(out, seed, workers, limit, allow_missing, lambda line: print(line, flush=True))
     hours = sum(float(entry.duration) for entry in entries) / 3600
     print(f"{len(entries)} utterances, {hours:.2f} h, built in {(time.monotonic() - start) / 60:.1f} min: {out}")
 

@@ -31,7 +31,10 @@ FORMATS = {
     "mulaw": _Format("pcm_mulaw", "wav", 8_000),
     "amr-nb": _Format("libopencore_amrnb", "amr", 8_000, (4_750, 7_950, 12_200)),
     "gsm": _Format("", "", 8_000),  # encoded by soundfile, because PyAV has no encoder
+    "mp3-11k": _Format("libmp3lame", "mp3", 11_025, (16_000, 24_000)),  # MPEG 2.5: voice notes, old games
 }
+# Those of the first release: a recipe that names no codecs draws from them.
+_USUAL = tuple(FORMATS)[:7]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Codec:
     Encodes and decodes with a codec drawn from `codecs`, at a bit rate drawn from the codec's usual ones.
 
     Args:
-        codecs: keys of `FORMATS`; `alaw`, `mulaw`, `amr-nb` and `gsm` work at 8 kHz.
+        codecs: keys of `FORMATS`, by default all but `mp3-11k`; `alaw`, `mulaw`, `amr-nb` and `gsm` work at 8 kHz,
+            `mp3-11k` at 11,025 Hz.
         narrowband: probability that audio for the other codecs first passes through 8 kHz, as on a telephone line.
         bit_rates: bits per second that replace the usual ones, for codecs with a bit rate.
 
@@ -48,7 +52,7 @@ class Codec:
         ValueError: a codec is unknown or missing in this build of PyAV, or a value is invalid.
     """
 
-    codecs: tuple[str, ...] = tuple(FORMATS)
+    codecs: tuple[str, ...] = _USUAL
     narrowband: float = 0.0
     bit_rates: tuple[int, ...] | None = None
 

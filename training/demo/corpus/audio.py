@@ -1,4 +1,4 @@
-"""Audio input and output: decoding to 16 kHz mono, the G.722 round trip, and the telephone band."""
+"""Audio input and output: decoding to 16 kHz mono, the G.722 and MP3 round trips, and the telephone band."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import soxr
 
 SAMPLE_RATE = 16000
 G722_DELAY = 22  # delay of libavcodec's encoder and decoder together, in samples
+MP3_RATE, MP3_BITS = 11025, 16000  # Hz, bit/s
 
 
 def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarray:
@@ -61,7 +62,34 @@ def g722_round_trip(wave: np.ndarray) -> np.ndarray:
     return decoded.astype(np.float32) / 32768.0
 
 
+def mp3_round_trip(wave: np.ndarray) -> np.ndarray:
+    """Encodes and decodes (S,) at 16 kHz with MP3 at 11,025 Hz and 16 kbit/s, without delay: (S,) float32."""
+    if not wave.size:
+        return wave
+    samples = to_int16(resample(wave, SAMPLE_RATE, MP3_RATE))
+    encoder = av.CodecContext.create("libmp3lame", "w")
+    encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = MP3_RATE, "mono", "s16p", MP3_BITS
+    encoder.open()
+    decoder = av.CodecContext.create("mp3", "r")
+    packets = []
+    for start in range(0, samples.size, encoder.frame_size):
+        frame = av.AudioFrame.from_ndarray(
+            samples[None, start : start + encoder.frame_size], format="s16p", layout="mono"
+        )
+        frame.sample_rate, frame.pts = MP3_RATE, start
+        packets += encoder.encode(frame)
+    packets += encoder.encode(None)
+    # The encoder's packets say how many samples are delay and padding, and libavcodec's decoder removes them.
+    blocks = [block.to_ndarray().ravel() for packet in [*packets, None] for block in decoder.decode(packet)]
+    decoded = np.concatenate(blocks).astype(np.float32) / 32768.0
+    return _fit(resample(decoded, MP3_RATE), wave.size)
+
+
 def through_8khz(wave: np.ndarray) -> np.ndarray:
     """Resamples (S,) from 16 kHz to 8 kHz and back, like a narrow-band line."""
-    narrow = resample(resample(wave, SAMPLE_RATE, 8000), 8000, SAMPLE_RATE)
-    return np.pad(narrow, (0, max(0, wave.size - narrow.size)))[: wave.size]
+    return _fit(resample(resample(wave, SAMPLE_RATE, 8000), 8000, SAMPLE_RATE), wave.size)
+
+
+def _fit(wave: np.ndarray, size: int) -> np.ndarray:
+    """Cuts (S,), or fills it with zeros, to (size,), because resampling there and back changes the length slightly."""
+    return np.pad(wave, (0, max(0, size - wave.size)))[:size]

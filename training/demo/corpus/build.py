@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from threadpoolctl import threadpool_limits
 
-from . import activity, audio, channel, recordings, sources
+from . import activity, audio, channel, neural, recordings, sources, surroundings
 from .errors import CorpusError
 from .manifest import Entry, checksum, write_licences, write_manifest
+from .packages import fetch_generators
 from .plan import Utterance, make_plan, thin
 from .synthesizers import VOICES
 from .vocoders import VOCODERS
@@ -23,7 +25,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def build(out: Path, seed: int, workers: int, limit: int | None, report: Callable[[str], None]) -> list[Entry]:
+def build(
+    out: Path, seed: int, workers: int, limit: int | None, allow_missing: bool, report: Callable[[str], None]
+) -> list[Entry]:
     """
     Builds the corpus in `out` and returns its manifest.
 
@@ -32,18 +36,20 @@ def build(out: Path, seed: int, workers: int, limit: int | None, report: Callabl
         seed: seed of the plan and of every utterance.
         workers: number of processes.
         limit: approximate number of utterances, for a quick look; None for all.
+        allow_missing: go on without the attacks whose packages cannot be downloaded.
         report: called with a line about the progress.
     """
     packages, pieces_folder, journal = out / "work/packages", out / "work/pieces", out / "work/journal.jsonl"
     report("fetching the packages")
     sources.fetch(packages)
+    lost = fetch_generators(out / "work/neural", allow_missing, report)
     index = out / "work/pieces.json"
     if not index.is_file():
         report("decoding and trimming the recordings")
         listed = list(sources.list_recordings(packages))
         prepare = partial(recordings.prepare, folder=pieces_folder)
-        recordings.save_index(index, [piece for found in _parallel(prepare, listed, workers) for piece in found])
-    plan = make_plan(list(recordings.load_index(index)), seed)
+        recordings.save_index(index, [piece for found in _parallel(prepare, listed, workers, out) for piece in found])
+    plan = make_plan(list(recordings.load_index(index)), seed, without=lost)
     plan = thin(plan, limit) if limit else plan
     done = {row["utterance_id"]: row for row in _read_journal(journal)}
     todo = [utterance for utterance in plan if not _is_made(out, utterance, done)]
@@ -51,7 +57,7 @@ def build(out: Path, seed: int, workers: int, limit: int | None, report: Callabl
     # Random order spreads out the slow generators, so the first progress lines show how long the build will take.
     todo = [todo[index] for index in np.random.default_rng(seed).permutation(len(todo))]
     with open(journal, "a", encoding="utf-8") as file:
-        for number, row in enumerate(_parallel(partial(make, out, pieces_folder), todo, workers), start=1):
+        for number, row in enumerate(_parallel(partial(make, out, pieces_folder), todo, workers, out), start=1):
             done[row["utterance_id"]] = row
             file.write(json.dumps(row) + "\n")
             if number % 200 == 0:
@@ -60,6 +66,9 @@ def build(out: Path, seed: int, workers: int, limit: int | None, report: Callabl
     entries = [_entry(utterance, done[utterance.utterance_id]) for utterance in plan]
     write_manifest(out / "manifest.csv", entries)
     write_licences(out / "LICENCES.md", packages)
+    report("writing noises and room responses for augmentation")
+    surroundings.write_noises(packages, out)
+    surroundings.write_rooms(out, seed)
     return entries
 
 
@@ -90,13 +99,16 @@ def _generated(pieces_folder: Path, utterance: Utterance) -> np.ndarray:
         return audio.read(path)
     rng = np.random.default_rng(utterance.seed)
     if utterance.attack in VOICES:
-        wave = VOICES[utterance.attack].synthesize(utterance.text, utterance.language, rng)
+        wave = VOICES[utterance.attack].synthesize(utterance.text, utterance.language, utterance.speaker_id, rng)
     else:
-        wave = VOCODERS[utterance.attack](recordings.join(pieces_folder, utterance.recordings, rng), rng)
+        # The channel keeps `seconds`, after it has shortened the pauses: more would be made for nothing.
+        longest = round((utterance.seconds + 1.0) * audio.SAMPLE_RATE)
+        wave = VOCODERS[utterance.attack](recordings.join(pieces_folder, utterance.recordings, rng)[:longest], rng)
     if not activity.active_frames(wave).any():
         raise CorpusError(f"{utterance.utterance_id}: {utterance.attack} made no speech.")
-    # Recordings pass through G.722 once before the channel, so generated speech must too.
-    wave = audio.g722_round_trip(0.5 * wave / np.abs(wave).max())
+    # Recordings pass through the channel's codec once before the channel, so generated speech must too.
+    codec = audio.mp3_round_trip if utterance.codec == channel.LOW_RATE else audio.g722_round_trip
+    wave = codec(0.5 * wave / np.abs(wave).max())
     unfinished = path.with_suffix(".part")
     audio.write(unfinished, wave)
     unfinished.replace(path)
@@ -112,7 +124,7 @@ def _entry(utterance: Utterance, row: dict[str, Any]) -> Entry:
     return Entry(
         utterance.utterance_id, audio_path(utterance), utterance.label, utterance.speaker_id, utterance.gender,
         utterance.language, utterance.attack, utterance.codec, utterance.source, utterance.partition,
-        f"{row['duration']:.3f}", row["sha256"], utterance.licence,
+        f"{row['duration']:.3f}", row["sha256"], utterance.licence, utterance.style,
     )  # fmt: skip
 
 
@@ -134,8 +146,14 @@ def _read_journal(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
-def _parallel(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+def _parallel(function: Callable[[Item], Result], items: Iterable[Item], workers: int, out: Path) -> Iterator[Result]:
     """Applies `function` to `items` in processes with one thread each; yields results in order."""
-    # One thread also gives equal files on every machine, because BLAS rounds differently with more threads.
-    with ProcessPoolExecutor(workers, initializer=threadpool_limits, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(out,)) as pool:
         yield from pool.map(function, items, chunksize=8)
+
+
+def _start_worker(out: Path) -> None:
+    # One thread also gives equal files on every machine, because BLAS rounds differently with more threads.
+    threadpool_limits(1)
+    torch.set_num_threads(1)
+    neural.use(out / "work/neural")

@@ -14,16 +14,20 @@ import numpy as np
 from scipy.ndimage import convolve1d, maximum_filter1d
 
 from . import activity
-from .audio import SAMPLE_RATE, g722_round_trip, through_8khz
+from .audio import SAMPLE_RATE, g722_round_trip, mp3_round_trip, through_8khz
 
-WIDEBAND, NARROWBAND = "g722", "g722-8k"
+WIDEBAND, NARROWBAND, LOW_RATE = "g722", "g722-8k", "mp3-11k"
 LEVEL_DB = (-34.0, -22.0)  # RMS of the speech, dB re full scale
 PADDING_SECONDS = (0.03, 0.25)  # before and after, drawn separately
 NOISE_SNR_DB = (34.0, 50.0)  # speech over noise
 NOISE_TILT = (0.0, 1.0)  # power falls as 1 / f ** tilt: from white to pink
 CREST_DB = (11.0, 14.0)  # peaks of the speech over its RMS after limiting; before it, almost all speech has more
 MATCH_LIMIT_DB = 20.0  # largest change of a band by spectrum matching
-EDGES_HZ = {WIDEBAND: (90.0, 6900.0), NARROWBAND: (90.0, 3400.0)}  # edges of the band that is kept
+EDGES_HZ = {
+    WIDEBAND: (90.0, 6900.0),
+    NARROWBAND: (90.0, 3400.0),
+    LOW_RATE: (90.0, 4800.0),
+}  # edges of the band that is kept
 _TAPS = 1024
 _FFT = 512
 _BANDS = np.concatenate([[80.0], np.geomspace(160.0, 7200.0, 23)])  # Hz, edges of 23 bands
@@ -109,7 +113,7 @@ def send(wave: np.ndarray, reference: np.ndarray, codec: str, seconds: float, rn
     Args:
         wave: (S,) at 16 kHz.
         reference: (R,) a bona fide recording of the same partition and codec condition, whose spectrum is matched.
-        codec: `g722` (16 kHz) or `g722-8k` (also 8 kHz and back).
+        codec: `g722` (16 kHz), `g722-8k` (also 8 kHz and back), or `mp3-11k` (11 kHz, 16 kbit/s, without G.722).
         seconds: maximum length of the speech.
         rng: the utterance's random generator.
 
@@ -127,6 +131,9 @@ def send(wave: np.ndarray, reference: np.ndarray, codec: str, seconds: float, rn
     level = rng.uniform(*LEVEL_DB)
     wave = wave * 10.0 ** (level / 20.0)
     noise = band_limit(coloured_noise(wave.size, rng.uniform(*NOISE_TILT), rng), codec)
-    wave = g722_round_trip(wave + noise * 10.0 ** ((level - rng.uniform(*NOISE_SNR_DB)) / 20.0))
+    wave = wave + noise * 10.0 ** ((level - rng.uniform(*NOISE_SNR_DB)) / 20.0)
+    if codec == LOW_RATE:
+        return mp3_round_trip(wave)
+    wave = g722_round_trip(wave)
     # The narrow band comes last: what G.722 adds above it would tell signals with high peaks from smooth ones.
     return band_limit(through_8khz(wave), codec) if codec == NARROWBAND else wave

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .sources import SOURCES, copyright_file
+from .packages import PACKAGES
+from .sources import NOISES, SOURCES, copyright_file
 from .synthesizers import VOICES
 
 COLUMNS = (
     "utterance_id", "path", "label", "speaker_id", "gender", "language", "attack", "codec", "source", "partition",
-    "duration", "sha256", "licence",
+    "duration", "sha256", "licence", "style",
 )  # fmt: skip
 
 
@@ -34,6 +35,12 @@ class Entry:
     duration: str
     sha256: str
     licence: str
+    style: str = ""  # of the text: sentences or words
+
+
+def primary(language: str) -> str:
+    """Returns the language without its region: `pt` for `pt-br` or `pt_BR`."""
+    return language.lower().replace("_", "-").split("-")[0]
 
 
 def checksum(path: Path) -> str:
@@ -69,12 +76,17 @@ def write_licences(path: Path, packages: Path) -> None:
         "|---|---|---|---|",
     ]
     for source in SOURCES:
-        speaker = source.speaker or "one or more per language"
+        speaker = source.speaker or "one or more per folder"
         lines.append(f"| {source.package} | {speaker} | {source.licence} | {source.attribution} |")
     lines += ["", "## Synthetic voices", "", "| attack | package | licence of the voice |", "|---|---|---|"]
     lines += [f"| {attack} | {voice.source} | {voice.licence} |" for attack, voice in VOICES.items()]
+    lines += ["", "## Noises", "", "`noise/noises.csv` has the licence and attribution of each file.", ""]
+    lines += ["0 A.D.'s recordings and ambience: Wildfire Games, https://www.wildfiregames.com, under"]
+    lines += ["https://creativecommons.org/licenses/by-sa/3.0/."]
+    lines += ["", "## Neural generators", "", "| package | version | licence | attribution |", "|---|---|---|---|"]
+    lines += [f"| {p.name} ({p.index}) | {p.version} | {p.licence} | {p.attribution} |" for p in PACKAGES]
     lines += ["", "Copy-synthesis (all other attacks) is derived from the recordings and keeps their licence.", ""]
-    for package in dict.fromkeys(source.package for source in SOURCES):
+    for package in dict.fromkeys(source.package for source in (*SOURCES, *NOISES)):
         text = copyright_file(packages, package).read_text(encoding="utf-8", errors="replace").rstrip()
         lines += [f"## Copyright file of {package}", "", "```text", text, "```", ""]
     path.write_text("\n".join(lines), encoding="utf-8")

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 
 import numpy as np
 
-from . import texts
-from .channel import NARROWBAND, WIDEBAND
+from . import composed
+from .channel import LOW_RATE, NARROWBAND, WIDEBAND
+from .manifest import primary
 from .recordings import Piece
 from .sources import Recording
 from .synthesizers import VOICES
 
-PARTITIONS = ("train", "dev", "test")
+PARTITIONS = ("train", "dev", "test", "extra")  # extra is for evaluation only: recordings that may not be shared
 SECONDS = (2.0, 5.5)  # range of the maximum length of speech, the same for both classes
+CHARACTERS_PER_SECOND = 18
+SENTENCE_SECONDS = 1.2  # recordings that are longer on average count as sentences, others as words
 # Narrow-band shares of the bona fide utterances that could be wide-band, so that about half of each partition is
 # narrow-band; and of TTS, so that train's spoofs, with Codec2 (only narrow-band), have the same share.
 NARROWBAND_SHARE = {"train": 0.4, "dev": 0.45, "test": 0.2}
@@ -30,25 +35,30 @@ _PARTITION_OF = {
     "allison": "train", "june": "train", "carlo": "train", "nsh": "train", "armelle": "train",
     "ivrvoice-ru": "test", "menardi": "test", "librivox-austen": "test", "pocketsphinx-cards": "test",
 }  # fmt: skip
+# Packages whose speakers are all in one partition.
+_PARTITION_OF_PACKAGE = {"gcin-voice": "train", "nexuiz-data": "train", "0ad-data": "train", "kajongg": "dev"}
 
 # Maximum number of bona fide utterances of a speaker, so that no one dominates a partition.
-_MOST = {"train": 180, "dev": 80, "test": 70}
+_MOST = {"train": 180, "dev": 80, "test": 70, "extra": 30}
 _MOST_OF = {"allison": 280, "klettres-ml": 110}  # two languages; single syllables only
+_MOST_OF_PACKAGE = {"gcin-voice": 60}  # single syllables only
 
 # Number of spoofed utterances per partition and attack. Attacks in train are "seen".
-SEEN = ("world", "griffin-lim", "mel-magnitude", "stft-phase", "sinusoidal", "lpc", "codec2")
+SEEN = ("hifigan", "world", "griffin-lim", "mel-magnitude", "stft-phase", "sinusoidal", "lpc", "codec2")
 QUOTAS: dict[str, dict[str, int]] = {
     "train": {
-        "world": 450, "griffin-lim": 400, "mel-magnitude": 400, "stft-phase": 300, "sinusoidal": 300, "lpc": 250,
-        "codec2": 200, "festival-ked": 130, "festival-czech-ph": 70, "festival-czech-dita": 70,
-        "festival-czech-machac": 70, "festival-czech-krb": 70, "festival-finnish-lj": 70, "festival-finnish-mv": 70,
+        "hifigan": 450, "kokoro": 420, "hibari": 100, "world": 300, "griffin-lim": 280, "mel-magnitude": 280,
+        "stft-phase": 200, "sinusoidal": 200, "lpc": 160, "codec2": 140, "festival-ked": 60, "festival-czech-ph": 12,
+        "festival-czech-dita": 12, "festival-czech-machac": 12, "festival-czech-krb": 12, "festival-finnish-lj": 12,
+        "festival-finnish-mv": 12,
     },
-    "dev": {**dict.fromkeys(SEEN, 50), "festival-hts-ona": 80},
+    "dev": {**dict.fromkeys(SEEN, 50), "hifigan": 90, "kokoro-dev": 80, "festival-hts-ona": 20},
     "test": {
-        **dict.fromkeys(SEEN, 150), "piper-joe": 220, "festival-hts-slt": 150, "festival-italian-lp": 150,
-        "festival-italian-pc": 150, "flite-slt": 150, "flite-rms": 150, "flite-awb": 150, "flite-kal16": 150,
-        "espeak-ng": 220, "world-shifted": 150,
+        **dict.fromkeys(SEEN, 120), "hifigan": 170, "kokoro-unseen": 170, "piper-joe": 200, "festival-hts-slt": 60,
+        "festival-italian-lp": 100, "festival-italian-pc": 100, "flite-slt": 50, "flite-rms": 50, "flite-awb": 50,
+        "flite-kal16": 50, "espeak-ng": 200, "world-shifted": 150,
     },
+    "extra": {"hifigan": 70, "world": 50, "griffin-lim": 50, "kokoro-unseen": 60, "piper-joe": 60},
 }  # fmt: skip
 
 
@@ -71,6 +81,7 @@ class Utterance:
     recordings: tuple[str, ...]
     text: str
     reference: tuple[str, ...]  # recordings of the bona fide utterance whose spectrum the channel matches
+    style: str  # of the text: sentences or words
 
     def fingerprint(self) -> int:
         """Returns a checksum that changes with any part of the plan that the audio depends on."""
@@ -79,8 +90,12 @@ class Utterance:
 
 def partition_of(recording: Recording) -> str:
     """Returns the partition of the recording's speaker."""
+    if recording.evaluation_only:
+        return "extra"
     if recording.speaker_id in _PARTITION_OF:
         return _PARTITION_OF[recording.speaker_id]
+    if recording.source in _PARTITION_OF_PACKAGE:
+        return _PARTITION_OF_PACKAGE[recording.source]
     language = recording.language.lower().replace("_", "-")
     for partition, languages in _VOLUNTEERS.items():
         if language in languages:
@@ -93,18 +108,33 @@ def utterance_seed(seed: int, utterance_id: str) -> int:
     return zlib.crc32(f"{seed}:{utterance_id}".encode())
 
 
-def make_plan(recordings: Sequence[Piece], seed: int) -> list[Utterance]:
-    """Returns all utterances of the corpus, in an order fixed by `seed` and the recordings."""
+def make_plan(recordings: Sequence[Piece], seed: int, without: Collection[str] = ()) -> list[Utterance]:
+    """
+    Returns all utterances of the corpus, in an order fixed by `seed` and the recordings.
+
+    Text-to-speech is planned first. Copy-synthesis then takes its originals from the languages that the spoofs still
+    lack, so that a language tells as little as possible about the class.
+
+    Args:
+        recordings: the pieces of all bona fide recordings.
+        seed: seed of every draw.
+        without: attacks to omit.
+    """
     plan: list[Utterance] = []
     for partition in PARTITIONS:
         here = [item for item in recordings if partition_of(item.recording) == partition]
+        if not here:
+            continue
         bonafide = _with_references(_bonafide(here, partition, seed), seed)
-        plan += bonafide
-        for attack, quota in QUOTAS[partition].items():
-            if attack in VOICES:
-                plan += _spoken(bonafide, partition, attack, quota, seed)
-            else:
-                plan += _copied(bonafide, partition, attack, quota, seed)
+        quotas = {attack: quota for attack, quota in QUOTAS[partition].items() if attack not in without}
+        spoken = [
+            utterance
+            for attack, quota in quotas.items()
+            if attack in VOICES
+            for utterance in _spoken(bonafide, partition, attack, quota, seed)
+        ]
+        copies = {attack: quota for attack, quota in quotas.items() if attack not in VOICES}
+        plan += [*bonafide, *spoken, *_copied(bonafide, spoken, partition, copies, seed)]
     return plan
 
 
@@ -133,7 +163,7 @@ def _bonafide(recordings: Sequence[Piece], partition: str, seed: int) -> list[Ut
         order, position = rng.permutation(len(pool)), 0
         # Allison speaks two languages, and each gets an equal share.
         languages = len({key[1] for key in pools if key[0] == speaker})
-        most = made.get(speaker, 0) + _MOST_OF.get(speaker, _MOST[partition]) // languages
+        most = made.get(speaker, 0) + _most(pool[0].recording, partition) // languages
         while made.get(speaker, 0) < most and position < len(order):
             seconds = rng.uniform(*SECONDS)
             parts: list[Piece] = []
@@ -145,15 +175,22 @@ def _bonafide(recordings: Sequence[Piece], partition: str, seed: int) -> list[Ut
             number = made[speaker] = made.get(speaker, 0) + 1
             utterance_id = f"{partition}-{speaker}-{number:04d}"
             first = parts[0].recording
-            codec = NARROWBAND if narrowband or rng.random() < NARROWBAND_SHARE[partition] else WIDEBAND
+            mean = sum(part.seconds for part in parts) / len(parts)
+            codec = NARROWBAND if narrowband or rng.random() < NARROWBAND_SHARE.get(partition, 0.0) else WIDEBAND
+            codec = LOW_RATE if partition == "extra" else codec
             utterances.append(
                 Utterance(
                     utterance_id, partition, "bonafide", speaker, first.gender, language, "", codec, first.source,
                     first.licence, round(float(seconds), 3), utterance_seed(seed, utterance_id),
                     tuple(part.piece_id for part in parts), "", (),
+                    "sentences" if mean > SENTENCE_SECONDS else "words",
                 )
             )  # fmt: skip
     return utterances
+
+
+def _most(recording: Recording, partition: str) -> int:
+    return _MOST_OF.get(recording.speaker_id, _MOST_OF_PACKAGE.get(recording.source, _MOST[partition]))
 
 
 def _with_references(utterances: Sequence[Utterance], seed: int) -> list[Utterance]:
@@ -170,40 +207,69 @@ def _draw_reference(bonafide: Sequence[Utterance], codec: str, seed: int) -> tup
     return candidates[rng.integers(len(candidates))].recordings
 
 
-def _copied(bonafide: Sequence[Utterance], partition: str, attack: str, quota: int, seed: int) -> list[Utterance]:
-    """Plans copy-synthesis of `quota` bona fide utterances, without repetition if there are enough."""
-    rng = np.random.default_rng(utterance_seed(seed, f"{partition}:{attack}"))
-    chosen = np.concatenate([rng.permutation(len(bonafide)) for _ in range(1 + quota // len(bonafide))])[:quota]
-    utterances = []
-    for number, index in enumerate(chosen.tolist(), start=1):
-        original = bonafide[index]
-        utterance_id = f"{partition}-{attack}-{number:04d}"
-        own_seed = utterance_seed(seed, utterance_id)
-        codec = NARROWBAND if attack == "codec2" else original.codec
-        utterances.append(
-            replace(
-                original, utterance_id=utterance_id, label="spoof", attack=attack, codec=codec, seed=own_seed,
-                reference=_draw_reference(bonafide, codec, own_seed),
-            )
-        )  # fmt: skip
-    return utterances
-
-
 def _spoken(bonafide: Sequence[Utterance], partition: str, attack: str, quota: int, seed: int) -> list[Utterance]:
-    """Plans `quota` utterances of a TTS voice, each with a random text."""
+    """Plans `quota` utterances of a TTS attack, in the bona fide utterances' shares of languages and styles."""
     voice, utterances = VOICES[attack], []
+    speakers = voice.styles or {attack: voice.gender}
+    models = [u for u in bonafide if primary(u.language) in {primary(language) for language in voice.languages}]
     for number in range(1, quota + 1):
         utterance_id = f"{partition}-{attack}-{number:04d}"
         own_seed = utterance_seed(seed, utterance_id)
         rng = np.random.default_rng([own_seed, 2])
         seconds = rng.uniform(*SECONDS)
-        language = str(rng.choice(voice.languages))
-        codec = NARROWBAND if rng.random() < TTS_NARROWBAND_SHARE[partition] else WIDEBAND
+        model = (models or bonafide)[rng.integers(len(models or bonafide))]
+        known = [language for language in voice.languages if primary(language) == primary(model.language)]
+        language = str(rng.choice(known or voice.languages))
+        speaker = str(rng.choice(list(speakers)))
+        characters = round(CHARACTERS_PER_SECOND * seconds)
+        codec = NARROWBAND if rng.random() < TTS_NARROWBAND_SHARE.get(partition, 0.0) else WIDEBAND
+        codec = LOW_RATE if partition == "extra" else codec
         utterances.append(
             Utterance(
-                utterance_id, partition, "spoof", attack, voice.gender, language, attack, codec, voice.source,
-                voice.licence, round(float(seconds), 3), own_seed, (), texts.draw(language, round(18 * seconds), rng),
-                _draw_reference(bonafide, codec, own_seed),
+                utterance_id, partition, "spoof", speaker, speakers[speaker], language, attack, codec, voice.source,
+                voice.licence, round(float(seconds), 3), own_seed, (),
+                composed.draw(partition, language, model.style, characters, rng),
+                _draw_reference(bonafide, codec, own_seed), model.style,
             )
         )  # fmt: skip
     return utterances
+
+
+def _copied(
+    bonafide: Sequence[Utterance], spoken: Sequence[Utterance], partition: str, quotas: Mapping[str, int], seed: int
+) -> list[Utterance]:
+    """Plans copy-synthesis: `quotas` of each attack, of bona fide utterances in the languages that `spoken` lacks."""
+    rng = np.random.default_rng(utterance_seed(seed, f"{partition}:copies"))
+    originals = iter(_balanced(bonafide, spoken, sum(quotas.values()), rng))
+    utterances = []
+    for attack, quota in quotas.items():
+        for number, original in enumerate(islice(originals, quota), start=1):
+            utterance_id = f"{partition}-{attack}-{number:04d}"
+            own_seed = utterance_seed(seed, utterance_id)
+            codec = NARROWBAND if attack == "codec2" else original.codec
+            utterances.append(
+                replace(
+                    original, utterance_id=utterance_id, label="spoof", attack=attack, codec=codec, seed=own_seed,
+                    reference=_draw_reference(bonafide, codec, own_seed),
+                )
+            )  # fmt: skip
+    return utterances
+
+
+def _balanced(
+    bonafide: Sequence[Utterance], spoken: Sequence[Utterance], count: int, rng: np.random.Generator
+) -> list[Utterance]:
+    """Draws `count` bona fide utterances, so that with `spoken` they have bona fide's shares of languages."""
+    pools: dict[str, list[Utterance]] = {}
+    for utterance in bonafide:
+        pools.setdefault(primary(utterance.language), []).append(utterance)
+    have = Counter(primary(utterance.language) for utterance in spoken)
+    total = count + len(spoken)
+    lacking = [max(0.0, total * len(pool) / len(bonafide) - have[language]) for language, pool in pools.items()]
+    # Rounding the running sum gives whole numbers with the right sum.
+    bounds = np.round(np.cumsum(lacking) * count / sum(lacking)).astype(int)
+    drawn: list[Utterance] = []
+    for pool, quota in zip(pools.values(), np.diff(bounds, prepend=0).tolist()):
+        rounds = [rng.permutation(len(pool)) for _ in range(1 + quota // len(pool))]
+        drawn += [pool[index] for index in np.concatenate(rounds)[:quota]]
+    return [drawn[index] for index in rng.permutation(len(drawn))]

@@ -15,6 +15,7 @@ from .sources import Recording
 LONGEST = 5.5  # seconds of a piece
 SHORTEST = 0.2  # seconds; anything shorter is a click or empty
 GAP_SECONDS = (0.1, 0.4)  # between joined pieces
+LOWEST_PEAK = 0.25  # quieter recordings are raised to this peak
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,17 @@ def prepare(recording: Recording, folder: Path) -> list[Piece]:
     """
     Writes the pieces of a recording into `folder` and returns them.
 
-    Recordings that are not in G.722 pass through it once, so that the number of passes does not identify a source.
+    Recordings pass through the codec of their channel once, unless they are in it already, so that the number of
+    passes does not identify a source: low-rate MP3 if they are for evaluation only, G.722 otherwise.
     """
     wave, rate = audio.decode(recording.path)
     wave = activity.trim(audio.resample(wave, rate))
-    if recording.path.suffix != ".g722" and wave.size:
-        wave = audio.g722_round_trip(wave)
+    suffix, round_trip = (
+        (".mp3", audio.mp3_round_trip) if recording.evaluation_only else (".g722", audio.g722_round_trip)
+    )
+    if recording.path.suffix != suffix and wave.size:
+        # Some of Kajongg's are so quiet that coding them with 16 bits would add noise.
+        wave = round_trip(wave * max(1.0, LOWEST_PEAK / max(np.abs(wave).max(), 1e-9)))
     pieces: list[Piece] = []
     while wave.size >= SHORTEST * audio.SAMPLE_RATE:
         piece = activity.cut(wave, LONGEST)

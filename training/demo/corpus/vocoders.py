@@ -17,6 +17,7 @@ from scipy.signal import lfilter
 
 from .audio import SAMPLE_RATE, resample, to_int16
 from .errors import require_program
+from .neural import hifigan
 
 Vocoder = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 _FRAME_MS = 5.0
@@ -192,6 +193,7 @@ def codec2(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 VOCODERS: dict[str, Vocoder] = {
+    "hifigan": hifigan,
     "world": world,
     "griffin-lim": griffin_lim,
     "mel-magnitude": mel_magnitude,
