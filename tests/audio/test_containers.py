@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from nes2net_hf.audio import SAMPLING_RATE, AudioError, open_audio
+from nes2net_hf.audio import SAMPLING_RATE, AudioError, open_audio, read_audio
+from nes2net_hf.audio.containers.mpeg import walk_mpeg
+from nes2net_hf.audio.containers.view import View
+from nes2net_hf.augmentation.codec import FORMATS, _encode
 from tests.recordings import encode, muxed, voice
 
 FIRST, SECOND = voice(3.0), voice(2.0, pitch=200)  # seconds
@@ -380,3 +383,15 @@ def test_many_channels_take_little_memory() -> None:
     highest = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert highest < 60 * 2**20
+
+
+def test_aac_whose_data_look_like_frames_of_mp3_is_read_whole(speech: list[np.ndarray]) -> None:
+    looked_like_mp3 = 0
+    for wave in speech:
+        for start in range(0, wave.size - 32_000, 8_000):
+            part = wave[start : start + 32_000]
+            for bit_rate in (16_000, 32_000):
+                content = _encode(part, "aac", FORMATS["aac"], bit_rate)
+                looked_like_mp3 += walk_mpeg(View(io.BytesIO(content), len(content)), 0) is not None
+                assert abs(read_audio(content).size - part.size) < 3_000
+    assert looked_like_mp3 > 0

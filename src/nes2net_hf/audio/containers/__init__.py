@@ -36,7 +36,8 @@ _WALKS: list[tuple[bytes, Callable[[View, int], Found | None]]] = [
     (rb"\x1a\x45\xdf\xa3", walk_ebml),
     (rb"FLV\x01", walk_flv),
     (rb"#!AMR", walk_amr),
-    (rb"\xff[\xe2-\xff]", walk_mpeg),
+    # Not with layer 0: that is AAC in ADTS frames, whose data may look like the frames of MP3 further on.
+    (rb"\xff[\xe2-\xe7\xea-\xef\xf2-\xf7\xfa-\xff]", walk_mpeg),
 ]
 
 
