@@ -15,8 +15,6 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[2] / "training/demo"))
 
-pytest.importorskip("librosa")
-
 from corpus import neural, packages
 from corpus.errors import CorpusError
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
@@ -76,6 +74,7 @@ def test_a_vanished_package_is_named_and_its_attacks_are_left_out_on_request(ind
 
 
 def test_hifigan_reads_weights_with_weight_normalisation_and_keeps_the_length(tmp_path, monkeypatch):
+    pytest.importorskip("librosa")
     shape = {"upsample_rates": [8, 8, 2, 2], "upsample_kernel_sizes": [16, 16, 4, 4]}
     model = SpeechT5HifiGan(SpeechT5HifiGanConfig(**shape, normalize_before=False)).eval()
     stored = {}

@@ -15,11 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import librosa
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
-from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from .audio import SAMPLE_RATE, resample
 from .errors import require_program
@@ -39,8 +37,10 @@ def use(folder: Path) -> None:
 
 
 @functools.cache
-def _hifigan_network(weights: str) -> SpeechT5HifiGan:
+def _hifigan_network(weights: str) -> torch.nn.Module:
     """Returns HiFi-GAN V1 (Kong et al., 2020) with the weights `universal` or `LJSpeech`."""
+    from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
+
     model = SpeechT5HifiGan(
         SpeechT5HifiGanConfig(
             upsample_rates=[8, 8, 2, 2], upsample_kernel_sizes=[16, 16, 4, 4], normalize_before=False
@@ -68,6 +68,8 @@ def hifigan(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     at which the network hears the recording, the analysis window, the phase of the frames, the level, and how much
     the mel spectrogram is smoothed over time, as the output of an acoustic model is.
     """
+    import librosa  # of the extra `corpus`, which the table of attacks does not need
+
     network = _hifigan_network("universal" if rng.random() < 0.7 else "LJSpeech")
     rate = round(HIFIGAN_RATE * rng.uniform(0.88, 1.14))
     signal = resample(wave, SAMPLE_RATE, rate)[int(rng.integers(256)) :]
