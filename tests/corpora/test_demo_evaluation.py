@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -56,3 +58,24 @@ def test_scores_are_those_of_detect_and_nes2net_evaluate_reads_them(utterances, 
     run = nes2net("evaluate", tmp_path / "scores/test.csv", "--keys", AUDIO / "manifest.csv", "--json")
     assert run.code == 0, run.err
     assert json.loads(run.out)["n_bonafide"] == sum(u.label == "bonafide" for u in utterances)
+
+
+def test_the_card_has_a_table_for_each_set_of_trials(utterances, tmp_path):
+    # By its path, because a package of the same name is installed.
+    spec = importlib.util.spec_from_file_location(
+        "demo_evaluate", Path(evaluation.__file__).parents[1] / "evaluate.py"
+    )
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    folder = Path(shutil.copytree(DEMO_MODEL, tmp_path / "best"))
+    (tmp_path / "recipe.yaml").write_text("epochs: 1\n", encoding="utf-8")
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "seconds": 60, "dev_eer": 0.2}\n', encoding="utf-8")
+    scores = {u.utterance_id: float(number) for number, u in enumerate(utterances)}
+    rows = {
+        trials: evaluation.conditions(trials, {"world"}, utterances, [scores, scores, None])
+        for trials in ("test", "test through MP3", "extra")
+    }
+    script.write_card(folder, rows, utterances, utterances[:9])
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert all(f"\n\n{evaluation.table(found)}\n\n" in card for found in rows.values())
+    assert "--previous OLD" in card and "{{" not in card
