@@ -106,13 +106,9 @@ def test_the_wheel_holds_what_runs_and_no_more(wheel: Path) -> None:
     sources = {file for file in (ROOT / "src").rglob("*") if file.is_file() and "__pycache__" not in file.parts}
     expected = {"nes2net_hf/model_cards/licenses/Apache-2.0.txt"}
     expected |= {file.relative_to(ROOT / "src").as_posix() for file in sources}
-    # The folder's own README and the template of the bundled model's card are needed in the repository only.
+    # The folder's own README is needed in the repository only.
     cards = {file for file in (ROOT / "model_cards").rglob("*") if file.suffix in (".md", ".yaml", ".txt")}
-    expected |= {
-        "nes2net_hf/" + file.relative_to(ROOT).as_posix()
-        for file in cards
-        if file.name not in ("README.md", "demo.md")
-    }
+    expected |= {"nes2net_hf/" + file.relative_to(ROOT).as_posix() for file in cards if file.name != "README.md"}
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert {
         "nes2net_hf/py.typed",

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "training/demo"))
 
-from corpus import activity, audio, channel, composed, plan
+from corpus import activity, audio, channel, composed, partitions, plan
 from corpus.errors import CorpusError, require_program
 from corpus.manifest import COLUMNS, Entry, checksum, primary, read_manifest, write_manifest
 from corpus.recordings import Piece
@@ -122,7 +122,7 @@ def test_speakers_are_apart_between_partitions(small_plan):
 
 def test_a_synthetic_speaker_is_in_train_in_dev_or_in_evaluation():
     places = defaultdict(set)
-    for partition, quotas in plan.QUOTAS.items():
+    for partition, quotas in partitions.QUOTAS.items():
         for attack in quotas.keys() & VOICES.keys():
             for speaker in VOICES[attack].styles or {attack}:
                 places[speaker].add("evaluation" if partition in ("test", "extra") else partition)
@@ -131,14 +131,14 @@ def test_a_synthetic_speaker_is_in_train_in_dev_or_in_evaluation():
 
 
 def test_piper_and_the_style_that_hibari_learnt_from_are_on_their_sides():
-    assert {partition for partition, quotas in plan.QUOTAS.items() if "piper-joe" in quotas} == {"test", "extra"}
-    assert {partition for partition, quotas in plan.QUOTAS.items() if "hibari" in quotas} == {"train"}
+    assert {partition for partition, quotas in partitions.QUOTAS.items() if "piper-joe" in quotas} == {"test", "extra"}
+    assert {partition for partition, quotas in partitions.QUOTAS.items() if "hibari" in quotas} == {"train"}
     assert "kokoro-af_heart" in VOICES["kokoro"].styles
 
 
 def test_dev_and_test_hold_attacks_that_train_lacks():
-    train, dev, test, _ = (set(plan.QUOTAS[partition]) for partition in plan.PARTITIONS)
-    assert set(plan.SEEN) <= train & dev & test
+    train, dev, test, _ = (set(partitions.QUOTAS[partition]) for partition in partitions.PARTITIONS)
+    assert set(partitions.SEEN) <= train & dev & test
     assert dev - train == {"festival-hts-ona", "kokoro-dev"}
     assert {"piper-joe", "world-shifted", "espeak-ng"} <= test - train - dev
 
@@ -169,7 +169,7 @@ def test_thinned_plan_keeps_every_attack_of_every_partition(small_plan):
     assert {(item.partition, item.attack) for item in thinned} == groups
 
 
-@pytest.mark.parametrize("partition", plan.PARTITIONS[:3])
+@pytest.mark.parametrize("partition", partitions.PARTITIONS[:3])
 def test_spoofs_have_bona_fides_languages_as_far_as_the_voices_allow(small_plan, partition):
     here = [item for item in small_plan if item.partition == partition]
     bonafide = Counter(primary(item.language) for item in here if item.label == "bonafide")
@@ -186,12 +186,12 @@ def test_spoofs_have_bona_fides_languages_as_far_as_the_voices_allow(small_plan,
 def test_a_missing_package_leaves_its_attacks_out():
     pieces = recordings({"allison": ("asterisk-core-sounds-en-g722", "en")})
     made = plan.make_plan(pieces, seed=7, without={"hifigan", "kokoro"})
-    assert {item.attack for item in made} == {"", *plan.QUOTAS["train"]} - {"hifigan", "kokoro"}
+    assert {item.attack for item in made} == {"", *partitions.QUOTAS["train"]} - {"hifigan", "kokoro"}
 
 
 def test_recordings_for_evaluation_only_are_in_the_partition_extra():
     piece = recordings({"queen-joe": ("flight-of-the-amazon-queen", "en")})[0]
-    assert plan.partition_of(replace(piece.recording, evaluation_only=True)) == "extra"
+    assert partitions.partition_of(replace(piece.recording, evaluation_only=True)) == "extra"
 
 
 def test_texts_are_long_enough_in_every_language_of_every_voice():

@@ -77,6 +77,7 @@ def main() -> int:
     options = parser.parse_args()
     seen = {utterance.attack for utterance in read_partition(options.corpus, "train") if utterance.attack}
     test, extra = (read_partition(options.corpus, partition) for partition in ("test", "extra"))
+    baseline = baseline_scores(options.corpus, ("test", "extra"))
     rows = {}
     for trials, utterances, through_mp3 in (
         ("test", test, False),
@@ -91,8 +92,7 @@ def main() -> int:
             systems.append(scores)
             if scores:
                 write_scores(options.model / f"scores/{trials.replace(' ', '-').lower()}{suffix}.csv", scores)
-        baseline = None if through_mp3 else baseline_scores(options.corpus, utterances[0].partition)
-        systems.append(baseline and {row["utterance_id"]: row["score"] for row in baseline})
+        systems.append(None if through_mp3 else baseline)
         rows[trials] = conditions(trials, seen, utterances, systems)
         print(f"{trials}\n\n{table(rows[trials])}\n", flush=True)
     figures = [

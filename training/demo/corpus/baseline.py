@@ -25,6 +25,7 @@ from nes2net_hf.metrics import auc, equal_error_rate
 from . import activity, audio
 from .errors import CorpusError
 from .manifest import Entry, primary, read_manifest
+from .partitions import attack_groups
 
 Report = Callable[[str], None]
 
@@ -72,11 +73,11 @@ def features(wave: np.ndarray) -> np.ndarray:
     )  # fmt: skip
 
 
-def baseline_scores(corpus: Path, partition: str = "test") -> list[dict[str, Any]]:
-    """Trains on `train`; returns a row per utterance of `partition`: `utterance_id`, `score` (higher: bona fide)."""
+def baseline_scores(corpus: Path, partitions: Sequence[str]) -> dict[str, float]:
+    """Trains on `train`; returns utterance id → score (higher: bona fide) for these partitions."""
     entries = _entries(corpus)
     model = _trained_on_statistics(corpus, _part(entries, "train"))
-    return _score(model, corpus, _part(entries, partition))
+    return _score(model, corpus, [entry for partition in partitions for entry in _part(entries, partition)])
 
 
 def column_scores(train: Sequence[Entry], scored: Sequence[Entry]) -> np.ndarray:
@@ -109,12 +110,14 @@ def check_statistics(corpus: Path, entries: Sequence[Entry], report: Report) -> 
     train = _part(entries, "train")
     seen = {entry.attack for entry in train if entry.attack}
     model = _trained_on_statistics(corpus, train)
-    report(f"{'spoofs':30s} {'bona fide':>9s} {'spoof':>6s}  EER of the trivial baseline, %")
+    report(f"{'spoofs':34s} {'bona fide':>9s} {'spoof':>6s}  trivial baseline, EER in %")
     honest = True
     for partition in EVALUATED:
         part = _part(entries, partition)
-        scores = {row["utterance_id"]: row["score"] for row in _score(model, corpus, part)} if part else {}
-        for name, members in _groups(part, seen).items():
+        scores = _score(model, corpus, part) if part else {}
+        attacks = {entry.attack for entry in part if entry.attack}
+        groups = {"all attacks": sorted(attacks)} if attacks else {}
+        for name, members in (groups | attack_groups(attacks, seen)).items():
             spoof = [entry for entry in part if entry.attack in members]
             # Codec2 exists only at 8 kHz, so each group is compared with bona fide of its own codec conditions.
             codecs = {entry.codec for entry in spoof}
@@ -124,7 +127,7 @@ def check_statistics(corpus: Path, entries: Sequence[Entry], report: Report) -> 
             ).eer
             honest &= eer >= LOWEST_EER
             mark = "" if eer >= LOWEST_EER else "  leaks"
-            report(f"{f'{partition}: {name}':30s} {len(bonafide):9d} {len(spoof):6d}  {100 * eer:5.1f}{mark}")
+            report(f"{f'{partition}, {name}':34s} {len(bonafide):9d} {len(spoof):6d}  {100 * eer:5.1f}{mark}")
     return honest
 
 
@@ -169,18 +172,6 @@ def report_languages(entries: Sequence[Entry], report: Report) -> None:
             report(f"{partition:10s} {language:10s} {n:9d} {n_share:9.1f} {m:7d} {m_share:9.1f}{alone}")
 
 
-def _groups(part: Sequence[Entry], seen: set[str]) -> dict[str, list[str]]:
-    """Returns the groups of attacks that are judged together, seen attacks first: name → attacks."""
-    attacks = sorted({entry.attack for entry in part if entry.attack}, key=lambda attack: (attack not in seen, attack))
-    groups = {
-        "pooled": attacks,
-        "pooled, seen attacks": [attack for attack in attacks if attack in seen],
-        "pooled, unseen attacks": [attack for attack in attacks if attack not in seen],
-        **{attack: [attack] for attack in attacks},
-    }
-    return {name: members for name, members in groups.items() if members}
-
-
 def _classifier() -> list[Any]:
     return [StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)]
 
@@ -189,12 +180,9 @@ def _trained_on_statistics(corpus: Path, train: Sequence[Entry]) -> Pipeline:
     return make_pipeline(*_classifier()).fit(_measure(corpus, train), _is_bonafide(train))
 
 
-def _score(model: Pipeline, corpus: Path, scored: Sequence[Entry]) -> list[dict[str, Any]]:
-    scores = model.decision_function(_measure(corpus, scored))
-    return [
-        {"utterance_id": entry.utterance_id, "score": float(score)}
-        for entry, score in zip(scored, scores, strict=True)
-    ]
+def _score(model: Pipeline, corpus: Path, scored: Sequence[Entry]) -> dict[str, float]:
+    scores = model.decision_function(_measure(corpus, scored)).tolist()
+    return {entry.utterance_id: score for entry, score in zip(scored, scores, strict=True)}
 
 
 def _column_model() -> Pipeline:

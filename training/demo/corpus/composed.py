@@ -16,8 +16,7 @@ import numpy as np
 import yaml
 
 from .errors import CorpusError
-
-PARTITIONS = ("train", "dev", "test", "extra")
+from .partitions import PARTITIONS
 
 
 def draw(partition: str, language: str, style: str, characters: int, rng: np.random.Generator) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,7 @@ from nes2net_hf.metrics import Interval, bootstrap_eer
 
 from .audio import SAMPLE_RATE, mp3_round_trip, read
 from .manifest import Entry
-
-# Held-out styles of a generator that is in train: neither a seen attack nor an unseen generator.
-UNSEEN_STYLES = ("kokoro-unseen",)
+from .partitions import attack_groups
 
 
 @dataclass
@@ -85,20 +82,13 @@ def evaluate(
 def conditions(
     trials: str, seen: set[str], utterances: list[Entry], systems: list[dict[str, float] | None]
 ) -> list[Condition]:
-    """Returns rows for seen attacks, unseen styles of seen generators, and unseen attacks: pooled, then each."""
+    """Returns a row for each of `attack_groups`."""
     bonafide = [utterance for utterance in utterances if utterance.label == "bonafide"]
-    attacks: dict[str, list[Entry]] = defaultdict(list)
-    for utterance in utterances:
-        if utterance.label == "spoof":
-            attacks[utterance.attack].append(utterance)
-    styles = set(attacks) & set(UNSEEN_STYLES)
-    rows = []
-    for kind, names in (("seen", set(attacks) & seen), ("unseen", set(attacks) - seen - styles)):
-        pooled = [utterance for name in sorted(names) for utterance in attacks[name]]
-        rows.append(evaluate(trials, f"all {kind} attacks", pooled, bonafide, systems))
-        rows += [evaluate(trials, f"{kind}: {name}", attacks[name], bonafide, systems) for name in sorted(names)]
-    rows += [evaluate(trials, f"unseen styles: {name}", attacks[name], bonafide, systems) for name in sorted(styles)]
-    return rows
+    spoofs = [utterance for utterance in utterances if utterance.label == "spoof"]
+    return [
+        evaluate(trials, name, [spoof for spoof in spoofs if spoof.attack in attacks], bonafide, systems)
+        for name, attacks in attack_groups({spoof.attack for spoof in spoofs}, seen).items()
+    ]
 
 
 def table(rows: list[Condition]) -> str:

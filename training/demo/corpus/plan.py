@@ -13,53 +13,20 @@ import numpy as np
 from . import composed
 from .channel import LOW_RATE, NARROWBAND, WIDEBAND
 from .manifest import primary
+from .partitions import (
+    NARROWBAND_SHARE,
+    PARTITIONS,
+    QUOTAS,
+    TTS_NARROWBAND_SHARE,
+    most_utterances,
+    partition_of,
+)
 from .recordings import Piece
-from .sources import Recording
 from .synthesizers import VOICES
 
-PARTITIONS = ("train", "dev", "test", "extra")  # extra is for evaluation only: recordings that may not be shared
 SECONDS = (2.0, 5.5)  # range of the maximum length of speech, the same for both classes
 CHARACTERS_PER_SECOND = 18
 SENTENCE_SECONDS = 1.2  # recordings that are longer on average count as sentences, others as words
-# Narrow-band shares of the bona fide utterances that could be wide-band, so that about half of each partition is
-# narrow-band; and of TTS, so that train's spoofs, with Codec2 (only narrow-band), have the same share.
-NARROWBAND_SHARE = {"train": 0.4, "dev": 0.45, "test": 0.2}
-TTS_NARROWBAND_SHARE = {"train": 0.3, "dev": 0.3, "test": 0.45}
-
-# Volunteers of one language in KLettres, KTuberling and Tux Paint may be the same person, so they share a partition.
-_VOLUNTEERS = {
-    "dev": ("de", "he", "el", "nl", "tn", "gl", "uk", "da"),
-    "test": ("en", "en-gb", "ru", "it", "hu", "pt", "pt-br", "sl", "es", "be"),
-}
-_PARTITION_OF = {
-    "allison": "train", "june": "train", "carlo": "train", "nsh": "train", "armelle": "train",
-    "ivrvoice-ru": "test", "menardi": "test", "librivox-austen": "test", "pocketsphinx-cards": "test",
-}  # fmt: skip
-# Packages whose speakers are all in one partition.
-_PARTITION_OF_PACKAGE = {"gcin-voice": "train", "nexuiz-data": "train", "0ad-data": "train", "kajongg": "dev"}
-
-# Maximum number of bona fide utterances of a speaker, so that no one dominates a partition.
-_MOST = {"train": 180, "dev": 80, "test": 70, "extra": 30}
-_MOST_OF = {"allison": 280, "klettres-ml": 110}  # two languages; single syllables only
-_MOST_OF_PACKAGE = {"gcin-voice": 60}  # single syllables only
-
-# Number of spoofed utterances per partition and attack. Attacks in train are "seen".
-SEEN = ("hifigan", "world", "griffin-lim", "mel-magnitude", "stft-phase", "sinusoidal", "lpc", "codec2")
-QUOTAS: dict[str, dict[str, int]] = {
-    "train": {
-        "hifigan": 450, "kokoro": 420, "hibari": 100, "world": 300, "griffin-lim": 280, "mel-magnitude": 280,
-        "stft-phase": 200, "sinusoidal": 200, "lpc": 160, "codec2": 140, "festival-ked": 60, "festival-czech-ph": 12,
-        "festival-czech-dita": 12, "festival-czech-machac": 12, "festival-czech-krb": 12, "festival-finnish-lj": 12,
-        "festival-finnish-mv": 12,
-    },
-    "dev": {**dict.fromkeys(SEEN, 50), "hifigan": 90, "kokoro-dev": 80, "festival-hts-ona": 20},
-    "test": {
-        **dict.fromkeys(SEEN, 120), "hifigan": 170, "kokoro-unseen": 170, "piper-joe": 200, "festival-hts-slt": 60,
-        "festival-italian-lp": 100, "festival-italian-pc": 100, "flite-slt": 50, "flite-rms": 50, "flite-awb": 50,
-        "flite-kal16": 50, "espeak-ng": 200, "world-shifted": 150,
-    },
-    "extra": {"hifigan": 70, "world": 50, "griffin-lim": 50, "kokoro-unseen": 60, "piper-joe": 60},
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,21 +53,6 @@ class Utterance:
     def fingerprint(self) -> int:
         """Returns a checksum that changes with any part of the plan that the audio depends on."""
         return zlib.crc32(repr(sorted(asdict(self).items())).encode())
-
-
-def partition_of(recording: Recording) -> str:
-    """Returns the partition of the recording's speaker."""
-    if recording.evaluation_only:
-        return "extra"
-    if recording.speaker_id in _PARTITION_OF:
-        return _PARTITION_OF[recording.speaker_id]
-    if recording.source in _PARTITION_OF_PACKAGE:
-        return _PARTITION_OF_PACKAGE[recording.source]
-    language = recording.language.lower().replace("_", "-")
-    for partition, languages in _VOLUNTEERS.items():
-        if language in languages:
-            return partition
-    return "train"
 
 
 def utterance_seed(seed: int, utterance_id: str) -> int:
@@ -163,7 +115,7 @@ def _bonafide(recordings: Sequence[Piece], partition: str, seed: int) -> list[Ut
         order, position = rng.permutation(len(pool)), 0
         # Allison speaks two languages, and each gets an equal share.
         languages = len({key[1] for key in pools if key[0] == speaker})
-        most = made.get(speaker, 0) + _most(pool[0].recording, partition) // languages
+        most = made.get(speaker, 0) + most_utterances(pool[0].recording, partition) // languages
         while made.get(speaker, 0) < most and position < len(order):
             seconds = rng.uniform(*SECONDS)
             parts: list[Piece] = []
@@ -187,10 +139,6 @@ def _bonafide(recordings: Sequence[Piece], partition: str, seed: int) -> list[Ut
                 )
             )  # fmt: skip
     return utterances
-
-
-def _most(recording: Recording, partition: str) -> int:
-    return _MOST_OF.get(recording.speaker_id, _MOST_OF_PACKAGE.get(recording.source, _MOST[partition]))
 
 
 def _with_references(utterances: Sequence[Utterance], seed: int) -> list[Utterance]:
