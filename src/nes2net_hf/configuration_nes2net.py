@@ -28,6 +28,8 @@ _TYPES_WITH_KNOWN_LAYERS = (
     "wav2vec2", "wavlm", "hubert", "unispeech", "unispeech-sat", "data2vec-audio", "wav2vec2-conformer",
     "wav2vec2-bert", "whisper",
 )  # fmt: skip
+# Kernels and strides of the waveform stem: its frames are 20 ms apart, like those of all published encoders.
+STEM_KERNELS, STEM_STRIDES = (40, 7, 5, 5, 3), (10, 4, 2, 2, 2)
 _READ_FEATURES = ("wav2vec2-bert", "whisper")  # from log-mel features, which the model computes; all others convolve
 
 # XLS-R 300M as it is fine-tuned in the published ASVspoof 2021 system: no masking, no dropout, no layerdrop.
@@ -84,6 +86,10 @@ class Nes2NetConfig(PretrainedConfig):
         split_attention (`bool`, *optional*, defaults to `False`):
             Whether the groups of the outer Res2Net attend to their neighbours before they are joined: Nes2Net-LA
             (Zhang et al. 2025, arXiv 2512.07352), with `"nes2net_x"`.
+        waveform_stem (`list[int]`, *optional*):
+            Widths of the five convolutions of a stem that reads the waveform beside the encoder. Its frames, projected
+            to the encoder's width, are added to the aggregated ones. With it, a model on Whisper also reads what a
+            log-mel spectrogram loses, such as phase. Unset means no stem.
         hidden_act (`str`, *optional*, defaults to `"relu"`):
             `"relu"` or `"selu"`, everywhere in the back-end but inside squeeze-excitation.
         pooling (`str`, *optional*, defaults to `"mean"`):
@@ -148,6 +154,7 @@ class Nes2NetConfig(PretrainedConfig):
         demonstration: bool = False,
         encoder_layers: list[int] | tuple[int, ...] | None = None,
         split_attention: bool = False,
+        waveform_stem: list[int] | None = None,
         **kwargs: Any,
     ) -> None:
         _check_names(type(self), kwargs)
@@ -176,6 +183,7 @@ class Nes2NetConfig(PretrainedConfig):
         self.class_weights = list(class_weights) if isinstance(class_weights, (list, tuple)) else class_weights
         self.demonstration = demonstration
         self.split_attention = split_attention
+        self.waveform_stem = waveform_stem
         # Saving adds the config and the saved class; the bare model is named here, so that AutoModel finds it too.
         kwargs.setdefault("auto_map", {"AutoModel": "modeling_nes2net.Nes2NetModel"})
         _check_dtype("dtype", kwargs)
@@ -360,6 +368,8 @@ class Nes2NetConfig(PretrainedConfig):
             )
         if self.encoder_layers is not None:
             self._check_layers(self.encoder_layers)
+        if self.waveform_stem is not None:
+            self._check_stem(self.waveform_stem)
         labels = len(self.id2label or ())
         allowed = (1, 2) if labels == 2 else (labels,)
         if type(self.classifier_outputs) is not int or self.classifier_outputs not in allowed:
@@ -381,6 +391,20 @@ class Nes2NetConfig(PretrainedConfig):
             isinstance(weights, list) and len(weights) == 2 and all(_is_finite(w) and w > 0 for w in weights)
         ):
             raise ValueError(f"class_weights must be two positive numbers (spoof, bona fide), got {_short(weights)}.")
+
+    def _check_stem(self, widths: Any) -> None:
+        if not isinstance(widths, list) or len(widths) != len(STEM_KERNELS):
+            raise ValueError(
+                f"waveform_stem must be a list of {len(STEM_KERNELS)} widths, such as [64, 96, 128, 192, 256], "
+                f"got {_short(widths)}."
+            )
+        for width in widths:
+            _check_integer("waveform_stem", width, 1)
+        if self.frame_samples != math.prod(STEM_STRIDES):
+            raise ValueError(
+                f"waveform_stem needs an encoder with {math.prod(STEM_STRIDES)} samples from frame to frame, this one "
+                f"has {self.frame_samples}: leave it out."
+            )
 
     def _check_layers(self, layers: Any) -> None:
         top = self.encoder_config.num_hidden_layers

@@ -350,6 +350,15 @@ def test_default_configuration_is_the_published_size() -> None:
         ({"threshold": float("nan")}, "threshold must be a finite number"),
         ({"class_weights": (1.0,)}, "class_weights must be two positive numbers"),
         ({"id2label": {0: "cat", 1: "dog"}}, "id2label must have exactly one class for bona fide speech"),
+        ({"waveform_stem": [8, 8, 8]}, "waveform_stem must be a list of 5 widths"),
+        ({"waveform_stem": [8, 8, 8, 8, 0]}, "waveform_stem must be an integer of at least 1"),
+        (
+            {
+                "waveform_stem": [8] * 5,
+                "encoder_config": {"model_type": "wav2vec2", "conv_stride": [5, 2, 2, 2, 2, 2, 1]},
+            },
+            "waveform_stem needs an encoder with 320 samples from frame to frame, this one has 160",
+        ),
         ({"encoder_config": {"hidden_size": 64}}, "encoder_config must name its model_type"),
         ({"encoder_config": {"model_type": "bert"}}, "encoder_config of type 'bert' has no conv_kernel"),
     ],

@@ -306,6 +306,7 @@ def test_layers_that_nobody_reads_are_not_in_the_graph(tmp_path: Path, speech: l
     "fields",
     [
         {"split_attention": True},
+        {"waveform_stem": [8, 8, 12, 16, 16]},
         {"classifier_outputs": 1, "hidden_act": "selu"},
         {"score": "bonafide_logit", "dilation": 2, "se_reduction": 4},
     ],

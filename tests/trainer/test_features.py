@@ -92,6 +92,7 @@ def test_a_missing_file_is_made_again(corpus: Path, tmp_path: Path) -> None:
         ("model.freeze=nothing", "set model.freeze=encoder"),
         ("data.crop=random", "random crops change the waveforms"),
         ("data.augmentation=[{name: speed}]", "augmentation and random crops"),
+        ("model.config.waveform_stem=[8,8,8,16,16]", "a waveform stem needs the waveforms too"),
     ],
 )
 def test_what_changes_from_epoch_to_epoch_cannot_be_kept(

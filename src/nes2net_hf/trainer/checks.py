@@ -141,6 +141,8 @@ def _check_features(recipe: Recipe) -> None:
             "data.features: augmentation and random crops change the waveforms in every epoch: set "
             "data.augmentation=[] and data.crop=first (or whole)."
         )
+    if recipe.model.config.get("waveform_stem"):
+        raise RecipeError("data.features: a waveform stem needs the waveforms too: remove model.config.waveform_stem.")
 
 
 def _check_frames(recipe: Recipe) -> None:

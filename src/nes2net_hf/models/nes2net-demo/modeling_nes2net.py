@@ -30,7 +30,7 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils import find_adapter_config_file, is_peft_available, logging
 
-from .configuration_nes2net import ID2LABEL, Nes2NetConfig, rows_by_label
+from .configuration_nes2net import ID2LABEL, STEM_KERNELS, STEM_STRIDES, Nes2NetConfig, rows_by_label
 
 logger = logging.get_logger(__name__)
 
@@ -766,6 +766,38 @@ class Nes2NetPreTrainedModel(PreTrainedModel):
         self.base_model.encoder.requires_grad_(False)
 
 
+_STEM_MARGIN = 290  # samples: half of what a stem's frame reads, 900, beyond the 320 to the next frame
+
+
+class WaveformStem(nn.Module):
+    """
+    Convolutions on the waveform, those of wav2vec 2.0 (Baevski et al. 2020) but smaller, and a projection to the
+    encoder's width. Frame t reads the 900 samples around the middle of samples 320 t to 320 (t + 1); outside the
+    recording there is silence.
+    """
+
+    def __init__(self, config: Nes2NetConfig) -> None:
+        super().__init__()
+        # Imported only where it is needed, because that takes time.
+        from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Config, Wav2Vec2FeatureEncoder
+
+        widths = config.waveform_stem
+        assert widths is not None
+        shape = Wav2Vec2Config(
+            conv_dim=widths, conv_kernel=STEM_KERNELS, conv_stride=STEM_STRIDES, conv_bias=True,
+            feat_extract_norm="layer",
+        )  # fmt: skip
+        self.convolutions = Wav2Vec2FeatureEncoder(shape)
+        self.projection = nn.Linear(widths[-1], config.hidden_size)
+
+    def forward(self, waveforms: Tensor, attention_mask: Tensor | None, frames: int) -> Tensor:
+        """(B, S), and a mask of samples (B, S) or None → (B, frames, D)."""
+        if attention_mask is not None:
+            waveforms = waveforms * attention_mask.to(waveforms.dtype)
+        padded = F.pad(waveforms, (_STEM_MARGIN, 320 * frames + _STEM_MARGIN - waveforms.shape[1]))
+        return self.projection(self.convolutions(padded).transpose(1, 2))
+
+
 class Nes2NetModel(Nes2NetPreTrainedModel):
     """Waveform → frame features of the nested Res2Net and their pooled embedding, without the classifier."""
 
@@ -776,6 +808,7 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         self.features = _build_features(config.encoder_config)
         self.encoder = _build_encoder(config)
         self.aggregation = _build_aggregation(config)
+        self.stem = None if config.waveform_stem is None else WaveformStem(config)
         self.backend = Nes2NetBackend(config)
         self.pooling = _build_pooling(config)
         self.post_init()
@@ -839,6 +872,8 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         all are). Arguments as of `forward`.
         """
         if encoder_hidden_states is not None:
+            if self.stem is not None:
+                raise ValueError("A model with a waveform_stem needs input_values, not encoder_hidden_states.")
             kept = encoder_hidden_states.unbind(1)
             return self._aggregate(kept, attention_mask), kept, None, attention_mask
         if input_values is None:
@@ -868,6 +903,9 @@ class Nes2NetModel(Nes2NetPreTrainedModel):
         if self.config.encoder_layers is not None and len(hidden_states) > 1:
             read = tuple(hidden_states[layer] for layer in self.config.encoder_layers)
         features = self._aggregate(read, frame_mask)
+        if self.stem is not None:
+            waveforms = input_values.to(self.encoder.dtype)
+            features = features + self.stem(waveforms, attention_mask, features.shape[1])
         return features, hidden_states if output_hidden_states else read, attentions, frame_mask
 
     def _aggregate(self, hidden_states: tuple[Tensor, ...], frame_mask: Tensor | None) -> Tensor:
