@@ -22,6 +22,10 @@ from nes2net_hf.trainer import load_recipe, train
 
 RECIPE = Path(__file__).parents[2] / "training" / "configs" / "demo.yaml"
 SMALLER = [
+    "model.pretrained=null",
+    "model.config.waveform_stem=null",
+    "model.config.pooling=mean",
+    "optimiser.encoder_learning_rate=null",
     "model.encoder={model_type: wav2vec2, feat_extract_norm: layer, do_stable_layer_norm: true, conv_bias: true, "
     "conv_dim: [32, 48, 64, 64, 64], conv_kernel: [40, 7, 5, 5, 3], conv_stride: [10, 4, 2, 2, 2], hidden_size: 64, "
     "num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 128, num_conv_pos_embeddings: 32, "

@@ -39,6 +39,11 @@ def main() -> None:
         manifest = _write_corpus(Path(scratch), 32)
         overrides = [
             f"data.root={manifest}", "data.train={}", "data.dev={}", "data.augmentation=[]", "data.workers=0",
+            "model={encoder: {model_type: wav2vec2, feat_extract_norm: layer, do_stable_layer_norm: true, "
+            "conv_bias: true, conv_dim: [48, 64, 96, 128, 128], conv_kernel: [40, 7, 5, 5, 3], "
+            "conv_stride: [10, 4, 2, 2, 2], hidden_size: 128, num_hidden_layers: 1, num_attention_heads: 4, "
+            "intermediate_size: 256, num_conv_pos_embeddings: 32, num_conv_pos_embedding_groups: 8, layerdrop: 0.0}, "
+            "config: {layer_aggregation: weighted_sum, outer_scale: 4, inner_scale: 4}}",
             "mixed_precision=no", f"output={scratch}/run", f"epochs={arguments.steps}", "schedule.warmup_steps=0",
         ]  # fmt: skip
         recipe = load_recipe(ROOT / "training" / "configs" / "demo.yaml", overrides)

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 sys.path.append(str(Path(__file__).parents[2] / "training/demo"))
 
@@ -60,13 +62,36 @@ def test_scores_are_those_of_detect_and_nes2net_evaluate_reads_them(utterances, 
     assert json.loads(run.out)["n_bonafide"] == sum(u.label == "bonafide" for u in utterances)
 
 
+def script(name):
+    # By its path, because a package named `evaluate` is installed.
+    spec = importlib.util.spec_from_file_location(f"demo_{name}", Path(evaluation.__file__).parents[1] / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_halved_model_takes_half_the_space_and_scores_alike(utterances, tmp_path):
+    halved = Path(shutil.copytree(DEMO_MODEL, tmp_path / "model"))
+    tensors = {name: tensor.float() for name, tensor in load_file(DEMO_MODEL / "model.safetensors").items()}
+    save_file(tensors, halved / "model.safetensors", metadata={"format": "pt"})
+    before = (halved / "model.safetensors").stat().st_size
+    whole = evaluation.model_scores(halved, AUDIO, utterances[:6])
+    script("halve").halve(halved / "model.safetensors")
+    assert (halved / "model.safetensors").stat().st_size < 0.55 * before
+    scores = evaluation.model_scores(halved, AUDIO, utterances[:6])
+    assert scores == pytest.approx(whole, abs=0.05)
+    script("halve").halve(halved / "model.safetensors")
+    assert evaluation.model_scores(halved, AUDIO, utterances[:6]) == scores
+
+
+def test_a_weight_that_half_precision_cannot_hold_is_an_error(tmp_path):
+    save_file({"a": torch.full((2, 2), 1e6)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"a in .* has values that float16 cannot hold"):
+        script("halve").halve(tmp_path / "model.safetensors")
+    assert load_file(tmp_path / "model.safetensors")["a"].dtype == torch.float32
+
+
 def test_the_card_has_a_table_for_each_set_of_trials(utterances, tmp_path):
-    # By its path, because a package of the same name is installed.
-    spec = importlib.util.spec_from_file_location(
-        "demo_evaluate", Path(evaluation.__file__).parents[1] / "evaluate.py"
-    )
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     folder = Path(shutil.copytree(DEMO_MODEL, tmp_path / "best"))
     (tmp_path / "recipe.yaml").write_text("epochs: 1\n", encoding="utf-8")
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "seconds": 60, "dev_eer": 0.2}\n', encoding="utf-8")
@@ -75,7 +100,7 @@ def test_the_card_has_a_table_for_each_set_of_trials(utterances, tmp_path):
         trials: evaluation.conditions(trials, {"world"}, utterances, [scores, scores, None])
         for trials in ("test", "test through MP3", "extra")
     }
-    script.write_card(folder, rows, utterances, utterances[:9])
+    script("evaluate").write_card(folder, rows, utterances, utterances[:9])
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert all(f"\n\n{evaluation.table(found)}\n\n" in card for found in rows.values())
     assert "--previous OLD" in card and "{{" not in card

@@ -234,13 +234,18 @@ def test_too_few_files_to_hold_any_out_are_said(table: Path, tmp_path: Path) -> 
 
 def test_a_filter_that_leaves_no_row_is_named(corpus: Path, table: Path, tmp_path: Path) -> None:
     demo = ROOT / "training" / "configs" / "demo.yaml"
-    recipe = load_recipe(demo, [f"data.root={table}"]).data
+    recipe = load_recipe(demo, [f"data.root={table}", "data.augmentation=[]"]).data
     with pytest.raises(
         RecipeError, match=r"data\.train: .*where partition=train matches no row \(column partition is "
     ):
         open_split(recipe, "train")
     recipe = load_recipe(
-        demo, [f"data.root={corpus / 'manifest.csv'}", "data.train.where={partition: [test, eval]}"]
+        demo,
+        [
+            f"data.root={corpus / 'manifest.csv'}",
+            "data.augmentation=[]",
+            "data.train.where={partition: [test, eval]}",
+        ],
     ).data
     with pytest.raises(
         RecipeError, match=r"partition=eval or test matches no row \(column partition has dev, train\)"
