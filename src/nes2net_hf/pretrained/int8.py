@@ -21,25 +21,26 @@ class Int8Linear(nn.Module):
     """
     A linear layer (…, D) → (…, D') with an int8 weight, for float32 inputs.
 
+    Inputs are centred, and scaled feature by feature, because some features of an encoder are a hundred times as large
+    as others and would leave few of the 255 steps to these. The inverse of the scales goes into the weight (Xiao et
+    al. 2023, SmoothQuant, equation 4 with alpha = 0.5).
+
     Args:
-        linear: the layer to quantise. Until `settle`, each input also corrects the bias by the mean error over its
-            rows: the rounding of weights shifts outputs, and through many layers such shifts add up.
+        linear: the layer to quantise. Its first input sets centres and scales. Until `settle`, each input also
+            corrects the bias by the mean error over its rows: the rounding of weights shifts outputs, and through many
+            layers such shifts add up.
     """
 
+    gain: Tensor
+    shift: Tensor
     weight: Tensor
     scale: Tensor
     bias: Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        weight = linear.weight.detach()
-        scale = weight.abs().amax(1).clamp(min=1e-12) / 127
-        self.register_buffer("scale", scale)  # (D')
-        self.register_buffer(
-            "weight", (weight / scale.unsqueeze(1)).round().to(torch.int8).t().contiguous()
-        )  # (D, D')
-        self.register_buffer("bias", torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach().clone())
         self._exact: nn.Linear | None = linear
+        self._is_measured = False
 
     def settle(self) -> Int8Linear:
         """Ends the correction of the bias. Returns the layer."""
@@ -48,8 +49,11 @@ class Int8Linear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         rows = input.reshape(-1, input.shape[-1])
+        if not self._is_measured:
+            self._measure(rows)
         out = rows.new_empty(len(rows), len(self.scale))
         for part, place in zip(rows.split(_ROWS), out.split(_ROWS)):
+            part = torch.addcmul(self.shift, part, self.gain)
             scale = part.abs().amax(1, keepdim=True).clamp_(min=1e-12) / 127
             sums = torch._int_mm((part / scale).round_().to(torch.int8), self.weight)
             torch.addcmul(self.bias, sums * self.scale, scale, out=place)
@@ -58,6 +62,27 @@ class Int8Linear(nn.Module):
             self.bias += error
             out += error
         return out.view(*input.shape[:-1], -1)
+
+    def _measure(self, rows: Tensor) -> None:
+        """Sets centres and scales from inputs (N, D), and quantises the weight."""
+        assert self._exact is not None
+        weight = self._exact.weight.detach()  # (D', D)
+        centre = rows.mean(0)
+        spread = (rows - centre).abs().amax(0)
+        # A feature that hardly moved in these inputs may move in others.
+        smooth = (spread.clamp(min=1e-3 * spread.max().item()) / weight.abs().amax(0).clamp(min=1e-6)).sqrt()
+        smooth = smooth.clamp(min=1e-12)
+        bias = weight @ centre if self._exact.bias is None else self._exact.bias.detach() + weight @ centre
+        weight = weight * smooth
+        scale = weight.abs().amax(1).clamp(min=1e-12) / 127
+        self.register_buffer("gain", 1 / smooth)  # (D)
+        self.register_buffer("shift", -centre / smooth)  # (D)
+        self.register_buffer(
+            "weight", (weight / scale.unsqueeze(1)).round().to(torch.int8).t().contiguous()
+        )  # (D, D')
+        self.register_buffer("scale", scale)  # (D')
+        self.register_buffer("bias", bias)  # (D')
+        self._is_measured = True
 
 
 def quantise(network: Any, speech: Mapping[str, Tensor]) -> None:

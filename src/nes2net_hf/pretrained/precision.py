@@ -103,7 +103,9 @@ def _measure() -> dict[str, float]:
         kind = torch.float32 if dtype == "int8" else getattr(torch, dtype)
         layers: list[nn.Module] = [nn.Linear(_FEATURES, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, _FEATURES)]
         if dtype == "int8":
-            layers = [Int8Linear(layer).settle() if isinstance(layer, nn.Linear) else layer for layer in layers]
+            layers = [Int8Linear(layer) if isinstance(layer, nn.Linear) else layer for layer in layers]
+            nn.Sequential(*layers)(x)
+            layers = [layer.settle() if isinstance(layer, Int8Linear) else layer for layer in layers]
         runs[dtype] = (speed_up(nn.Sequential(*layers)).to(kind), x.to(kind))
     times = dict.fromkeys(DTYPES, math.inf)
     for turn in range(_ROUNDS):
