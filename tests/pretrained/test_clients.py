@@ -27,7 +27,8 @@ WAVES = 0.1 * torch.randn(4, 6000, generator=torch.Generator().manual_seed(0))
 def build(kind: str, source: str) -> Any:
     """The bundled model, or a tiny one with an aggregation and five layers, because SEA squeezes fewer into one."""
     if source == "bundled":
-        return KINDS[kind].from_pretrained(DEMO_MODEL).eval()
+        of_frames = {"pooling": "mean", "ignore_mismatched_sizes": True} if kind == "frames" else {}
+        return KINDS[kind].from_pretrained(DEMO_MODEL, **of_frames).eval()
     pooling = "attentive_statistics" if kind == "utterances" else "mean"
     config = tiny_config(layer_aggregation=source, pooling=pooling)
     config.encoder_config.num_hidden_layers = 5
