@@ -67,12 +67,14 @@ class Int8Linear(nn.Module):
         """Sets centres and scales from inputs (N, D), and quantises the weight."""
         assert self._exact is not None
         weight = self._exact.weight.detach()  # (D', D)
-        centre = rows.mean(0)
-        spread = (rows - centre).abs().amax(0)
+        # A loud row counts as any other, because each row has a scale of its own.
+        centre = rows.median(0).values
+        moved = (rows - centre).abs()
+        spread = (moved / moved.mean(1, keepdim=True).clamp(min=1e-12)).amax(0)
         # A feature that hardly moved in these inputs may move in others.
         smooth = (spread.clamp(min=1e-3 * spread.max().item()) / weight.abs().amax(0).clamp(min=1e-6)).sqrt()
         smooth = smooth.clamp(min=1e-12)
-        bias = weight @ centre if self._exact.bias is None else self._exact.bias.detach() + weight @ centre
+        bias = self._exact(centre).detach()
         weight = weight * smooth
         scale = weight.abs().amax(1).clamp(min=1e-12) / 127
         self.register_buffer("gain", 1 / smooth)  # (D)
