@@ -30,6 +30,7 @@ _TYPES_WITH_KNOWN_LAYERS = (
 )  # fmt: skip
 # Kernels and strides of the waveform stem: its frames are 20 ms apart, like those of all published encoders.
 STEM_KERNELS, STEM_STRIDES = (40, 7, 5, 5, 3), (10, 4, 2, 2, 2)
+STEM_HOP = math.prod(STEM_STRIDES)  # samples
 _READ_FEATURES = ("wav2vec2-bert", "whisper")  # from log-mel features, which the model computes; all others convolve
 
 # XLS-R 300M as it is fine-tuned in the published ASVspoof 2021 system: no masking, no dropout, no layerdrop.
@@ -400,9 +401,9 @@ class Nes2NetConfig(PretrainedConfig):
             )
         for width in widths:
             _check_integer("waveform_stem", width, 1)
-        if self.frame_samples != math.prod(STEM_STRIDES):
+        if self.frame_samples != STEM_HOP:
             raise ValueError(
-                f"waveform_stem needs an encoder with {math.prod(STEM_STRIDES)} samples from frame to frame, this one "
+                f"waveform_stem needs an encoder with {STEM_HOP} samples from frame to frame, this one "
                 f"has {self.frame_samples}: leave it out."
             )
 

@@ -30,7 +30,7 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils import find_adapter_config_file, is_peft_available, logging
 
-from .configuration_nes2net import ID2LABEL, STEM_KERNELS, STEM_STRIDES, Nes2NetConfig, rows_by_label
+from .configuration_nes2net import ID2LABEL, STEM_HOP, STEM_KERNELS, STEM_STRIDES, Nes2NetConfig, rows_by_label
 
 logger = logging.get_logger(__name__)
 
@@ -794,7 +794,7 @@ class WaveformStem(nn.Module):
         """(B, S), and a mask of samples (B, S) or None → (B, frames, D)."""
         if attention_mask is not None:
             waveforms = waveforms * attention_mask.to(waveforms.dtype)
-        padded = F.pad(waveforms, (_STEM_MARGIN, 320 * frames + _STEM_MARGIN - waveforms.shape[1]))
+        padded = F.pad(waveforms, (_STEM_MARGIN, STEM_HOP * frames + _STEM_MARGIN - waveforms.shape[1]))
         return self.projection(self.convolutions(padded).transpose(1, 2))
 
 

@@ -3,8 +3,8 @@ What our training loop costs over a bare one.
 
     python tests/benchmarks/training.py --steps 60 --rounds 5
 
-Trains the demonstration recipe's model on random speech-like windows with our trainer (a step's losses over
-processes, checks, logs, signals, progress), and, in turn, with a bare PyTorch loop over the same batches, held in
+Trains a small raw-waveform model on random speech-like windows with our trainer (a step's losses over processes,
+checks, logs, signals, progress), and, in turn, with a bare PyTorch loop over the same batches, held in
 memory: forward, loss, backward, step. Prints the medians of their times for the same steps and the difference.
 """
 

@@ -91,6 +91,14 @@ def test_a_weight_that_half_precision_cannot_hold_is_an_error(tmp_path):
     assert load_file(tmp_path / "model.safetensors")["a"].dtype == torch.float32
 
 
+def test_a_damaged_or_missing_model_is_a_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "model.safetensors").write_bytes(b"not a model")
+    for folder, said in ((tmp_path, "is damaged"), (tmp_path / "nowhere", "No such file")):
+        monkeypatch.setattr(sys, "argv", ["halve.py", str(folder)])
+        assert script("halve").main() == 1
+        assert said in capsys.readouterr().err
+
+
 def test_the_card_has_a_table_for_each_set_of_trials(utterances, tmp_path):
     folder = Path(shutil.copytree(DEMO_MODEL, tmp_path / "best"))
     (tmp_path / "recipe.yaml").write_text("epochs: 1\n", encoding="utf-8")

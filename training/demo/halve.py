@@ -11,7 +11,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from nes2net_hf.errors import Nes2NetError
+from nes2net_hf.files import atomic_file
 
 
 def halve(weights: Path) -> None:
@@ -27,7 +31,8 @@ def halve(weights: Path) -> None:
             tensors[name] = tensor.half().contiguous()
             if not tensors[name].isfinite().all():
                 raise ValueError(f"{name} in {weights} has values that float16 cannot hold.")
-    save_file(tensors, weights, metadata={"format": "pt"})
+    with atomic_file(weights, "wb") as file:
+        file.write(save(tensors, metadata={"format": "pt"}))
 
 
 def main() -> int:
@@ -36,7 +41,10 @@ def main() -> int:
     weights = parser.parse_args().model / "model.safetensors"
     try:
         halve(weights)
-    except (OSError, ValueError) as error:
+    except SafetensorError as error:
+        print(f"halve: {weights} is damaged ({error}): copy it again.", file=sys.stderr)
+        return 1
+    except (Nes2NetError, OSError, ValueError) as error:
         print(f"halve: {error}", file=sys.stderr)
         return 1
     print(f"{weights}: {weights.stat().st_size / 1e6:.1f} MB")
