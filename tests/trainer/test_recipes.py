@@ -230,20 +230,17 @@ def test_accelerate_reads_the_shipped_configurations(path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_debug_recipe_takes_seconds(tmp_path: Path) -> None:
-    answer = run(CONFIGS / "debug.yaml", f"output={tmp_path / 'run'}")
+    answer = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "training/train.py",
+         "--config", "training/configs/debug.yaml", f"output={tmp_path / 'run'}"],
+        capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
     assert len((tmp_path / "run/steps.jsonl").read_text().splitlines()) == 4
     assert f"training finished: {tmp_path / 'run' / 'best'}" in answer.stdout and "best" not in answer.stdout.replace(
         "/best", ""
     )
     assert "dev_eer" not in answer.stdout and "threshold" not in answer.stdout
-
-
-def run(recipe: Path, *overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
-    command += [str(ROOT / "training" / "train.py"), "--config", str(recipe), *overrides]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
 
 
 # Corpus → partition → protocol, form of a line (speaker, utterance, attack, label), and audio folder.
@@ -312,14 +309,17 @@ def test_dev_keeps_the_order_of_its_protocol(tree: Callable[[str], Path]) -> Non
     assert list(rows.utterances()) == [line.split()[1] for line in lines]
 
 
-def evaluated(model: Path, corpus: str, root: Path, place: Path) -> Path:
+def evaluated(nes2net: Any, model: Path, corpus: str, root: Path, place: Path) -> Path:
     """The dev report of a briefly trained model."""
-    arguments = [place / "dev.parquet", "--model", model, "--corpus", corpus, "--root", root, "--split", "dev"]
-    command(place, "evaluate", *arguments, "--condition", "all", "--resamples", 100, "--report", place / "report")
+    answer = nes2net(
+        "evaluate", place / "dev.parquet", "--model", model, "--corpus", corpus, "--root", root, "--split", "dev",
+        "--condition", "all", "--resamples", 100, "--report", place / "report",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
     return place / "report" / "figures.json"
 
 
-def released(name: str, place: Path, figures: Path) -> str:
+def released(nes2net: Any, name: str, place: Path, figures: Path) -> str:
     """The card of the run."""
     benchmarks = {
         "asvspoof2021": "asvspoof2021-la",
@@ -327,17 +327,12 @@ def released(name: str, place: Path, figures: Path) -> str:
         "asvspoof2021_val_aug": "in-the-wild",
     }
     benchmark = "ctrsvdd" if name in CTRSVDD else benchmarks.get(name, name)
-    arguments = ["--benchmark", benchmark, "--repo-id", "org/short", "--license", "Apache-2.0", "--dry-run"]
-    command(place, "release", place / "run", *arguments, "--evaluation", f"dev={figures}", "--out", place / "released")
-    return (place / "released/README.md").read_text(encoding="utf-8")
-
-
-def command(place: Path, *arguments: object) -> None:
-    answer = subprocess.run(
-        [sys.executable, "-m", "nes2net_cli", *map(str, arguments)],
-        capture_output=True, text=True, check=False, cwd=place, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    answer = nes2net(
+        "release", place / "run", "--benchmark", benchmark, "--repo-id", "org/short", "--license", "Apache-2.0",
+        "--evaluation", f"dev={figures}", "--dry-run", "--out", place / "released",
     )  # fmt: skip
-    assert answer.returncode == 0, answer.stderr
+    assert answer.code == 0, answer.err
+    return (place / "released/README.md").read_text(encoding="utf-8")
 
 
 def measured(card: str) -> str:
@@ -437,27 +432,28 @@ def test_the_first_steps_of_the_open_world_recipe(tmp_path: Path, speech: list[n
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_recipe_trains_on_its_benchmarks_layout(name: str, tree: Callable[[str], Path], place: Path) -> None:
+def test_every_recipe_trains_on_its_benchmarks_layout(
+    name: str, tree: Callable[[str], Path], place: Path, nes2net: Any
+) -> None:
     """A small encoder with a suitable rate and no augmentation learns a very small set."""
     encoder = tiny_encoder(place / "encoder", name)
     root = tree(load(name).data.corpus)
-    answer = run(
-        CONFIGS / f"{name}.yaml", f"model.pretrained={encoder}", f"data.root={root}", "batch_size=4", "epochs=24",
+    recipe = load(
+        name, f"model.pretrained={encoder}", f"data.root={root}", "batch_size=4", "epochs=24",
         "data.window_length=16000", "data.workers=0", "data.augmentation=[]", "optimiser.learning_rate=2e-3",
         "schedule.final_learning_rate=0", "validation.patience=null", "checkpoints.keep_best=1",
         f"output={place / 'run'}",
-        cwd=place,
     )  # fmt: skip
-    assert answer.returncode == 0, answer.stderr
+    train(recipe)
     losses = [json.loads(line)["loss"] for line in (place / "run/steps.jsonl").read_text().splitlines()]
     assert len(losses) == 48 and np.mean(losses[-4:]) < 0.6 * np.mean(losses[:4])
     assert (place / "run/best/model.safetensors").is_file() and (place / "run/curves.png").is_file()
     assert list((place / "run/nes2net").glob("events*"))
-    judged = evaluated(place / "run/best", load(name).data.corpus, root, place)
-    assert set(re.findall(r"\d+\.\d\d+", measured(released(name, place, judged)))) <= said_in(judged)
+    judged = evaluated(nes2net, place / "run/best", load(name).data.corpus, root, place)
+    assert set(re.findall(r"\d+\.\d\d+", measured(released(nes2net, name, place, judged)))) <= said_in(judged)
     # Then one step with the recipe's own augmentation.
-    answer = run(
-        CONFIGS / f"{name}.yaml", f"model.pretrained={encoder}", f"data.root={root}", "batch_size=4", "epochs=1",
-        "data.workers=2", f"output={place / 'augmented'}", "trackers=[]", cwd=place,
+    recipe = load(
+        name, f"model.pretrained={encoder}", f"data.root={root}", "batch_size=4", "epochs=1",
+        "data.workers=2", f"output={place / 'augmented'}", "trackers=[]",
     )  # fmt: skip
-    assert answer.returncode == 0, answer.stderr
+    train(recipe)
