@@ -14,9 +14,10 @@ FLOORS = [
     "errors version machine configuration_nes2net feature_extraction_nes2net metrics samples cards figure_style",
     "modeling_nes2net files calibration scores corpus_facts",
     "audio hub auto",
-    "pretrained augmentation corpora",
+    "conversion augmentation corpora",
+    "pretrained",
     "detection arena trainer",
-    "endpoint conversion",
+    "endpoint",
     "evaluation robustness page",
     "release server",
 ]

@@ -15,7 +15,7 @@ from nes2net_hf.pretrained.precision import DTYPES
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, help="Hub id or folder")
+    parser.add_argument("--model", required=True, help="folder, Hub id, short name or official checkpoint")
     parser.add_argument("--revision", help="branch, tag or commit of the model on the Hub")
     parser.add_argument("--corpus", required=True, help="asvspoof2021-la, …, own-data, or dataset")
     parser.add_argument("--root", required=True, help="the corpus's folder, manifest, Hub id or shards")

@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from .augment import augment
+from .cache import cache
 from .calibrate import calibrate
 from .convert import convert
 from .corpus import check, shard
@@ -25,6 +26,7 @@ from .export import export
 from .fuse import fuse
 from .info import info
 from .layers import layers
+from .models import models
 from .options import Version
 from .release import release
 from .robustness import robustness
@@ -32,7 +34,8 @@ from .serve import serve
 
 # In the order in which the help lists them.
 _COMMANDS: tuple[Callable[..., int], ...] = (
-    detect, info, convert, export, release, augment, robustness, evaluate, demo, serve, calibrate, fuse, layers,
+    detect, models, info, convert, cache, export, release, augment, robustness, evaluate, demo, serve, calibrate, fuse,
+    layers,
 )  # fmt: skip
 _CORPUS_COMMANDS: tuple[Callable[..., int], ...] = (check, shard)
 

@@ -59,7 +59,7 @@ def calibrate(
         stack.enter_context(claim(folder / "config.json") if out is None else claim(folder, "folder"))
         fitted = fit(
             model,
-            scores or Path(f"{Path(model).name}-{corpus}-calibration.parquet"),
+            scores or Path(f"{Path(model).name.replace(':', '-')}-{corpus}-calibration.parquet"),
             corpus=corpus,
             root=root,
             split=split,

@@ -15,7 +15,7 @@ def demo(
         list[str] | None,
         typer.Option(
             "--model",
-            help="Hub id or folder of a model; repeat it to offer a choice.",
+            help="Folder, Hub id, short name or official checkpoint of a model; repeat it to offer a choice.",
             show_default="bundled demonstration model",
         ),
     ] = None,
@@ -35,11 +35,11 @@ def demo(
     with ending(extra="demo") as end:
         from nes2net_hf.errors import UsageError
         from nes2net_hf.page import serve
-        from nes2net_hf.pretrained.load import check_place
+        from nes2net_hf.pretrained.cache import check_model
 
         be_quiet()
         for model in models or []:  # each is loaded when it judges its first recording
-            check_place(model)
+            check_model(model)
         try:
             serve(models or [None], host, port, max_size, max_duration, allow_hosts or [])
         except OSError:

@@ -14,6 +14,7 @@ import typer
 from .console import as_utf8, be_quiet, be_quiet_on_the_hub, ending, need, progress_bar, say
 from .options import Model, Precision, Revision, Version
 
+_REAL = "For a real model, add --model asv21-df; it downloads 1.3 GB once. Others: nes2net models."
 _LONG = 120.0  # seconds of judging, after which a faster precision is worth a look
 
 if TYPE_CHECKING:
@@ -168,6 +169,8 @@ def detect(
             advice = faster_choice(detector)
             if advice is not None:
                 say(advice)
+        if model is None:
+            say(_REAL)
         end.code = 1 if failed else 0
     return end.code
 

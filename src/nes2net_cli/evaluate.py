@@ -65,7 +65,10 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Folder for report.md, report.html and plots.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Hub id or folder of a model; it first scores --corpus into SCORES.")
+        str | None,
+        typer.Option(
+            help="Folder, Hub id, short name or official checkpoint of a model; it first scores --corpus into SCORES."
+        ),
     ] = None,
     revision: Revision = None,
     corpus: Annotated[

@@ -11,15 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from .console import as_utf8, be_quiet, ending
-from .options import Json, Revision
+from .options import MODEL, Json, Revision
 
 _LABEL, _WIDTH = 12, 120  # columns
 
 
 def info(
-    model: Annotated[
-        str | None, typer.Argument(help="Hub id or folder of the model.", show_default="bundled demonstration model")
-    ] = None,
+    model: Annotated[str | None, typer.Argument(help=MODEL, show_default="bundled demonstration model")] = None,
     revision: Revision = None,
     as_json: Json = False,
 ) -> int:

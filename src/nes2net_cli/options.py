@@ -21,9 +21,10 @@ Version = Annotated[
 
 # Models
 _BUNDLED = "bundled demonstration model"
-Model = Annotated[str | None, typer.Option(help="Hub id or folder of the model.", show_default=_BUNDLED)]
+MODEL = "Folder, Hub id, short name (nes2net models) or official checkpoint of the model."
+Model = Annotated[str | None, typer.Option(help=MODEL, show_default=_BUNDLED)]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the Hub.")]
-ModelArgument = Annotated[str, typer.Argument(help="Hub id or folder of the model.")]
+ModelArgument = Annotated[str, typer.Argument(help=MODEL)]
 StoredPrecision = Literal["float32", "bfloat16", "float16"]
 Precision = Literal["float32", "bfloat16", "float16", "int8", "auto"]
 

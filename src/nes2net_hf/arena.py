@@ -54,7 +54,7 @@ class Nes2NetArena(_AntiSpoofingModel):
     utterance. Higher = bona fide.
 
     Args:
-        model: Hub id or folder; the bundled demonstration model if None.
+        model: folder, Hub id or official checkpoint; the bundled demonstration model if None.
         revision: branch, tag or commit on the Hub.
         device: the best available one if None.
         dtype: type of the model's weights: float32, bfloat16 or float16.

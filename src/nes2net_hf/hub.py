@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 PATIENCE = 1.5  # s without an answer before a warning
 WRITING = 300.0  # s that the Hub may take to commit an upload
+ANNOUNCED = 200_000_000  # bytes from which a download says its size first
 SHORT_WAIT = 5.0  # s; huggingface_hub would sleep through longer rate limits five times, so they are errors
 
 SILENCES = 3  # consecutive connections without data before a download fails
@@ -156,9 +157,13 @@ def fetch_large(repo_id: str, files: str, revision: str | None = None) -> None:
             info = huggingface_hub.HfApi().model_info(repo_id, revision=revision, files_metadata=True)
         except Exception:
             return
-        for file in info.siblings or ():
-            if re.fullmatch(files, file.rfilename) and file.lfs is not None:
-                _fetch(repo_id, file.rfilename, str(info.sha))
+        wanted = [(file, file.lfs) for file in info.siblings or () if re.fullmatch(files, file.rfilename) and file.lfs]
+        blobs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo_id, repo_type="model"), "blobs")
+        missing = sum(large.size for _, large in wanted if not (blobs / large.sha256).exists())
+        if missing > ANNOUNCED:
+            logger.warning("downloading %.2f GB from %s, once", missing / 1e9, repo_id)
+        for file, _ in wanted:
+            _fetch(repo_id, file.rfilename, str(info.sha))
 
 
 def _fetch(repo_id: str, file: str, commit: str) -> None:

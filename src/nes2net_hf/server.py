@@ -292,7 +292,7 @@ def serve(
     Serves until it is interrupted or terminated.
 
     Args:
-        model: Hub id or folder; the bundled demonstration model if None.
+        model: folder, Hub id or official checkpoint; the bundled demonstration model if None.
         max_size: maximum size of a request in megabytes.
         max_duration: maximum length of a recording in seconds, measured while decoding, not by its header.
         queue, timeout: as in `Judge`.

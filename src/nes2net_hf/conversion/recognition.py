@@ -27,6 +27,7 @@ class Recognised:
     config: dict[str, Any]
     encoder: dict[str, Any]
     assumed: dict[str, str] = field(default_factory=dict)  # name → value, its source, and the option that changes it
+    unknown: set[str] = field(default_factory=set)  # of the assumed ones, those that nothing in the file shows
 
 
 def recognise(tensors: Mapping[str, Tensor], activation: str | None = None, dilation: int | None = None) -> Recognised:
@@ -50,11 +51,14 @@ def recognise(tensors: Mapping[str, Tensor], activation: str | None = None, dila
     config["dilation"] = system.dilation if dilation is None else dilation
     if dilation is None:
         assumed["dilation"] = f"{system.dilation}, from the recipe; the weights do not show it (--dilation)"
-    config["hidden_act"], how = _activation(tensors, activation)
+    config["hidden_act"], how, is_shown = _activation(tensors, activation)
     if how:
         assumed["activation"] = how
     encoder = recognise_encoder(tensors, system.encoder_prefix)
-    return Recognised(system, config, encoder, assumed)
+    unknown = {
+        name for name, is_known in (("dilation", dilation is not None), ("activation", is_shown)) if not is_known
+    }
+    return Recognised(system, config, encoder, assumed, unknown)
 
 
 def recognise_system(tensors: Mapping[str, Tensor]) -> System:
@@ -141,26 +145,30 @@ def _aggregation(tensors: Mapping[str, Tensor]) -> str:
     return "last"
 
 
-def _activation(tensors: Mapping[str, Tensor], wanted: str | None) -> tuple[str, str | None]:
-    """Returns the activation, and a remark if it is not certain."""
+def _activation(tensors: Mapping[str, Tensor], wanted: str | None) -> tuple[str, str | None, bool]:
+    """Returns the activation, a remark if it is not certain, and whether it is stated or the file indicates it."""
     pattern = re.compile(rf"{re.escape(BACKEND_PREFIX)}Build_in_Res2Nets\..*\.running_mean$")
     means = torch.cat(
         [tensor.flatten().float() for key, tensor in tensors.items() if pattern.match(key)] or [torch.zeros(1)]
     )
     if not means.any():
-        return wanted or "relu", None if wanted else "relu, because the batch norms were never trained (--activation)"
+        if wanted:
+            return wanted, None, True
+        return "relu", "relu, because the batch norms were never trained (--activation)", False
     share = float((means < 0).float().mean())
     likely = "selu" if share >= _SELU_SHARE else "relu"
     if wanted is not None and wanted != likely:
         return (
             wanted,
             f"{wanted}, as requested, but {share:.0%} negative running means in the batch norms indicate {likely}",
+            True,
         )
     if wanted is not None:
-        return wanted, None
+        return wanted, None, True
     return (
         likely,
         f"{likely}, from {share:.0%} negative running means in the batch norms; no weight shows it (--activation)",
+        True,
     )
 
 

@@ -95,7 +95,8 @@ class Detector:
     Loads a model once and judges recordings with it.
 
     Args:
-        model: Hub id or folder of a Nes2Net model. Default: the bundled demonstration model.
+        model: folder, Hub id, short name or official checkpoint: see `locate`. Default: the bundled demonstration
+            model.
         revision: branch, tag or commit on the Hub.
         device: `"cuda"`, `"cuda:1"`, `"mps"`, `"cpu"`, … Default: the first available of cuda, mps and cpu.
         dtype: precision of the model: `"float32"`, `"bfloat16"`, `"float16"`, on a CPU also `"int8"` (linear layers
@@ -165,7 +166,7 @@ class Detector:
             self.model, self.extractor = load_model(source, revision, self.device, self.precision)
         self.is_demonstration = self.model.config.demonstration
         if self.is_demonstration:
-            logger.warning("%s; for a real model, run `nes2net convert` and pass its folder as --model", DEMO_NOTICE)
+            logger.warning("%s", DEMO_NOTICE)
         self.model_name = DEMO_MODEL.name if model is None else os.fspath(model) + (f"@{revision}" if revision else "")
         self.batch_size = batch_size
         self.last_inputs: NDArray[np.float32] | None = None  # (B, S), of the batch judged last

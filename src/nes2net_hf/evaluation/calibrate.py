@@ -45,7 +45,7 @@ def calibrate(
     bits, before and after, on held-out trials: two halves, each calibrated on the other.
 
     Args:
-        model: Hub id or folder.
+        model: folder, Hub id or official checkpoint.
         scores: Parquet file of the scores. It is written if it does not exist; otherwise it must be of this model and
             corpus.
         corpus, root, split, where: see `load_corpus`.
@@ -94,7 +94,7 @@ def store_calibration(
 
     Args:
         folder: the model folder; if `model` is given, a new folder for a copy of it.
-        model: Hub id or folder of the model to copy.
+        model: folder, Hub id or official checkpoint of the model to copy.
         revision: revision of the model on the Hub.
 
     Raises:

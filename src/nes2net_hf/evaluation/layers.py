@@ -24,7 +24,8 @@ from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from ..hub import why
 from ..metrics import equal_error_rate
 from ..modeling_nes2net import Nes2NetModel, WeightedSum
-from ..pretrained.load import check_place, choose_device, load_model
+from ..pretrained.cache import locate
+from ..pretrained.load import choose_device, load_model
 
 _PENALTY = 1e-3  # of the squared weights of a probe, beside a mean loss; features have unit variance
 
@@ -99,7 +100,7 @@ def probe_layers(
 
 
 def _load(name: str, revision: str | None) -> tuple[Nes2NetModel, Nes2NetFeatureExtractor]:
-    check_place(name)
+    name, revision = locate(name, revision)
     device = choose_device()
     try:
         fields, _ = Nes2NetConfig.get_config_dict(name, revision=revision or "main")

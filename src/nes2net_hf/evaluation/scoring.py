@@ -71,7 +71,7 @@ def score_corpus(
     processes; the batches do not depend on it.
 
     Args:
-        model: Hub id or folder.
+        model: folder, Hub id or official checkpoint.
         corpus, root, split, **options: see `load_corpus`.
         revision: revision of the model on the Hub.
         batch_size: utterances per batch.

@@ -18,6 +18,7 @@ from huggingface_hub import ModelCard, hf_hub_download, try_to_load_from_cache
 
 from ..errors import ReleaseError
 from ..hub import bounded_requests
+from .cache import find
 from .load import DEMO_MODEL
 
 BASE = "base.json"
@@ -94,13 +95,14 @@ def describe_base(name: str, revision: str | None = None, fetch: bool = False) -
     Raises:
         ReleaseError: its `base.json` is damaged.
     """
-    bases = tuple(filter(None, [read_base(_file(name, BASE, revision, fetch))]))
+    bases = tuple(filter(None, [read_base(_file(*find(name, revision), BASE, fetch))]))
     return replace(describe_model(name, revision, fetch), bases=bases)
 
 
 def describe_model(name: str, revision: str | None = None, fetch: bool = False) -> Base:
     """Returns what the card and the configuration of a model say. Arguments as in `describe_base`."""
-    card, config = (_file(name, file, revision, fetch) for file in (README, "config.json"))
+    place = find(name, revision)
+    card, config = (_file(*place, file, fetch) for file in (README, "config.json"))
     license, limits = _card(card)
     if license is None:
         license = "CC-BY-NC-SA-4.0" if _ANTI_DEEPFAKE.fullmatch(name) else _ENCODERS.get(name)
@@ -184,7 +186,7 @@ def _from_json(content: dict[str, Any]) -> Base:
     )
 
 
-def _file(name: str, file: str, revision: str | None, fetch: bool) -> Path | None:
+def _file(name: str, revision: str | None, file: str, fetch: bool) -> Path | None:
     if Path(name).is_dir():
         path = Path(name, file)
         return path if path.is_file() else None

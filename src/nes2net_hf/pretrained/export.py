@@ -66,7 +66,7 @@ def export(
     Exports an utterance or frame model to a folder with `model.onnx`, the configuration and the feature extractor.
 
     Args:
-        model: Hub id or folder.
+        model: folder, Hub id or official checkpoint.
         out: the folder to write.
         int8: store and compute linear layers in 8 bits. The scale of their inputs is computed per batch, so a window's
             score depends slightly on the other windows in its batch.

@@ -29,6 +29,7 @@ from ..files import sha256_of
 from ..hub import why
 from ..modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
 from ..scores import frame_samples, judges_frames
+from .cache import find, locate
 from .load import DEMO_MODEL, load_model, settings_of
 from .onnx import holds_only_a_graph, load_onnx_model
 from .precision import processor, speeds
@@ -51,7 +52,8 @@ def describe(model: str | os.PathLike[str] | None = None, revision: str | None =
     lists what is in the cache, and the card is read if it is there.
 
     Args:
-        model: Hub id or folder, including a folder of `nes2net export`; the bundled demonstration model if None.
+        model: Hub id, official checkpoint or folder, including one of `nes2net export`; the bundled demonstration
+            model if None.
         revision: branch, tag or commit on the Hub.
 
     Returns:
@@ -64,16 +66,17 @@ def describe(model: str | os.PathLike[str] | None = None, revision: str | None =
         InfoError: another file of the model's folder cannot be read.
     """
     name = os.fspath(DEMO_MODEL if model is None else model)
-    has_only_a_graph = holds_only_a_graph(Path(name))
+    place, revision = locate(name, revision)
+    has_only_a_graph = holds_only_a_graph(Path(place))
     if has_only_a_graph:
-        load_onnx_model(name, revision)  # or says what is wrong with the graph
-        config, extractor = settings_of(name, revision)
+        load_onnx_model(place, revision)  # or says what is wrong with the graph
+        config, extractor = settings_of(place, revision)
         structure = counted = without_memory(config)
     else:
-        counted, extractor = load_model(name, revision, torch.device("cpu"), "float32")
+        counted, extractor = load_model(place, revision, torch.device("cpu"), "float32")
         config = cast(Nes2NetConfig, counted.config)
         structure = without_memory(config)
-    folder, commit = _place(name, revision)
+    folder, commit = _place(place, revision)
     return {
         "model": DEMO_MODEL.name if model is None else name,
         "commit": commit,
@@ -160,7 +163,7 @@ def read_recipe(name: str, revision: str | None = None) -> dict[str, Any] | None
     Raises:
         InfoError: the model is not on this machine, or its recipe cannot be read.
     """
-    return _recipe(_place(name, revision)[0])
+    return _recipe(_place(*find(name, revision))[0])
 
 
 def _recipe(folder: Path) -> dict[str, Any] | None:

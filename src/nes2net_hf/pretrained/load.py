@@ -23,12 +23,12 @@ from ..hub import fetch_large
 from ..modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification
 from ..samples import BONAFIDE, SPOOF
 from ..scores import judges_frames
+from .cache import locate
 from .fast import speed_up
 from .int8 import quantise
 from .onnx import holds_only_a_graph
 from .places import DEMO_MODEL as DEMO_MODEL
 from .places import EXTRACTOR_FILE, check_is_nes2net, check_windows, in_a_sentence
-from .places import check_place as check_place
 from .precision import settle_dtype, warn_if_slow
 
 
@@ -51,7 +51,7 @@ def load_model(
     from the Hub is run.
 
     Args:
-        model: Hub id or folder.
+        model: Hub id, folder or official checkpoint: see `locate`.
         revision: branch, tag or commit on the Hub.
         dtype: `"float32"`, `"bfloat16"`, `"float16"`, on a CPU also `"int8"`, or `"auto"`: see `settle_dtype`.
 
@@ -61,8 +61,7 @@ def load_model(
     """
     dtype = settle_dtype(dtype, device)
     warn_if_slow(dtype, device)
-    name = os.fspath(model)
-    check_place(name)
+    name, revision = locate(model, revision)
     if holds_only_a_graph(Path(name)):
         raise ModelError(f"model folder {name} has an ONNX graph but no PyTorch weights: use --backend onnx.")
     loaded: Any
@@ -97,8 +96,7 @@ def settings_of(
     Raises:
         ModelError: see [`load_model`].
     """
-    name = os.fspath(model)
-    check_place(name)
+    name, revision = locate(model, revision)
     with in_a_sentence(name, revision):
         return _settings(name, _place_of_nes2net(name, revision))
 

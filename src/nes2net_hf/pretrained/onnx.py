@@ -28,7 +28,8 @@ from ..calibration import Calibration
 from ..errors import ModelError
 from ..hub import fetch_large
 from ..machine import cores
-from .places import CONFIG_FILE, EXTRACTOR_FILE, check_is_nes2net, check_place, check_windows, in_a_sentence
+from .cache import locate
+from .places import CONFIG_FILE, EXTRACTOR_FILE, check_is_nes2net, check_windows, in_a_sentence
 
 GRAPH = "model.onnx"  # weights too large for one file are in model.onnx.data
 NOTE = "nes2net"  # the entry of the graph's metadata that holds a `GraphConfig`
@@ -173,7 +174,7 @@ def load_onnx_model(
     Loads what `nes2net export` wrote, and its feature extractor.
 
     Args:
-        model: Hub id or folder.
+        model: Hub id, folder or official checkpoint.
         revision: branch, tag or commit on the Hub.
 
     Raises:
@@ -184,8 +185,7 @@ def load_onnx_model(
         raise ModelError(f"--backend onnx runs on the CPU: omit --device {device}.")
     if dtype != "float32":
         raise ModelError(f"--backend onnx always uses the precision of the export: omit --dtype {dtype}.")
-    name = os.fspath(model)
-    check_place(name)
+    name, revision = locate(model, revision)
     with in_a_sentence(name, revision):
         folder = Path(name)
         if folder.is_dir():

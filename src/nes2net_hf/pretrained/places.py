@@ -26,7 +26,9 @@ def check_place(name: str) -> None:
         if not os.path.isfile(os.path.join(name, CONFIG_FILE)):
             raise ModelError(f"model folder {name} is not a Nes2Net model: it has no config.json.")
     elif os.path.exists(name):
-        raise ModelError(f"model {name} is a file: name a folder in the Hugging Face layout, or a Hub id.")
+        raise ModelError(
+            f"model {name} is a file: name a folder in the Hugging Face layout, a Hub id, or a checkpoint (.pth)."
+        )
     else:
         try:
             validate_repo_id(name)

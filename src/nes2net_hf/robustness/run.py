@@ -67,7 +67,7 @@ class RobustnessRun:
     for the conditions are in `OUT/sounds`.
 
     Args:
-        model: Hub id or folder.
+        model: folder, Hub id or official checkpoint.
         out: the folder; created if it does not exist.
         corpus, root, split, where: see `load_corpus`.
         limit: maximum number of utterances, balanced over classes and, in each class, over speakers.
