@@ -22,6 +22,13 @@ def calibrate(
     split: OnlySplit = None,
     where: Where = None,
     prior: Annotated[float, typer.Option(help="Prior probability of spoofing that weights the fit.")] = 0.5,
+    undecided: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Also store an accepted share of errors, such as 0.05; nes2net detect calls other scores undecided.",
+        ),
+    ] = None,
     scores: Annotated[
         Path | None,
         typer.Option(metavar="FILE.parquet", help="File for the scores.", show_default="a file in this folder"),
@@ -65,6 +72,7 @@ def calibrate(
             split=split,
             where=wanted(where),
             prior=prior,
+            undecided=undecided,
             revision=revision,
             batch_size=batch_size,
         )
@@ -79,5 +87,13 @@ def calibrate(
             f"{measured['cllr_before']:.4f} bits before, {measured['cllr_after']:.4f} after; the lowest possible is "
             f"{measured['min_cllr']:.4f}"
         )
+        if undecided is not None:
+            print(
+                f"accepted share of errors {undecided:g}: of held-out trials, {measured['undecided']:.1%} are "
+                "undecided; "
+                f"{measured['bonafide_as_spoof']:.1%} of bona fide are called spoof, "
+                f"{measured['spoof_as_bonafide']:.1%} of spoofed bona fide; of the decided, "
+                f"{measured['errors_if_decided']:.1%} are wrong"
+            )
         print(f"stored in {folder / 'config.json'}; the threshold is {fitted.score(0.0):.6g}, where the llr is 0")
     return end.code

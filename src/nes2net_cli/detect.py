@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from nes2net_hf.detection import Result
+    from nes2net_hf.detection import Detector, Result
     from nes2net_hf.detection.writers import Writer
 
 
@@ -47,6 +47,14 @@ def detect(
         tuple[float, float] | None,
         typer.Option(
             metavar="MISS FALSE-ALARM", help="With a calibrated model: set the threshold by the cost of each error."
+        ),
+    ] = None,
+    accepted: Annotated[
+        float | None,
+        typer.Option(
+            "--undecided",
+            metavar="SHARE",
+            help="With a calibrated model: accepted share of errors, such as 0.05; other scores are undecided.",
         ),
     ] = None,
     channels: Annotated[
@@ -103,16 +111,11 @@ def detect(
       2    an option, the model or the output is wrong
       130  interrupted
     """
-    judged, undecided, failed = set[str](), set[str](), set[str]()  # files
     drawn: list[Result] = []
-
-    def counts() -> str:
-        among = f" ({len(undecided)} undecided)" if undecided else ""
-        return f"{len(judged - failed)} judged{among}, {len(failed)} failed"
-
-    with ExitStack() as stack, ending(lambda: f"Interrupted: {counts()}.") as end:
+    interrupted = "Interrupted."
+    with ExitStack() as stack, ending(lambda: interrupted) as end:
         from nes2net_hf.detection import ALL_TRACKS, Detector, list_recordings
-        from nes2net_hf.detection.writers import finished_files
+        from nes2net_hf.detection.writers import Summary, finished_files
         from nes2net_hf.errors import UsageError
         from nes2net_hf.files import check_suffix, claim, explained
 
@@ -139,6 +142,7 @@ def detect(
             threshold=threshold,
             prior=prior,
             costs=costs,
+            undecided=accepted,
             backend=backend,
         )
         with explained(output or "standard output"), ExitStack() as written:
@@ -147,12 +151,12 @@ def detect(
                 done = finished_files(output, form, detector, several)
                 recordings = [recording for recording in recordings if recording not in done]
             progress = written.enter_context(_progress(len(recordings)))
-            writer = _writer(output, form, progress, written)
-            start = time.monotonic()
+            writer = _writer(output, form, progress, written, detector)
+            summary, start = Summary(), time.monotonic()
+            interrupted = f"Interrupted: {summary.counts()}."
             for result in detector.stream(recordings, progress.judged):
-                (judged if result.error is None else failed).add(result.file)
-                if result.undecided:
-                    undecided.add(result.file)
+                summary.add(result)
+                interrupted = f"Interrupted: {summary.counts()}."
                 writer.write(result)
                 progress.finish(result.file)
                 drawn += [result] if plot else []  # otherwise the windows of every file would stay in memory
@@ -161,8 +165,10 @@ def detect(
             from nes2net_hf.detection.plot import plot_scores
 
             plot_scores(drawn, recordings[0], plot, detector.is_demonstration)
-        if output is not None:
-            say(f"{counts()}. Results: {output}")
+        if form == "table":
+            print(summary.sentence())
+        elif output is not None:
+            say(f"{summary.sentence()} Results: {output}")
         if took > _LONG and detector.precision == "float32" and detector.device.type == "cpu":
             from nes2net_hf.detection.advice import faster_choice
 
@@ -171,7 +177,7 @@ def detect(
                 say(advice)
         if model is None:
             say(_REAL)
-        end.code = 1 if failed else 0
+        end.code = 1 if summary.failed else 0
     return end.code
 
 
@@ -235,11 +241,11 @@ def _check_plot(recordings: list[Any], track: str | None, resume: bool) -> None:
     need("matplotlib", "plot", "--plot")
 
 
-def _writer(output: Path | None, form: str, progress: _Progress, stack: ExitStack) -> Writer:
+def _writer(output: Path | None, form: str, progress: _Progress, stack: ExitStack, detector: Detector) -> Writer:
     from nes2net_hf.detection.writers import CsvWriter, JsonLinesWriter, RowFile, TableWriter
 
     if form == "table":
-        return TableWriter(progress.console())
+        return TableWriter(progress.console(), detector.calibration is not None)
     if output is None:
         as_utf8(sys.stdout, "surrogateescape" if form == "csv" else "backslashreplace")
         return CsvWriter(sys.stdout, mark=False) if form == "csv" else JsonLinesWriter(sys.stdout)

@@ -139,6 +139,12 @@ def _calibration(calibration: dict[str, Any] | None) -> Iterator[str]:
         f"llr = {scale:.6g} * score {'-' if offset < 0 else '+'} {abs(offset):.6g}, at a prior probability of "
         f"spoofing of {prior:g}"
     )
+    if (share := calibration.get("undecided")) is not None:
+        yield f"accepted share of errors {share:g}; other scores are undecided"
+    for kind, words in (("bonafide", "bona fide"), ("spoof", "spoofed")):
+        if of_kind := (calibration.get("population") or {}).get(kind):
+            counts = [f"{value:,} {key}" for key, value in of_kind.items() if isinstance(value, int)]
+            yield f"on {words} speech: {', '.join(counts)} (nes2net info --json has more)"
     if calibration.get("provenance"):
         yield "fit: " + _listed(calibration["provenance"])
 

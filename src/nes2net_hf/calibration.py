@@ -26,12 +26,17 @@ class Calibration:
         offset: in natural log units.
         prior: prior probability of spoofing that the fit was weighted to.
         provenance: the data of the fit, and its quality.
+        population: the recordings of the fit and the distribution of their scores: see `reference.Population`.
+        undecided: the share of each class that may be labelled wrongly; scores that do not allow that are undecided.
+            None: every score gets a label.
     """
 
     scale: float
     offset: float
     prior: float
     provenance: dict[str, Any] = field(default_factory=dict)
+    population: dict[str, Any] | None = None
+    undecided: float | None = None
 
     def llr(self, score: Any) -> Any:
         """Returns the log-likelihood ratios for scores of any shape."""
@@ -43,7 +48,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the dict for `config.calibration`."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 def spoof_probability(llr: float, prior: float) -> float:

@@ -82,10 +82,40 @@ def test_csv_has_the_same_columns(detect: Any, folder: Path) -> None:
 def test_a_table_names_label_score_and_lowest_window(detect: Any, folder: Path) -> None:
     run = detect(folder, "--format", "table")
     lines = run.out.splitlines()
-    assert lines[0].split() == ["verdict", "score", "lowest", "window", "duration", "file"]
-    assert lines[1].startswith("spoof") or lines[1].startswith("bona fide")
+    assert lines[0].split() == ["verdict", "score", "lowest", "window", "length", "file"]
+    assert lines[1][2:].startswith(("spoof", "bona fide"))
     assert " at 0:00.0" in lines[1] and lines[1].endswith("a.flac")
-    assert lines[2].startswith("error") and "not an audio" in lines[2]
+    [error] = [number for number, line in enumerate(lines) if line.startswith("! error")]
+    assert "not an audio" in " ".join(lines[error + 1 :])
+    assert max(map(len, lines)) <= 80 and lines[-1].startswith("2 judged, 1 failed (")
+    assert "min of audio in" in lines[-1] and lines[-1].endswith("times real time.")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize(
+    "name", ["x.wav", f"{'long' * 40}/recording of a call with a very long name.wav", "電話の録音" * 20 + ".wav"]
+)
+def test_a_table_fits_the_terminal_whatever_the_names(columns: int, name: str) -> None:
+    from rich.cells import cell_len
+    from rich.console import Console
+
+    from nes2net_hf.detection import Result
+    from nes2net_hf.detection.writers import TableWriter
+
+    out = io.StringIO()
+    writer = TableWriter(Console(file=out, width=columns, force_terminal=False))
+    for label, extra in (("bonafide", {}), ("spoof", {}), ("undecided", {"undecided": "its score is " + "low " * 40})):
+        warnings = ["the recording is mostly silent " * 8]
+        writer.write(
+            Result(name, score=-123.456, min_window_score=-234.5, min_window_start=36_000.0, duration=36_004.0,
+                   label=label, warnings=warnings, **extra)
+        )  # fmt: skip
+    writer.write(Result(name, error=f"{name} does not exist."))
+    lines = out.getvalue().splitlines()
+    assert max(map(cell_len, lines)) <= columns
+    signs = [line[:11] for line in lines if line[:1] not in " "]
+    assert signs == ["✓ bona fide", "✗ spoof    ", "? undecided", "! error    "]
+    assert all(line.endswith(".wav") for line in lines if line[:1] in "✓✗?")
 
 
 def test_a_list_names_recordings(detect: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +272,7 @@ def test_interrupting_keeps_what_is_done(
     output = folder.parent / "out.jsonl"
     run = detect(folder / "a.flac", folder / "c.flac", "--batch-size", "1", "--output", output)
     assert run.code == 130
-    assert run.err.splitlines()[-1] == "Interrupted: 1 judged, 0 failed."
+    assert run.err.splitlines()[-1].startswith("Interrupted: 1 judged, 0 failed (1 ")
     assert [Path(json.loads(line)["file"]).name for line in output.read_text().splitlines()] == ["a.flac"]
 
 
@@ -276,7 +306,7 @@ def test_a_real_interrupt_ends_at_once_without_a_traceback(folder: Path, tiny_mo
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and time.monotonic() - started < 10
-    assert errors == "Interrupted: 1 judged, 0 failed.\n"
+    assert errors.startswith("Interrupted: 1 judged, 0 failed (1 ") and errors.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nes2net_hf.calibration import Calibration
 from nes2net_hf.detection.deciding import MIN_SOUND, DecisionRule
 from nes2net_hf.detection.recordings import Recording
 from nes2net_hf.detection.results import NO_SPEECH, TOO_SHORT, WindowScore
+from nes2net_hf.reference import Population
 
 
 def recording(*scores: float | None, sound: float = 60.0, **fields: Any) -> Recording:
@@ -98,6 +100,33 @@ def test_the_prior_moves_the_probability_and_not_the_ratio() -> None:
     assert even.llr == rare.llr == 2.0
     assert even.spoof_probability == pytest.approx(1 / (1 + 7.389), rel=1e-3)
     assert rare.spoof_probability == pytest.approx(0.01 / (0.01 + 0.99 * 7.389), rel=1e-3)
+
+
+POPULATION = Population.of_scores("dev", np.linspace(-1, 4, 499), np.linspace(-4, 1, 499))
+
+
+@pytest.mark.parametrize(("score", "label"), [(-3.0, "spoof"), (0.0, "undecided"), (3.0, "bonafide")])
+def test_scores_that_allow_too_many_errors_are_undecided(score: float, label: str) -> None:
+    low, high = POPULATION.band(0.05, 0.0)
+    careful = rule(calibration=Calibration(1.0, 0.0, 0.5), population=POPULATION, band=(low, high, 0.05))
+    result = careful.verdict(recording(score))
+    assert result.label == label and (result.undecided is not None) == (label == "undecided")
+    assert result.llr == score and result.support and "in dev" in str(result.standing)
+    if label == "undecided":
+        assert "more than 5 % of bona fide or spoofed recordings like it" in str(result.undecided)
+
+
+def test_an_undecided_recording_names_its_windows_too() -> None:
+    result = rule(band=(-1.0, 1.0, 0.05)).verdict(recording(0.4, 0.4, -0.4))
+    assert result.label == "undecided" and result.attack is None
+    [warning] = result.warnings
+    assert warning.startswith("overall it is undecided, but 1 of 3 windows looks fake, most of all at 0:08.0")
+
+
+def test_without_a_calibration_there_are_no_words_for_its_strength() -> None:
+    result = rule(population=POPULATION).verdict(recording(3.0))
+    assert result.support is None and result.llr is None and result.standing is not None
+    assert rule(calibration=Calibration(1.0, 0.0, 0.5)).verdict(recording(3.0)).support is None  # of version 0.1.0
 
 
 def test_frames_below_the_threshold_in_a_row_are_a_passage() -> None:

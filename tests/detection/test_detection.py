@@ -225,7 +225,7 @@ def test_each_channel_is_judged_for_itself(tiny_model_dir: Path) -> None:
 def test_a_result_has_the_keys_of_its_schema(detector: Detector) -> None:
     record = one(detector, encode(melody(5), SAMPLING_RATE, "flac")).to_dict()
     assert list(record) == KEYS
-    assert record["schema_version"] == 1 and record["file"] == "<bytes>" and record["channel"] is None
+    assert record["schema_version"] == 2 and record["file"] == "<bytes>" and record["channel"] is None
     assert set(record["windows"][0]) == {"start", "end", "score", "looks_fake"}
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 

@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nes2net_hf.calibration import fit_calibration, fit_fusion, spoof_probability
-from nes2net_hf.detection import detect
+from nes2net_hf.detection import Detector, detect
 from nes2net_hf.metrics import cllr, equal_error_rate, min_cllr, min_tdcf
 from nes2net_hf.pretrained.fingerprint import fingerprint
 from nes2net_hf.pretrained.load import load_model
+from nes2net_hf.reference import Population
 from tests.helpers import FIXTURES, tiny_model
 
 EXPECTED = json.loads((FIXTURES / "metrics" / "expected.json").read_text(encoding="utf-8"))
@@ -436,7 +437,37 @@ def test_calibrate_stores_what_detect_then_says(
     cautious = nes2net("detect", audio, "--model", trained, "--costs", 1, 1e6, "--format", "jsonl").rows[0]
     assert cautious["threshold"] > result.threshold  # accepting a spoof is expensive
     table = nes2net("detect", audio, "--model", trained, "--format", "table")
-    assert "chance of being fake" in table.out
+    assert "chance of being fake" in table.out and "in own-data" in table.out
+    population = calibration["population"]
+    assert (population["bonafide"]["recordings"], population["spoof"]["recordings"]) == (18, 18)
+    assert result.standing and result.support and "support" in result.support
+
+
+def test_an_accepted_share_of_errors_is_stored_or_asked_for(
+    nes2net: Any, tmp_path: Path, trained: Path, corpus: Path, fixture_audio_dir: Path
+) -> None:
+    audio = next(fixture_audio_dir.glob("*.flac"))
+    scores = tmp_path / "scores.parquet"
+    scored(scores, trained, corpus)
+    asked = nes2net("detect", audio, "--model", trained, "--undecided", 0.2)
+    assert asked.code == 2 and "run `nes2net calibrate` first" in asked.err
+    options = ("--corpus", "own-data", "--root", corpus / "manifest.csv", "--scores", scores)
+    few = nes2net("calibrate", trained, *options, "--undecided", 0.01)
+    assert few.code == 1 and "needs at least 99 recordings of each class" in few.err
+    run = nes2net("calibrate", trained, *options, "--undecided", 0.2)
+    assert run.code == 0 and "accepted share of errors 0.2: of held-out trials" in run.out
+    calibration = json.loads((trained / "config.json").read_text())["calibration"]
+    assert calibration["undecided"] == 0.2 and 0 <= calibration["provenance"]["undecided"] <= 1
+    assert "accepted share of errors 0.2" in nes2net("info", trained).out
+    low, high = Population.of(calibration).band(0.2, 0.0)  # type: ignore[union-attr]
+    detector = Detector(trained, device="cpu")
+    assert detector.band == (low, high, 0.2) if low < high else detector.threshold == low
+    assert Detector(trained, device="cpu", threshold=0.0).band is None  # a threshold decides alone
+    for wrong in (["--threshold", 0], ["--costs", 1, 1]):
+        both = nes2net("detect", audio, "--model", trained, "--undecided", 0.2, *wrong)
+        assert both.code == 2 and "omit" in both.err
+    wide = nes2net("detect", audio, "--model", trained, "--undecided", 0.3, "--format", "jsonl")
+    assert wide.code == 0 and wide.rows[0]["label"] in ("bonafide", "spoof", "undecided")
 
 
 def test_prior_and_costs_need_a_calibration_and_no_threshold(nes2net: Any, trained: Path, tmp_path: Path) -> None:

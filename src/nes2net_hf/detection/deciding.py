@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..calibration import Calibration, spoof_probability
+from ..reference import Population
 from ..scores import of_file
 from .recordings import Recording
 from .results import NO_SPEECH, TOO_SHORT, Result, Stretch, WindowScore
@@ -29,6 +30,8 @@ class DecisionRule:
         model, dtype: its name and precision, as results show them.
         threshold: lowest score that counts as bona fide. None: log-odds of 0 decide.
         calibration, prior: for the probability of spoofing. Without calibration there is none.
+        population: the recordings that the model was calibrated on, if it has kept them.
+        band: (low, high), scores that get the label `undecided`, if any; and the share of errors that it allows.
         frame: seconds of a frame, if the model judges frames.
         attacks: names of the kinds of spoof that the model tells apart, in the order of `Recording.kinds`.
     """
@@ -40,6 +43,8 @@ class DecisionRule:
     prior: float
     frame: float | None
     attacks: tuple[str, ...] = ()
+    population: Population | None = None
+    band: tuple[float, float, float] | None = None
 
     def verdict(self, recording: Recording) -> Result:
         """Returns the result of a recording once all its windows are judged."""
@@ -94,21 +99,32 @@ class DecisionRule:
             margins = [(window.score or 0.0) - self.threshold for window in judged]
             passes = result.score >= self.threshold
         result.label = "bonafide" if passes else "spoof"
+        if self.band is not None and self.band[0] <= result.score <= self.band[1]:
+            low, high, share = self.band
+            result.label = "undecided"
+            result.undecided = (
+                f"its score is between {low:.2f} and {high:.2f}, where more than {100 * share:g} % of bona fide or "
+                "spoofed recordings like it could be labelled wrongly"
+            )
+        if self.population is not None:
+            result.standing = self.population.standing(result.score)
         for window, margin in zip(judged, margins, strict=True):
             window.looks_fake = margin < 0
         fake = sum(window.looks_fake for window in judged)
-        if passes and fake:
+        if result.label != "spoof" and fake:
+            overall = "overall it passes" if result.label == "bonafide" else "overall it is undecided"
             looks, them = ("windows look", "them") if fake > 1 else ("windows looks", "it")
             result.warnings.append(
-                f"overall it passes, but {fake} of {len(judged)} {looks} fake, most of all at "
+                f"{overall}, but {fake} of {len(judged)} {looks} fake, most of all at "
                 f"{clock(judged[int(np.argmin(margins))].start)}: listen to {them}"
             )
-        if not passes and len(self.attacks) > 1:
+        if result.label == "spoof" and len(self.attacks) > 1:
             kinds = [its for its, window in zip(recording.kinds, judged, strict=True) if window.looks_fake]
             result.attack = self.attacks[int(np.mean(kinds, axis=0).argmax())]
         if self.calibration is not None:
             result.llr, result.prior = self.calibration.llr(result.score), self.prior
             result.spoof_probability = spoof_probability(result.llr, self.prior)
+            result.support = self.population.support(result.llr) if self.population is not None else None
         if self.frame is not None:
             result.spoofed = list(self._stretches(recording))
 

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from ..audio import SAMPLING_RATE
 from ..calibration import Calibration
-from ..errors import DetectionError, ModelError
+from ..errors import CalibrationError, DetectionError, ModelError
 from ..metrics.dcf import DetectionCosts
 from ..pretrained.onnx import load_onnx_model
 from ..pretrained.places import DEMO_MODEL
+from ..reference import Population
 from ..scores import frame_samples, frames_within, judges_frames, of_logits
 from .batches import Batch, Batcher, in_background
 from .deciding import DecisionRule
@@ -52,6 +53,7 @@ def detect(
     threshold: float | None = None,
     prior: float | None = None,
     costs: tuple[float, float] | None = None,
+    undecided: float | None = None,
     backend: str = "torch",
 ) -> list[Result]:
     """
@@ -85,6 +87,7 @@ def detect(
         threshold=threshold,
         prior=prior,
         costs=costs,
+        undecided=undecided,
         backend=backend,
     )
     return list(detector.stream(sources))
@@ -115,6 +118,9 @@ class Detector:
         prior: prior probability of spoofing, for a calibrated model. Default: 0.5.
         costs: of rejecting bona fide and of accepting spoofed speech, for a calibrated model. With costs or a prior,
             the threshold is the score at which both decisions have the same expected cost.
+        undecided: for a calibrated model, the accepted share of errors among recordings of each class that are like
+            those it was calibrated on. Scores that do not allow that get the label `undecided`: see `Population.band`.
+            Default: the model's own, if it has one.
         backend: `"torch"`, or `"onnx"` for a folder that `nes2net export` wrote; onnxruntime runs it on the CPU.
 
     Raises:
@@ -136,6 +142,7 @@ class Detector:
         threshold: float | None = None,
         prior: float | None = None,
         costs: tuple[float, float] | None = None,
+        undecided: float | None = None,
         backend: str = "torch",
     ) -> None:
         if batch_size < 1:
@@ -175,12 +182,14 @@ class Detector:
         # People take a probability for a fact, so a model that nobody should rely on gives none.
         if self.model.config.calibration is not None and not self.is_demonstration:
             self.calibration = Calibration(**self.model.config.calibration)
+        self.population = Population.of(self.model.config.calibration)
         self.prior = 0.5 if prior is None else prior
         if prior is not None or costs is not None:
             threshold = self._least_cost(threshold, costs or (1.0, 1.0))
         self.threshold = self.model.config.threshold if threshold is None else threshold
         if self.threshold is None and self.model.config.score == "log_odds":
             self.threshold = 0.0
+        self.band = self._undecided(undecided, is_set=threshold is not None or costs is not None)
         self.frame: float | None = None  # seconds, if the model judges frames
         if judges_frames(self.model.config):
             self.frame = frame_samples(self.model.config) / SAMPLING_RATE
@@ -213,6 +222,36 @@ class Detector:
         except ValueError as error:
             raise ModelError(f"prior and costs: {error}") from None
 
+    def _undecided(self, share: float | None, is_set: bool) -> tuple[float, float, float] | None:
+        """
+        Returns the scores that get no label, and the share of errors that it allows. If the classes are so far apart
+        that there are none, the threshold moves to where the share holds for both.
+
+        Args:
+            share: as requested; the model's own if None.
+            is_set: whether a threshold was set, which then decides alone.
+        """
+        if share is not None and is_set:
+            raise ModelError("an accepted share of errors decides about labels: omit it, or omit threshold and costs.")
+        if share is None and not is_set:
+            share = (self.model.config.calibration or {}).get("undecided")
+        if share is None:
+            return None
+        if self.population is None:
+            raise ModelError(
+                f"model {self.model_name} does not know the scores of recordings like these: run `nes2net calibrate` "
+                "first, or omit the accepted share of errors."
+            )
+        middle = Calibration(**self.model.config.calibration).score(0.0)
+        try:
+            low, high = self.population.band(share, middle if self.threshold is None else self.threshold)
+        except CalibrationError as error:
+            raise ModelError(f"model {self.model_name}: {error}") from None
+        if low < high:
+            return low, high, share
+        self.threshold = low
+        return None
+
     def stream(self, sources: Any, progress: Callable[[float], None] | None = None) -> Iterator[Result]:
         """
         Judges recordings. Yields each result as soon as it and all earlier ones are complete.
@@ -225,7 +264,15 @@ class Detector:
             DetectionError: the model ran out of memory.
         """
         rule = DecisionRule(
-            self.model_name, self.precision, self.threshold, self.calibration, self.prior, self.frame, self.attacks
+            self.model_name,
+            self.precision,
+            self.threshold,
+            self.calibration,
+            self.prior,
+            self.frame,
+            self.attacks,
+            self.population,
+            self.band,
         )
         with closing(in_background(self._batches(sources))) as batches:
             for batch in batches:

@@ -57,7 +57,7 @@ def plot_scores(
 def _draw_scores(panel: Axes, result: Result) -> None:
     """Draws a line for each window, from its start to its end."""
     assert result.score is not None and result.min_window_start is not None and result.min_window_score is not None
-    color = {"bonafide": BONAFIDE, "spoof": SPOOF, None: FAINT}[result.label]
+    color = {"bonafide": BONAFIDE, "spoof": SPOOF}.get(result.label or "", FAINT)
     judged = [window for window in result.windows if window.score is not None]
     for window in result.windows:
         if window.score is not None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERDICT_FIELDS = {"file", "score", "model", "error"}  # every version writes them: a table with them is ours
 TOO_SHORT, NO_SPEECH = "too short to judge", "no speech found"
 
@@ -47,11 +47,16 @@ class Result:
     score: float | None = None
     """Mean over the windows with sound; for a model of frames, the lowest frame. Higher means bona fide."""
     label: str | None = None
-    """`bonafide` at or above the threshold, `spoof` below. None if the verdict is `undecided`."""
+    """
+    `bonafide` at or above the threshold, `spoof` below. `undecided` if the score allows neither with the accepted
+    share of errors. None if the recording cannot be judged. `undecided` says why.
+    """
     attack: str | None = None
     """The likeliest kind of spoof if the label is `spoof`, from a model that tells several kinds apart; else None."""
     undecided: str | None = None
-    """Why a recording with a score has no label: "too short to judge" or "no speech found"."""
+    """Why a recording with a score is not called bona fide or spoof, such as "too short to judge"."""
+    standing: str | None = None
+    """Where the score stands among those of the recordings that the model was calibrated on."""
     llr: float | None = None
     """Log-likelihood ratio of bona fide to spoof (natural log), from a calibrated model."""
     spoof_probability: float | None = None
@@ -59,6 +64,8 @@ class Result:
     Probability that the recording is spoofed, from `llr` and `prior`; calibrated models only. The `score` of
     transformers' pipeline is something else, the softmax of the first window's logits: no probability of spoofing.
     """
+    support: str | None = None
+    """How strongly `llr` supports which verdict, in words; calibrated models only."""
     prior: float | None = None
     """Prior probability of spoofing: the assumed share of spoofed recordings."""
     threshold: float | None = 0.0

@@ -12,11 +12,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
@@ -25,7 +28,7 @@ from ..files import atomic_file, check_same_work
 from ..files.spreadsheets import as_cell, csv_row, csv_rows, from_cell
 from .detector import Detector
 from .results import VERDICT_FIELDS, Result
-from .words import chance, clock, verdict
+from .words import chance, clock
 
 COLUMNS = tuple(field.name for field in fields(Result) if field.name != "windows")
 _WINDOWS = "windows"  # the column of JSON that version 0.1.0 wrote
@@ -108,31 +111,107 @@ class CsvWriter:
 
 
 class TableWriter:
-    """Prints lines under a header. The file is last, because its name may be long."""
+    """
+    Prints a line per result under a header, and remarks below it. Long names are shortened in the middle.
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._line("verdict", "bold", f"{'score':>8}  {'lowest window':>18}  {'duration':>9}  file", "bold")
+    Args:
+        chances: whether the model gives probabilities; otherwise the table shows scores.
+    """
+
+    def __init__(self, console: Console, chances: bool = False) -> None:
+        self._console, self._chances = console, chances
+        self._can_draw = (console.encoding or "").lower().startswith("utf")
+        self._line("  verdict", "bold", "fake" if chances else "score", "lowest window", "length", "file", "bold")
 
     def write(self, result: Result) -> None:
+        drawn, plain, words, color = _SIGNS[result.label if result.score is not None else "error"]
+        label = f"{drawn if self._can_draw else plain} {words}"
         if result.score is None or result.min_window_score is None or result.min_window_start is None:
-            self._line("error", "yellow", result.error or "")
+            self._line(label, color, "", "", "", result.name)
+            self._remark(result.error or "", color)
             return
-        lowest = f"{result.min_window_score:.3f} at {clock(result.min_window_start)}"
-        figures = f"{result.score:>8.3f}  {lowest:>18}  {clock(result.duration or 0):>9}  {result.name}"
-        color = {"bonafide": "green", "spoof": "red", None: "yellow"}[result.label]
-        self._line("undecided" if result.undecided else verdict(result), color, figures)
+        figure = f"{result.score:.2f}"
+        if self._chances:
+            figure = "" if result.spoof_probability is None else f"{100 * result.spoof_probability:.1f} %"
+        lowest = f"{result.min_window_score:.2f} at {clock(result.min_window_start)}"
+        self._line(label, color, figure, lowest, clock(result.duration or 0), result.name)
         if result.undecided is not None:
-            self._line("", "", result.undecided, "yellow")
+            self._remark(result.undecided, "yellow")
         if result.attack is not None:
-            self._line("", "", f"most like {result.attack}", "")
+            self._remark(f"most like {result.attack}")
         if result.spoof_probability is not None:
-            self._line("", "", chance(result), "")
+            self._remark("; ".join(filter(None, (chance(result), result.support))))
+        if result.standing is not None:
+            self._remark(f"score {result.score:.2f}: {result.standing}")
         for warning in result.warnings:
-            self._line("", "", f"warning: {warning}", "yellow")
+            self._remark(f"warning: {warning}", "yellow")
 
-    def _line(self, label: str, color: str, rest: str, style: str = "") -> None:
-        self._console.print(Text.assemble((f"{label:<9}", color), " ", (rest, style)), soft_wrap=True)
+    def _line(self, label: str, color: str, figure: str, lowest: str, length: str, file: str, style: str = "") -> None:
+        middle = f" {figure:>7}  {lowest:>16}  {length:>9}  "
+        name = _shortened(file, self._console.width - 12 - len(middle))
+        self._console.print(Text.assemble((f"{label:<12}", color), (middle + name, style)), soft_wrap=True)
+
+    def _remark(self, text: str, style: str = "") -> None:
+        for line in Text(text).wrap(self._console, max(20, self._console.width - 4)):
+            self._console.print(Text.assemble("    ", (line.plain.rstrip(), style)), soft_wrap=True)
+
+
+# Verdict → its sign, the same in ASCII, its words and its colour.
+_SIGNS = {
+    "bonafide": ("\N{CHECK MARK}", "+", "bona fide", "green"),
+    "spoof": ("\N{BALLOT X}", "x", "spoof", "red"),
+    "undecided": ("?", "?", "undecided", "yellow"),
+    None: ("?", "?", "undecided", "yellow"),
+    "error": ("!", "!", "error", "yellow"),
+}
+
+
+def _shortened(name: str, width: int) -> str:
+    """Returns a name of at most `width` columns, with an ellipsis in its middle if need be."""
+    width = max(width, 12)
+    if cell_len(name) <= width:
+        return name
+    start, end = (width - 1) // 3, len(name)
+    head = set_cell_size(name, start)
+    while cell_len(tail := name[len(name) - end :]) > width - 1 - start:
+        end -= 1
+    return f"{head}\N{HORIZONTAL ELLIPSIS}{tail}"
+
+
+class Summary:
+    """Counts results for the last line of a run."""
+
+    def __init__(self) -> None:
+        self._labels: Counter[str] = Counter()
+        self._judged, self._failed = set[str](), set[str]()  # files
+        self._lengths: dict[tuple[str, int | None], float] = {}  # of each track
+        self._start = time.monotonic()
+
+    @property
+    def failed(self) -> int:
+        """Files with a result that is an error."""
+        return len(self._failed)
+
+    def add(self, result: Result) -> None:
+        (self._judged if result.error is None else self._failed).add(result.file)
+        if result.error is None:
+            self._labels[_SIGNS[result.label][2]] += 1
+            self._lengths[result.file, result.track] = result.duration or 0.0
+
+    def counts(self) -> str:
+        """Returns the numbers of files judged and failed, and of results by verdict."""
+        files = f"{len(self._judged - self._failed)} judged, {len(self._failed)} failed"
+        verdicts = ", ".join(f"{self._labels[words]} {words}" for words in _COUNTED if self._labels[words])
+        return f"{files} ({verdicts})" if verdicts else files
+
+    def sentence(self) -> str:
+        """Returns the counts, how much audio was judged, and how fast."""
+        took, audio = time.monotonic() - self._start, sum(self._lengths.values())
+        speed = f"; {audio / 60:.1f} min of audio in {clock(took)}, {audio / max(took, 1e-3):.3g} times real time"
+        return f"{self.counts()}{speed if audio else ''}."
+
+
+_COUNTED = ("bona fide", "spoof", "undecided")
 
 
 def finished_files(path: Path, form: str, detector: Detector, several: bool) -> set[str]:

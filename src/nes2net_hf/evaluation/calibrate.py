@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -22,6 +23,7 @@ from ..pretrained.bases import describe_base, write_base
 from ..pretrained.config_file import change_config
 from ..pretrained.fingerprint import fingerprint
 from ..pretrained.load import load_model
+from ..reference import Population
 from .figures import Trials, match
 from .keys import keys_of_corpus
 from .score_files import read_scores
@@ -37,12 +39,14 @@ def calibrate(
     split: str | None = None,
     where: Mapping[str, Sequence[str]] | None = None,
     prior: float = 0.5,
+    undecided: float | None = None,
     revision: str | None = None,
     batch_size: int = 16,
 ) -> Calibration:
     """
     Returns a model's calibration, fitted on a corpus. Its `provenance` says what it was fitted on. It also has Cllr in
-    bits, before and after, on held-out trials: two halves, each calibrated on the other.
+    bits, before and after, on held-out trials: two halves, each calibrated on the other. Its `population` has the
+    distribution of the scores, and counts the recordings by speaker, duration, codec and so on.
 
     Args:
         model: folder, Hub id or official checkpoint.
@@ -50,6 +54,8 @@ def calibrate(
             corpus.
         corpus, root, split, where: see `load_corpus`.
         prior: prior probability of spoofing that weights the fit, in (0, 1).
+        undecided: the accepted share of errors to store: see `Population.band`. The provenance then has the share of
+            held-out trials that are `undecided`, and the errors among all of a class and among the decided.
         revision: revision of the model on the Hub.
         batch_size: utterances per batch.
 
@@ -71,6 +77,11 @@ def calibrate(
     trials = match(read_scores(scores), keys_of_corpus(corpus, split, root=root, where=where))
     bonafide, spoof = trials.by_class
     fitted = fit_calibration(bonafide, spoof, prior)
+    population = _population(trials, corpus, split, where)
+    fitted = replace(fitted, population=population, undecided=undecided)
+    held_out = _held_out(trials, prior)
+    if undecided is not None:
+        held_out |= _undecided(trials, fitted, undecided)
     return replace(
         fitted,
         provenance={
@@ -80,7 +91,7 @@ def calibrate(
             "n_bonafide": bonafide.size,
             "n_spoof": spoof.size,
             "eer": round(equal_error_rate(bonafide, spoof).eer, 6),
-            **_held_out(trials, prior),
+            **held_out,
             "date": datetime.now(timezone.utc).date().isoformat(),
         },
     )
@@ -135,15 +146,7 @@ def _check_scores(path: Path, model: str, revision: str | None, what: Mapping[st
 
 def _held_out(trials: Trials, prior: float) -> dict[str, Any]:
     """Returns Cllr before and after on held-out halves, its minimum, and what was halved: speakers or utterances."""
-    known = trials.keys.columns.get("speaker_id")
-    by_speaker = known is not None and all(known)
-    is_bonafide = trials.keys.labels == 1
-    if by_speaker:
-        first = halves(known)  # type: ignore[arg-type]
-    else:  # each class separately
-        first = np.empty(len(is_bonafide), bool)
-        for chosen in (is_bonafide, ~is_bonafide):
-            first[chosen] = halves(trials.keys.ids[chosen])
+    is_bonafide, first, by_speaker = trials.keys.labels == 1, *_halves(trials)
     calibrated = np.empty(len(trials.scores))
     for seen in (first, ~first):
         if not (seen & is_bonafide).any() or not (seen & ~is_bonafide).any():
@@ -155,4 +158,74 @@ def _held_out(trials: Trials, prior: float) -> dict[str, Any]:
         "cllr_after": round(cllr(calibrated[is_bonafide], calibrated[~is_bonafide]), 6),
         "min_cllr": round(min_cllr(*trials.by_class), 6),
         "halves_by": "speaker" if by_speaker else "utterance",
+    }
+
+
+def _halves(trials: Trials) -> tuple[np.ndarray, bool]:
+    """Returns which trials are in the first half (N,), and whether speakers were halved, or utterances."""
+    known, is_bonafide = trials.keys.columns.get("speaker_id"), trials.keys.labels == 1
+    if known is not None and all(known):
+        return halves(known.tolist()), True
+    first = np.empty(len(is_bonafide), bool)
+    for chosen in (is_bonafide, ~is_bonafide):  # each class separately
+        first[chosen] = halves(trials.keys.ids[chosen])
+    return first, False
+
+
+def _population(
+    trials: Trials, corpus: str, split: str | None, where: Mapping[str, Sequence[str]] | None
+) -> dict[str, Any]:
+    """Returns what `config.calibration` keeps about the trials: see `Population.of`."""
+    rows = ", ".join(f"{column} {' or '.join(values)}" for column, values in (where or {}).items())
+    parts = [part for part in (split, rows) if part]
+    found: dict[str, Any] = {"name": f"{corpus} ({'; '.join(parts)})" if parts else corpus}
+    for kind, label in (("bonafide", 1), ("spoof", 0)):
+        chosen = trials.keys.labels == label
+        columns = {name: values[chosen] for name, values in trials.keys.columns.items()}
+        found[kind] = {
+            "recordings": int(chosen.sum()),
+            **{
+                f"{name}s": len({value for value in columns[column] if value is not None})
+                for name, column in _COUNTED[kind].items()
+                if column in columns
+            },
+            **{f"by_{name}": _counts(columns[name]) for name in _TOLD if name in columns},
+        }
+    for kind, scores in Population.of_scores(found["name"], *trials.by_class).kept().items():
+        found[kind]["scores"] = scores
+    return found
+
+
+_COUNTED = {"bonafide": {"speaker": "speaker_id"}, "spoof": {"speaker": "speaker_id", "attack": "attack"}}
+_TOLD = ("duration", "codec", "transmission", "language", "gender", "source")
+_MOST = 20  # values of a column that the population counts; the others are counted together
+
+
+def _counts(values: np.ndarray) -> dict[str, int]:
+    counted = Counter("unknown" if value is None else str(value) for value in values)
+    told = dict(counted.most_common(_MOST))
+    return told | {"other": counted.total() - sum(told.values())} if len(counted) > _MOST else told
+
+
+def _undecided(trials: Trials, fitted: Calibration, share: float) -> dict[str, Any]:
+    """
+    Returns the share of held-out trials that are undecided, and the shares of errors. Each half is judged by the
+    scores of the other.
+
+    Raises:
+        CalibrationError: there are too few trials for that.
+    """
+    is_bonafide, first = trials.keys.labels == 1, _halves(trials)[0]
+    below, above = np.empty(len(is_bonafide), bool), np.empty(len(is_bonafide), bool)
+    for seen in (first, ~first):
+        kept = Population.of_scores("", trials.scores[seen & is_bonafide], trials.scores[seen & ~is_bonafide])
+        low, high = kept.band(share, fitted.score(0.0))
+        below[~seen], above[~seen] = trials.scores[~seen] < low, trials.scores[~seen] > high
+    rejected, accepted = below & is_bonafide, above & ~is_bonafide
+    decided = below | above
+    return {
+        "undecided": round(float(1 - decided.mean()), 6),
+        "bonafide_as_spoof": round(float(rejected.sum() / is_bonafide.sum()), 6),
+        "spoof_as_bonafide": round(float(accepted.sum() / (~is_bonafide).sum()), 6),
+        "errors_if_decided": round(float((rejected | accepted).sum() / max(1, decided.sum())), 6),
     }

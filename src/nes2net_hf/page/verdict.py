@@ -38,6 +38,11 @@ VERDICTS = {
         "Listen to the passages below, and judge the original file rather than a copy. Before you act, confirm with "
         "the speaker in another way.",
     ),
+    "undecided": (
+        "Undecided",
+        "The score lies where the model is wrong too often, in either direction. Do not read a verdict into it.",
+        "Use a longer or better recording of the same speaker, or another way to find out.",
+    ),
     TOO_SHORT: (
         "Too short to judge",
         "The recording has less than a second of sound. A score for so little sound is meaningless.",
@@ -55,7 +60,7 @@ def _kind(result: Result) -> str:
     """Returns the key of the verdict in `VERDICTS`."""
     if result.label == "bonafide" and result.suspicious():
         return "partly"
-    return str(result.label or result.undecided)
+    return result.label or str(result.undecided)
 
 
 def facts(result: Result) -> dict[str, str]:
@@ -70,8 +75,10 @@ def facts(result: Result) -> dict[str, str]:
     probability = "none: it needs a verdict, and a calibrated model that is not a demonstration"
     if result.spoof_probability is not None:
         probability = chance(result)
+    given = {"Support": result.support, "Compared": result.standing and f"the score is {result.standing}"}
     return {
         "Score": f"{signed(result.score)} (higher = bona fide), {far}",
+        **{name: text for name, text in given.items() if text is not None},
         "Windows": f"{fake} of {len(scores)} look fake; scores from {signed(min(scores))} to {signed(max(scores))}",
         "Lowest window": f"{signed(result.min_window_score)} at {clock(result.min_window_start)}",
         "Probability": probability,

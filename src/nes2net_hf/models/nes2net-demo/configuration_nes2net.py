@@ -118,7 +118,8 @@ class Nes2NetConfig(PretrainedConfig):
             Score from which a recording is called bona fide; unset means 0.
         calibration (`dict`, *optional*):
             What makes a score a log-likelihood ratio of bona fide over spoof (natural log): `scale`, `offset`, and of
-            their fit the `prior` of spoof and the `provenance`.
+            their fit the `prior` of spoof, the `provenance` and the `population`. `undecided` is the share of errors
+            above which a score gets no label.
         class_weights (`list[float]`, *optional*):
             Weights of (spoof, bona fide) in the cross entropy, such as (0.1, 0.9) in the published recipes. This order
             does not depend on `id2label`. The first weight applies to every kind of spoof.
@@ -435,11 +436,12 @@ class Nes2NetConfig(PretrainedConfig):
         fields = {"scale", "offset", "prior"}
         if (
             not isinstance(calibration, dict)
-            or not fields <= calibration.keys() <= fields | {"provenance"}
-            or not isinstance(calibration.get("provenance", {}), (dict, type(None)))
+            or not fields <= calibration.keys() <= fields | {"provenance", "population", "undecided"}
+            or not all(isinstance(calibration.get(key), (dict, type(None))) for key in ("provenance", "population"))
         ):
             raise ValueError(
-                f"calibration must have scale, offset and prior, and may have provenance, got {_short(calibration)}."
+                "calibration must have scale, offset and prior, and may have provenance, population and undecided, "
+                f"got {_short(calibration)}."
             )
         if not _is_finite(calibration["scale"]) or calibration["scale"] <= 0 or not _is_finite(calibration["offset"]):
             raise ValueError(
@@ -448,6 +450,9 @@ class Nes2NetConfig(PretrainedConfig):
             )
         if not _is_finite(calibration["prior"]) or not 0 < calibration["prior"] < 1:
             raise ValueError(f"calibration.prior must be between 0 and 1, got {_short(calibration['prior'])}.")
+        share = calibration.get("undecided")
+        if share is not None and not (_is_finite(share) and 0 < share < 0.5):
+            raise ValueError(f"calibration.undecided must be between 0 and 0.5, got {_short(share)}.")
 
 
 def is_bonafide(label: str) -> bool:
