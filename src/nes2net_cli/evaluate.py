@@ -16,6 +16,7 @@ from .console import as_utf8, be_quiet, ending, need, say
 from .options import Json, Revision, Where, wanted
 
 if TYPE_CHECKING:
+    from nes2net_hf.evaluation.crossing import Crossed
     from nes2net_hf.evaluation.systems import Evaluated
 
 
@@ -28,11 +29,19 @@ def evaluate(
         ),
     ] = None,
     keys: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="Labels: protocol of the --benchmark, lines `utterance_id label`, or a table with a header."
+            help="Labels: protocol of the --benchmark, lines `utterance_id label`, or a table with a header. With "
+            "--cross, one for each file."
         ),
     ] = None,
+    crossed: Annotated[
+        bool,
+        typer.Option(
+            "--cross",
+            help="SCORES are of one system on several corpora: apply threshold and calibration of each to all.",
+        ),
+    ] = False,
     benchmark: Annotated[
         str | None, typer.Option(help="Benchmark that --keys belongs to: asvspoof2021-la, asvspoof5, …")
     ] = None,
@@ -103,9 +112,11 @@ def evaluate(
         be_quiet()
         as_utf8(sys.stdout)
         paths, rows, name = scores or [], wanted(where), benchmark or corpus
+        if crossed:
+            return _cross(paths, keys or [], benchmark, split, costs, as_json, [model, corpus, condition, report])
         if model is not None:
             _check_model(paths, corpus, root)
-        _check_keys(paths, keys, benchmark, corpus, root)
+        _check_keys(paths, keys or [], benchmark, corpus, root)
         for option, value in (("--condition", condition), ("--split", split)):
             if value is not None and name is None:
                 raise UsageError(f"{option} needs --benchmark or --corpus.")
@@ -144,8 +155,8 @@ def evaluate(
         known = None
         if corpus is not None and root is not None:
             known = ev.keys_of_corpus(corpus, split, root=root, where=rows)
-        elif keys is not None:
-            known = ev.read_keys(keys, benchmark, split)
+        elif keys:
+            known = ev.read_keys(keys[0], benchmark, split)
         evaluated = evaluate_files(
             paths,
             known,
@@ -158,7 +169,7 @@ def evaluate(
         )
         figures = evaluated.to_json()
         if report is not None:
-            _write(report, evaluated, [*paths, *filter(None, (keys, asv_scores))])
+            _write(report, evaluated, [*paths, *(keys or []), *filter(None, [asv_scores])])
         if as_json:
             print(json.dumps(figures[0] if len(figures) == 1 else figures, ensure_ascii=False))
         else:
@@ -187,7 +198,7 @@ def _check_model(scores: list[Path], corpus: str | None, root: str | None) -> No
 
 
 def _check_keys(
-    scores: list[Path], keys: Path | None, benchmark: str | None, corpus: str | None, root: str | None
+    scores: list[Path], keys: list[Path], benchmark: str | None, corpus: str | None, root: str | None
 ) -> None:
     """
     Raises:
@@ -199,10 +210,72 @@ def _check_keys(
         raise UsageError("--corpus needs --root: name the place of the corpus.")
     if not scores:
         raise UsageError("nothing to evaluate: name a file of scores.")
-    if corpus is not None and (keys is not None or benchmark is not None):
+    if corpus is not None and (keys or benchmark is not None):
         raise UsageError("--corpus has its own keys: omit --keys and --benchmark.")
-    if benchmark is not None and keys is None:
+    if benchmark is not None and not keys:
         raise UsageError("--benchmark needs --keys: name its protocol file.")
+    if len(keys) > 1:
+        raise UsageError("several --keys are for --cross, with one for each file: name one, or add --cross.")
+
+
+def _cross(
+    paths: list[Path],
+    keys: list[Path],
+    benchmark: str | None,
+    split: str | None,
+    costs: tuple[float, float, float] | None,
+    as_json: bool,
+    others: list[object],
+) -> int:
+    """Prints the cross-test matrix."""
+    from nes2net_hf.errors import UsageError
+    from nes2net_hf.evaluation import read_keys
+    from nes2net_hf.evaluation.crossing import cross
+    from nes2net_hf.metrics import DetectionCosts
+
+    if any(value is not None for value in others):
+        raise UsageError("--cross accepts only score files, --keys, --benchmark, --split, --costs and --json.")
+    try:
+        rates = DetectionCosts(*costs or ())
+    except ValueError as error:
+        raise UsageError(f"--costs: {error}") from None
+    found = cross(paths, [read_keys(one, benchmark, split) for one in keys], rates)
+    if as_json:
+        print(json.dumps(found.to_json(), ensure_ascii=False))
+    else:
+        _print_crossed(found)
+    for warning in found.warnings:
+        say(f"Warning: {warning}.")
+    return 0
+
+
+def _print_crossed(found: Crossed) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+
+    def table(title: str, corner: str, columns: list[str], rows: list[tuple[str, list[str]]]) -> None:
+        made = Table(show_edge=False, pad_edge=False, title=title, title_justify="left")
+        made.add_column(corner, overflow="fold")
+        for column in columns:
+            made.add_column(column, justify="right", overflow="fold")
+        for name, cells in rows:
+            made.add_row(name, *cells)
+        console.print(made)
+        console.print()
+
+    rates = [(name, [f"{100 * cell.hter:.2f} %" for cell in row]) for name, row in zip(found.names, found.cells)]
+    own = ("EER", [f"{100 * eer:.2f} %" for eer in found.eers])
+    table("Half total error rate on", "threshold from", found.names, [*rates, own])
+    for title, field in (("Actual DCF on", "act_dcf"), ("Cllr in bits on", "cllr")):
+        cells = [[getattr(cell, field) for cell in row] for row in found.cells]
+        shown = [["" if value is None else f"{value:.4f}" for value in row] for row in cells]
+        table(title, "calibrated on", found.names, list(zip(found.names, shown)))
+    for sources in found.sources:
+        shown = [[f"{100 * eer:.2f} %" for eer in row] for row in sources.eers]
+        title = f"EER in {sources.name}, attacks from"
+        table(title, "bona fide from", sources.spoof, list(zip(sources.bonafide, shown)))
 
 
 def _write(folder: Path, evaluated: Evaluated, sources: list[Path]) -> None:

@@ -71,7 +71,7 @@ def evaluate_files(
     files = [read_scores(path) for path in paths]
     chosen = None if keys is None else _of_condition(keys, condition, benchmark)
     trials = [match(file, chosen) for file in files]
-    names = _names(paths)
+    names = names_of(paths)
     evaluations = []
     for name, file, its_trials in zip(names, files, trials, strict=True):
         evaluation = evaluate(
@@ -146,7 +146,7 @@ def _of_condition(keys: Keys, condition: str | None, benchmark: str | None) -> K
     return keys.take(keys.conditions[condition])
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def names_of(paths: Sequence[Path]) -> list[str]:
     """Returns the systems' names: the stems of their files, or the whole paths if stems repeat."""
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
