@@ -19,6 +19,7 @@ FLOORS = [
     "detection arena trainer",
     "endpoint",
     "evaluation robustness page",
+    "audit",
     "release server",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}

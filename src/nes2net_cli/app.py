@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from .audit import audit
 from .augment import augment
 from .cache import cache
 from .calibrate import calibrate
@@ -35,7 +36,7 @@ from .serve import serve
 # In the order in which the help lists them.
 _COMMANDS: tuple[Callable[..., int], ...] = (
     detect, models, info, convert, cache, export, release, augment, robustness, evaluate, demo, serve, calibrate, fuse,
-    layers,
+    layers, audit,
 )  # fmt: skip
 _CORPUS_COMMANDS: tuple[Callable[..., int], ...] = (check, shard)
 

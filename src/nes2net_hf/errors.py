@@ -103,6 +103,12 @@ class RobustnessError(Nes2NetError, ValueError):
     exit_code = 2
 
 
+class AuditError(Nes2NetError, ValueError):
+    """A corpus or model cannot be audited."""
+
+    exit_code = 2
+
+
 class AudioError(Nes2NetError, ValueError):
     """A recording cannot be read or judged."""
 

@@ -45,6 +45,12 @@ class SpeechFinder:
     def __init__(self, backend: str = "torch") -> None:
         self._probabilities = _graph() if backend == "onnx" else _network()
 
+    def probabilities(self, waveform: np.ndarray) -> NDArray[np.float32]:
+        """Returns the probability of speech in each chunk of a waveform (S,) at 16 kHz: (⌈S / 512⌉,)."""
+        padded = np.pad(waveform, (0, -waveform.size % CHUNK))[None]
+        loud = padded * max(1, 0.3 / max(float(np.abs(padded).max()), 1e-6))
+        return self._probabilities(loud.astype(np.float32))[0]
+
     def holds_speech(self, windows: Sequence[np.ndarray]) -> list[bool]:
         """Returns for each window (S,), at 16 kHz and with sound, whether at least a fifth of its sound is speech."""
         length = -(-max(window.size for window in windows) // CHUNK) * CHUNK

@@ -146,6 +146,10 @@ class RobustnessRun:
                 progress(len(batch))
         return self._summarise(condition, kept)
 
+    def scores(self, condition: Condition) -> dict[str, float]:
+        """Returns the scores so far under a condition, by utterance."""
+        return dict(_Kept(self.out / "scores", condition).scores)
+
     def _judge(self, condition: Condition, rows: Sequence[int]) -> tuple[dict[str, float], dict[str, str]]:
         """Returns scores by utterance, and why other utterances have none under this condition."""
         waveforms: dict[str, np.ndarray] = {}

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from nes2net_hf.audio.cues import FRAME, frame_levels
+
 from .audio import SAMPLE_RATE
 
-FRAME = 160  # samples, 10 ms
 SHORTEST_PAUSE = 6  # frames; a shorter dip in level counts as speech
 PAUSE_SECONDS = (0.06, 0.22)  # range of the length that a longer pause is cut to
 PAUSE_GAIN_DB = -30.0  # turns pauses down, so that noise added later is the floor of both classes
-
-
-def frame_levels(wave: np.ndarray) -> np.ndarray:
-    """Returns the RMS level of each full 10 ms frame of (S,): (S // 160,) in dB re full scale."""
-    frames = wave[: wave.size // FRAME * FRAME].reshape(-1, FRAME)
-    return 10.0 * np.log10(np.mean(np.square(frames, dtype=np.float64), axis=1) + 1e-12)
 
 
 def active_frames(wave: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from nes2net_hf.audio.cues import CUES, measure_cues
 from nes2net_hf.metrics import auc, equal_error_rate
 
-from . import activity, audio
+from . import audio
 from .errors import CorpusError
 from .manifest import Entry, primary, read_manifest
 from .partitions import attack_groups
@@ -34,43 +34,16 @@ Report = Callable[[str], None]
 LOWEST_EER, LOWEST_COLUMN_EER, LOWEST_INNER_EER = 0.35, 0.45, 0.35
 EVALUATED = ("test", "dev", "extra")  # not every corpus has extra
 FOLDS = 5
-_BANDS = (100, 300, 600, 1000, 1500, 2200, 3000, 4000, 5000, 6000, 7000)  # Hz
 FEATURES = (
     "rms", "peak", "crest", "silent_30", "silent_40", "silent_50", "leading", "trailing", "floor", "rolloff_95",
-    "rolloff_99", "above_7k", "tilt", *(f"band_{low}" for low in _BANDS[:-1]),
+    "rolloff_99", "above_7k", *CUES["spectrum"],
 )  # fmt: skip
 
 
 def features(wave: np.ndarray) -> np.ndarray:
-    """
-    Returns the statistics in `FEATURES` of (S,) at 16 kHz: (23,).
-
-    Levels and band energies are in dB, silence as the share of 10 ms frames far below the loudest, leading and
-    trailing silence in seconds, roll-off in kHz, and tilt in dB per octave.
-    """
-    levels = activity.frame_levels(wave)
-    rms, peak = 10 * np.log10(np.mean(wave**2) + 1e-12), 20 * np.log10(np.abs(wave).max() + 1e-9)
-    relative = levels - np.percentile(levels, 95)
-    loud = np.flatnonzero(relative > -30.0)
-    power = np.abs(np.fft.rfft(wave)) ** 2
-    frequencies = np.fft.rfftfreq(wave.size, 1 / audio.SAMPLE_RATE)
-    cumulated = np.cumsum(power) / power.sum()
-    rolloff = [frequencies[np.searchsorted(cumulated, share)] / 1000 for share in (0.95, 0.99)]
-    above = 10 * np.log10(power[frequencies >= 7000].sum() / power.sum() + 1e-9)
-    bands = np.array(
-        [
-            10 * np.log10(power[(frequencies >= low) & (frequencies < high)].mean() + 1e-12)
-            for low, high in pairwise(_BANDS)
-        ]
-    )
-    tilt = np.polyfit(np.log2(np.sqrt(np.multiply(_BANDS[:-1], _BANDS[1:]))), bands, 1)[0]
-    return np.array(
-        [
-            rms, peak, peak - rms, *(np.mean(relative < limit) for limit in (-30, -40, -50)), loud[0] / 100,
-            (levels.size - 1 - loud[-1]) / 100, np.percentile(levels, 5), *rolloff, above, tilt,
-            *(bands - bands.mean()),
-        ]
-    )  # fmt: skip
+    """Returns the statistics in `FEATURES` of (S,) at 16 kHz: (23,)."""
+    measured = measure_cues(wave)
+    return np.array([measured[name] for name in FEATURES])
 
 
 def baseline_scores(corpus: Path, partitions: Sequence[str]) -> dict[str, float]:
