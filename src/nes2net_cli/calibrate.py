@@ -53,7 +53,7 @@ def calibrate(
     with ExitStack() as stack, ending(interrupted, extra="eval") as end:
         from nes2net_hf.errors import UsageError
         from nes2net_hf.evaluation.calibrate import calibrate as fit
-        from nes2net_hf.evaluation.calibrate import store_calibration
+        from nes2net_hf.evaluation.calibrate import store_calibration, survey
         from nes2net_hf.files import claim
 
         be_quiet()
@@ -76,7 +76,8 @@ def calibrate(
             revision=revision,
             batch_size=batch_size,
         )
-        store_calibration(fitted, folder, None if out is None else model, revision)
+        known = survey(model, corpus=corpus, root=root, split=split, where=wanted(where), revision=revision)
+        store_calibration(fitted, folder, None if out is None else model, revision, known)
         measured = fitted.provenance
         print(
             f"llr = {fitted.scale:.6g} * score + {fitted.offset:.6g}, weighted for a prior probability of spoofing of "

@@ -196,7 +196,10 @@ def place(tmp_path: Path, speech: list[np.ndarray], tiny_model_dir: Path, monkey
         ("docs/judging.md", {"detect"}),
         ("docs/models.md", {"detect", "info", "export", "layers", "models", "cache"}),
         ("training/README.md", {"detect", "evaluate", "corpus"}),
-        ("model_cards/README.md", {"detect", "evaluate", "calibrate", "fuse", "robustness", "audit", "release", "info"}),
+        (
+            "model_cards/README.md",
+            {"detect", "evaluate", "calibrate", "fuse", "robustness", "audit", "release", "info"},
+        ),
     ],
 )
 def test_commands_run_in_their_order(document: str, expected: set[str], place: Path, nes2net: Any) -> None:

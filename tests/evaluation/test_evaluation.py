@@ -426,6 +426,9 @@ def test_calibrate_stores_what_detect_then_says(
     assert calibration["prior"] == 0.5 and calibration["provenance"]["n_spoof"] == 18
     assert calibration["provenance"]["cllr_after"] < 1
 
+    # This recording is longer than any of the corpus, whose half seconds are too short to judge.
+    calibration["population"]["familiarity"] = False
+    (trained / "config.json").write_text(json.dumps(stored))
     result = detect(audio, model=trained, device="cpu")[0]
     assert result.score == pytest.approx(plain.score)
     assert result.llr == pytest.approx(calibration["scale"] * result.score + calibration["offset"])
@@ -441,6 +444,26 @@ def test_calibrate_stores_what_detect_then_says(
     population = calibration["population"]
     assert (population["bonafide"]["recordings"], population["spoof"]["recordings"]) == (18, 18)
     assert result.standing and result.support and "support" in result.support
+
+
+def test_recordings_unlike_those_of_the_calibration_get_no_probability(
+    nes2net: Any, tmp_path: Path, trained: Path, corpus: Path, fixture_audio_dir: Path
+) -> None:
+    scores = tmp_path / "scores.parquet"
+    scored(scores, trained, corpus)
+    options = ("--corpus", "own-data", "--root", corpus / "manifest.csv", "--scores", scores)
+    copy = tmp_path / "copy"
+    for arguments in ([trained], [trained, "--out", copy]):
+        assert nes2net("calibrate", *arguments, *options).code == 0
+    assert (trained / "familiarity.safetensors").read_bytes() == (copy / "familiarity.safetensors").read_bytes()
+    audio = next(fixture_audio_dir.glob("*.flac"))
+    [unlike] = nes2net("detect", audio, "--model", trained, "--format", "jsonl").rows
+    [warning] = [warning for warning in unlike["warnings"] if "unlike" in warning]
+    assert warning.startswith("unlike calibration data: ") and "its duration of" in warning
+    assert unlike["llr"] is unlike["spoof_probability"] is unlike["support"] is None and unlike["label"]
+    (trained / "familiarity.safetensors").unlink()
+    gone = nes2net("detect", audio, "--model", trained)
+    assert gone.code == 2 and "has no familiarity.safetensors" in gone.err
 
 
 def test_an_accepted_share_of_errors_is_stored_or_asked_for(

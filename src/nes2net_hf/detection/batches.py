@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import SAMPLING_RATE
+from ..audio.cues import measure_cues
 from .recordings import Recording
 from .results import WindowScore
 from .speech import SpeechFinder
@@ -29,12 +30,15 @@ class Batch:
     samples: list[np.ndarray] = field(default_factory=list)  # each (S,)
     finished: list[Recording] = field(default_factory=list)
     inputs: NDArray[np.float32] | None = None
+    cues: list[dict[str, float]] = field(default_factory=list)  # of each window, if they are wanted
 
-    def close(self, extractor: Any, finder: SpeechFinder) -> Batch:
+    def close(self, extractor: Any, finder: SpeechFinder, measured: bool = False) -> Batch:
         """Does the work that needs no model, ahead of time. An error shows later, when the windows are judged."""
         if self.samples:
             with suppress(Exception):
                 self.inputs = self.prepared(extractor)
+            if measured:
+                self.cues = [measure_cues(samples) for samples in self.samples]
             self._find_speech(finder)
         return self
 
@@ -68,10 +72,11 @@ class Batcher:
     Args:
         size: windows per batch.
         extractor, finder: the feature extractor and the speech finder, which process each complete batch.
+        measured: whether to measure the cues of each window.
     """
 
-    def __init__(self, size: int, extractor: Any, finder: SpeechFinder) -> None:
-        self._size, self._extractor, self._finder = size, extractor, finder
+    def __init__(self, size: int, extractor: Any, finder: SpeechFinder, measured: bool = False) -> None:
+        self._size, self._extractor, self._finder, self._measured = size, extractor, finder, measured
         self._batch = Batch()
 
     def add(self, recording: Recording, window: WindowScore, samples: np.ndarray) -> list[Batch]:
@@ -97,7 +102,7 @@ class Batcher:
 
     def _take(self) -> Batch:
         taken, self._batch = self._batch, Batch()
-        return taken.close(self._extractor, self._finder)
+        return taken.close(self._extractor, self._finder, self._measured)
 
 
 def in_background(batches: Iterator[Batch]) -> Generator[Batch, None, None]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..calibration import Calibration, spoof_probability
+from ..familiarity import Familiarity
 from ..reference import Population
 from ..scores import of_file
 from .recordings import Recording
@@ -18,6 +19,7 @@ from .words import clock
 
 logger = logging.getLogger(__name__)
 
+UNLIKE = "unlike calibration data"  # how the warning begins
 MIN_SOUND = 1.0  # s; docs/judging.md says why less is too short to judge
 
 
@@ -31,6 +33,7 @@ class DecisionRule:
         threshold: lowest score that counts as bona fide. None: log-odds of 0 decide.
         calibration, prior: for the probability of spoofing. Without calibration there is none.
         population: the recordings that the model was calibrated on, if it has kept them.
+        familiarity: tells recordings that are unlike those of the calibration.
         band: (low, high), scores that get the label `undecided`, if any; and the share of errors that it allows.
         frame: seconds of a frame, if the model judges frames.
         attacks: names of the kinds of spoof that the model tells apart, in the order of `Recording.kinds`.
@@ -45,6 +48,7 @@ class DecisionRule:
     attacks: tuple[str, ...] = ()
     population: Population | None = None
     band: tuple[float, float, float] | None = None
+    familiarity: Familiarity | None = None
 
     def verdict(self, recording: Recording) -> Result:
         """Returns the result of a recording once all its windows are judged."""
@@ -121,7 +125,10 @@ class DecisionRule:
         if result.label == "spoof" and len(self.attacks) > 1:
             kinds = [its for its, window in zip(recording.kinds, judged, strict=True) if window.looks_fake]
             result.attack = self.attacks[int(np.mean(kinds, axis=0).argmax())]
-        if self.calibration is not None:
+        unlike = self.familiarity.reasons(*recording.heard()) if self.familiarity and recording.cues else []
+        if unlike:
+            result.warnings.append(f"{UNLIKE}: {'; '.join(unlike)}")
+        if self.calibration is not None and not unlike:
             result.llr, result.prior = self.calibration.llr(result.score), self.prior
             result.spoof_probability = spoof_probability(result.llr, self.prior)
             result.support = self.population.support(result.llr) if self.population is not None else None

@@ -20,6 +20,7 @@ from ..audio import SAMPLING_RATE
 from ..calibration import Calibration
 from ..errors import CalibrationError, DetectionError, ModelError
 from ..metrics.dcf import DetectionCosts
+from ..pretrained.familiarity import load_familiarity
 from ..pretrained.onnx import load_onnx_model
 from ..pretrained.places import DEMO_MODEL
 from ..reference import Population
@@ -183,6 +184,11 @@ class Detector:
         if self.model.config.calibration is not None and not self.is_demonstration:
             self.calibration = Calibration(**self.model.config.calibration)
         self.population = Population.of(self.model.config.calibration)
+        self._watched = False
+        self._embeddings: NDArray[np.float32] | None = None  # (B, D), of the batch judged last
+        self.familiarity = load_familiarity(source, revision, self.model.config.calibration)
+        if self.familiarity is not None:
+            self.watch()
         self.prior = 0.5 if prior is None else prior
         if prior is not None or costs is not None:
             threshold = self._least_cost(threshold, costs or (1.0, 1.0))
@@ -273,18 +279,43 @@ class Detector:
             self.attacks,
             self.population,
             self.band,
+            self.familiarity,
         )
+        yield from map(rule.verdict, self.recordings(sources, progress))
+
+    def watch(self) -> None:
+        """From now on, keeps the cues of recordings and, with torch, their embeddings."""
+        if self.precision != "onnx" and not self._watched:
+            self.model.nes2net.register_forward_hook(self._keep)
+        self._watched = True
+
+    def _keep(self, module: Any, inputs: Any, output: Any) -> None:
+        self._embeddings = output["pooler_output"].float().cpu().numpy()
+
+    def recordings(self, sources: Any, progress: Callable[[float], None] | None = None) -> Iterator[Recording]:
+        """Yields each recording once all of its windows are judged. Arguments and errors as in `stream`."""
         with closing(in_background(self._batches(sources))) as batches:
             for batch in batches:
                 if batch.windows:
                     self.last_inputs = batch.inputs
-                    for (recording, window), judged in zip(batch.windows, self._judged(batch), strict=True):
+                    self._embeddings = None
+                    every = self._judged(batch)
+                    for number, ((recording, window), judged) in enumerate(zip(batch.windows, every, strict=True)):
                         if judged is not None:
                             self._record(recording, window, *judged)
+                            self._remember(recording, batch, number)
                     if progress is not None:
                         progress(sum(window.end - window.start for _, window in batch.windows))
-                for recording in batch.finished:
-                    yield rule.verdict(recording)
+                yield from batch.finished
+
+    def _remember(self, recording: Recording, batch: Batch, number: int) -> None:
+        """Adds the cues and the embedding of one window of a batch to its recording."""
+        if not batch.cues:
+            return
+        recording.cues.append(batch.cues[number])
+        if self._embeddings is not None and len(self._embeddings) == len(batch.windows):
+            own = self._embeddings[number]
+            recording.embedding = own if recording.embedding is None else recording.embedding + own
 
     def _record(
         self,
@@ -305,7 +336,7 @@ class Detector:
         recording.kinds.append([of_frames[lowest] for of_frames in kinds])
 
     def _batches(self, sources: Any) -> Iterator[Batch]:
-        batcher = Batcher(self.batch_size, self.extractor, self.speech)
+        batcher = Batcher(self.batch_size, self.extractor, self.speech, self._watched)
         reader = WindowReader(self.channels, self.track, self.max_duration, self.window_length, self.hop, batcher)
         for source in list_recordings(sources):
             yield from reader.read(source)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..audio import AudioStream, find_audio
 from ..errors import AudioError
@@ -38,11 +39,20 @@ class Recording:
     log_odds: list[float] = field(default_factory=list)  # of the windows with sound
     kinds: list[list[float]] = field(default_factory=list)  # of the same, logits of the kinds of spoof
     frames: list[tuple[int, list[float]]] = field(default_factory=list)  # of these, first frame and scores
+    embedding: NDArray[np.float32] | None = None  # (D,) sum over the judged windows
+    cues: list[dict[str, float]] = field(default_factory=list)  # of the judged windows
     sound: float = 0.0  # s
     has_speech: bool = False
     duration: float | None = None
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
+
+    def heard(self) -> tuple[NDArray[np.float32] | None, dict[str, float]]:
+        """Returns the mean embedding (D,) and the mean cues of the judged windows, with the whole duration."""
+        count = len(self.cues)
+        means = {name: sum(one[name] for one in self.cues) / count for name in self.cues[0]}
+        means["duration"] = self.duration or 0.0
+        return None if self.embedding is None else self.embedding / np.float32(count), means
 
     def silent(self) -> str:
         where = "" if self.channel is None else f" in channel {self.channel}"

@@ -15,8 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from ..audio import SAMPLING_RATE
 from ..calibration import Calibration, CalibrationError, fit_calibration, halves
+from ..corpora.loading import open_rows
+from ..corpora.utterances import read_utterance
+from ..detection import Detector
 from ..errors import OutputError, UsageError, option
+from ..familiarity import Familiarity, fit_familiarity
 from ..files import atomic_folder, check_same_work
 from ..metrics import cllr, equal_error_rate, min_cllr
 from ..pretrained.bases import describe_base, write_base
@@ -28,6 +33,8 @@ from .figures import Trials, match
 from .keys import keys_of_corpus
 from .score_files import read_scores
 from .scoring import score_corpus
+
+SURVEYED = 2_000  # recordings
 
 
 def calibrate(
@@ -97,8 +104,51 @@ def calibrate(
     )
 
 
+def survey(
+    model: str,
+    *,
+    corpus: str,
+    root: str,
+    split: str | None = None,
+    where: Mapping[str, Sequence[str]] | None = None,
+    revision: str | None = None,
+) -> Familiarity | None:
+    """
+    Returns what recordings like those of a corpus look like to a model, from at most `SURVEYED` of them; None if half
+    of the speakers have too few. Arguments and errors as in `calibrate`.
+    """
+    place: dict[str, Any] = {"root": root, "where": where}
+    names = open_rows(corpus, split, columns_read=("utterance_id", "speaker_id"), **place)
+    rows = open_rows(corpus, split, columns_read=("utterance_id", "audio"), **place)
+    drawn = sorted(np.random.default_rng(0).permutation(len(rows))[:SURVEYED].tolist())
+    detector = Detector(model, revision=revision)
+    detector.watch()
+    sources = ({"array": read_utterance(rows[row]), "sampling_rate": SAMPLING_RATE} for row in drawn)
+    kept: list[int] = []
+    embeddings: list[Any] = []
+    cues: list[dict[str, float]] = []
+    for row, recording in zip(drawn, detector.recordings(sources), strict=True):
+        if recording.error is None and recording.cues and recording.embedding is not None:
+            embedding, its_cues = recording.heard()
+            kept.append(row)
+            embeddings.append(embedding)
+            cues.append(its_cues)
+    if not kept:
+        return None
+    speakers = [names[row]["speaker_id"] or names[row]["utterance_id"] for row in kept]
+    labels = np.array([names.labels[row] for row in kept], np.int8)
+    try:
+        return fit_familiarity(np.stack(embeddings), cues, labels, halves(speakers))
+    except CalibrationError:
+        return None
+
+
 def store_calibration(
-    calibration: Calibration, folder: Path, model: str | None = None, revision: str | None = None
+    calibration: Calibration,
+    folder: Path,
+    model: str | None = None,
+    revision: str | None = None,
+    familiarity: Familiarity | None = None,
 ) -> None:
     """
     Stores a calibration in `config.json` of a model folder, with the threshold where the log-likelihood ratio is 0.
@@ -107,12 +157,18 @@ def store_calibration(
         folder: the model folder; if `model` is given, a new folder for a copy of it.
         model: folder, Hub id or official checkpoint of the model to copy.
         revision: revision of the model on the Hub.
+        familiarity: see `survey`; without it, `detect` does not tell which recordings are unlike those of the corpus.
 
     Raises:
         OutputError, DiskError: the folder cannot be written.
     """
+    if calibration.population is not None:
+        known = {"familiarity": familiarity is not None}
+        calibration = replace(calibration, population=calibration.population | known)
     fields = {"calibration": calibration.to_dict(), "threshold": calibration.score(0.0)}
     if model is None:
+        if familiarity is not None:
+            familiarity.save(folder)
         change_config(folder, **fields)
         return
     network, extractor = load_model(model, revision, torch.device("cpu"), "float32")
@@ -120,6 +176,8 @@ def store_calibration(
         network.save_pretrained(fresh)
         extractor.save_pretrained(fresh)
         change_config(fresh, **fields)
+        if familiarity is not None:
+            familiarity.save(fresh)
         base = describe_base(model, revision)
         if base.license or base.bases or base.demonstration:
             write_base(base, fresh)  # the same weights have the same licence and limits

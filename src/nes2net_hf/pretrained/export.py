@@ -29,6 +29,7 @@ from ..files import atomic_folder
 from ..samples import BONAFIDE, SPOOF
 from ..scores import judges_frames
 from . import fast
+from .familiarity import copy_familiarity
 from .load import load_model
 from .onnx import GRAPH, NOTE, GraphConfig, OnnxModel, holds_only_a_graph
 
@@ -112,6 +113,7 @@ def export(
                 )
         network.config.save_pretrained(fresh)
         extractor.save_pretrained(fresh)
+        copy_familiarity(model, revision, network.config, fresh)
     report(f"written   {out}")
     return exported
 

@@ -21,6 +21,7 @@ from ..files import atomic_folder, explained
 from ..hub import bounded_requests, make_repository, send_folder, why
 from ..page.space import write_space
 from ..pretrained.bases import BASE, Base, check_license, describe_base, folder_license, read_base, spdx, write_base
+from ..pretrained.familiarity import copy_familiarity
 from ..pretrained.fingerprint import fingerprint
 from ..pretrained.load import load_model
 from ..version import __version__
@@ -177,6 +178,7 @@ def _gather(release: Release, folder: Path) -> dict[str, float]:
     encoder._name_or_path = without_paths(encoder._name_or_path)
     network.to(getattr(torch, release.dtype)).save_pretrained(folder)
     extractor.save_pretrained(folder)
+    copy_familiarity(place, None, network.config, folder)
     (folder / "handler.py").write_text(_HANDLER, encoding="utf-8")
     (folder / "requirements.txt").write_text(f"nes2net_hf=={__version__}\n", encoding="utf-8")
     if run is not None:
