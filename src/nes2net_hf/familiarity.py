@@ -24,7 +24,7 @@ from .errors import CalibrationError, ModelError
 
 FILE = "familiarity.safetensors"
 RATE = 0.01  # of false warnings
-_DIMENSIONS = 64  # at most, of the embeddings' principal components
+_DIMENSIONS = 32  # at most, of the embeddings' principal components
 # Statistic of `audio.cues` → its name, and how a value is spelt.
 _CUES = {
     "rolloff_99": ("its bandwidth", "{:.1f} kHz"),
@@ -93,7 +93,7 @@ class Familiarity:
 
     def save(self, folder: Path) -> None:
         """Writes the file `FILE` in a model's folder."""
-        tensors = {"center": self.center, "projection": self.projection, "means": self.means}
+        tensors = {"center": self.center, "projection": self.projection.astype(np.float16), "means": self.means}
         notes = {"usual": json.dumps(self.usual), "limit": repr(self.limit)}
         (folder / FILE).write_bytes(save(tensors, metadata=notes))
 
@@ -110,6 +110,7 @@ class Familiarity:
                 tensors = {name: file.get_tensor(name) for name in ("center", "projection", "means")}
                 notes = file.metadata() or {}
             usual = {name: tuple(map(float, values)) for name, values in json.loads(notes["usual"]).items()}
+            tensors["projection"] = tensors["projection"].astype(np.float32)
             return cls(**tensors, usual=usual, limit=float(notes["limit"]))  # type: ignore[arg-type]
         except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise ModelError(f"{path} is damaged ({error}): run nes2net calibrate again.") from None
@@ -166,7 +167,7 @@ def _fit(
     for name in _CUES:
         low, middle, high = np.quantile([one[name] for one in cues], [0.01, 0.5, 0.99])
         usual[name] = (float(low), float(middle), float(high))
-    projection = (components @ whiten).astype(np.float32)
+    projection = (components @ whiten).astype(np.float16).astype(np.float32)  # as it is kept
     return Familiarity(center.astype(np.float32), projection, (means @ whiten).astype(np.float32), usual, limit)
 
 
