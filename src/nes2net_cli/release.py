@@ -47,6 +47,9 @@ def release(
     robustness: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder that nes2net robustness wrote for these weights.")
     ] = None,
+    audit: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder that nes2net audit --model wrote for these weights.")
+    ] = None,
     space: Annotated[
         bool, typer.Option("--space", help="Also publish a Space with the page of nes2net demo.")
     ] = False,
@@ -90,6 +93,7 @@ def release(
             dtype=dtype,
             evaluations=[_named(value, benchmark or _OWN_DATA) for value in evaluations or []],
             robustness=robustness,
+            audit=audit,
             datasets=datasets or [],
         )
         with tempfile.TemporaryDirectory() as scratch:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +94,11 @@ class Familiarity:
 
     def save(self, folder: Path) -> None:
         """Writes the file `FILE` in a model's folder."""
-        tensors = {"center": self.center, "projection": self.projection.astype(np.float16), "means": self.means}
+        tensors: dict[str, NDArray[Any]] = {
+            "center": self.center,
+            "projection": self.projection.astype(np.float16),
+            "means": self.means,
+        }
         notes = {"usual": json.dumps(self.usual), "limit": repr(self.limit)}
         (folder / FILE).write_bytes(save(tensors, metadata=notes))
 

@@ -300,7 +300,16 @@ def test_figures_and_robustness_are_of_these_weights_or_refused(
     found["conditions"] = [clean, *noisy, lost]
     (report / "figures.json").write_text(json.dumps([figures()[0] | {"scored": scored(weights)}]))
     (robustness / "robustness.json").write_text(json.dumps(found))
-    arguments = ("--evaluation", report / "figures.json", "--robustness", robustness, "--dry-run", "--out")
+    audit = tmp_path / "audit"
+    audit.mkdir()
+    heard = {"group": "parts", "condition": "non-speech only", "eer": 0.31, "low": 0.25, "high": 0.37, "shift": 0.4}
+    cue = {"cue": "silence", "eer": 0.15, "low": 0.1, "high": 0.2, "leaks": True}
+    audited = {key: found[key] for key in ("weights", "corpus", "bonafide", "spoof")}
+    audited |= {"cues": [cue], "across_partitions": 3, "conditions": [heard, lost | {"shift": None}]}
+    (audit / "audit.json").write_text(json.dumps(audited))
+    arguments = (
+        "--evaluation", report / "figures.json", "--robustness", robustness, "--audit", audit, "--dry-run", "--out"
+    )  # fmt: skip
     run = nes2net("release", tiny_model_dir, *AS, *arguments, tmp_path / "out")
     assert run.code == 0, run.err
     text = ModelCard.load(tmp_path / "out" / "README.md").text
@@ -308,6 +317,8 @@ def test_figures_and_robustness_are_of_these_weights_or_refused(
     assert "![EER by group of trials, with 95 % intervals](evaluation/asvspoof2021-la-breakdown.png)" in text
     assert "1,200 bona fide and 30 spoofed utterances of `own-data`" in text
     assert "| white noise | 0 dB | 45.67 | 40.67 to 50.67 |" in text and "| white noise | 20 dB" not in text
+    assert "| parts | non-speech only | 31.00 | 25.00 to 37.00 | 0.40 |" in text and "silence (15.0 %)" in text
+    assert "3 pairs of duplicates are in different partitions" in text and (tmp_path / "out" / "audit.json").is_file()
     assert "| clean | as it is | 20.00 | 10.00 to 30.00 |" in text and "(robustness.png)" in text
     kept = json.loads((tmp_path / "out" / "robustness.json").read_text())
     assert kept["command"] == "nes2net robustness model --root itw"

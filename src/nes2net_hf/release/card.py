@@ -91,6 +91,7 @@ def write_card(
             "carbon": carbon,
             "robustness": _robustness(folder / "robustness.json"),
             "has_robustness_picture": (folder / "robustness.png").is_file(),
+            "audit": _audit(folder / "audit.json"),
             "corpora": _corpora(recipe),
             "captions": _CAPTIONS,
             "repo_id": repo_id,
@@ -250,6 +251,21 @@ def _robustness(path: Path) -> dict[str, Any] | None:
     grouped = [list(rows) for _, rows in groupby(judged, lambda row: row["group"])]
     rows = [_readable_condition(max(group, key=lambda row: row["eer"])) for group in grouped]
     return {key: found[key] for key in ("corpus", "split", "bonafide", "spoof")} | {"rows": rows}
+
+
+def _audit(path: Path) -> dict[str, Any] | None:
+    """Returns which cues leak, how many duplicates there are, and the conditions that the model was judged under."""
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        _readable_condition(row) | {"shift": "" if row["shift"] is None else f"{row['shift']:.2f}"}
+        for row in found["conditions"]
+        if row["eer"] is not None
+    ]
+    leaks = [f"{row['cue']} ({100 * row['eer']:.1f} %)" for row in found["cues"] if row["leaks"]]
+    counts = {"bonafide": found["bonafide"], "spoof": found["spoof"], "across": found["across_partitions"]}
+    return {"corpus": found["corpus"], "leaks": leaks, "rows": rows, **counts}
 
 
 def _readable_condition(row: dict[str, Any]) -> dict[str, str]:

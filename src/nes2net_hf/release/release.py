@@ -53,6 +53,7 @@ class Release:
         dtype: precision of the weights: float32, bfloat16 or float16.
         evaluations: pairs of the name of the data and the `figures.json` that `nes2net evaluate --report` wrote.
         robustness: folder that `nes2net robustness` wrote.
+        audit: folder that `nes2net audit` wrote, with this model.
         datasets: Hub ids of the training data.
     """
 
@@ -64,6 +65,7 @@ class Release:
     dtype: str = "float32"
     evaluations: Sequence[tuple[str, Path]] = ()
     robustness: Path | None = None
+    audit: Path | None = None
     datasets: Sequence[str] = field(default_factory=list)
 
 
@@ -188,7 +190,9 @@ def _gather(release: Release, folder: Path) -> dict[str, float]:
     (folder / "LICENSE").write_text(_license_text(license, release.license_file), encoding="utf-8")
     evaluations = [_copy_figures(name, path, folder, weights) for name, path in release.evaluations]
     if release.robustness is not None:
-        _copy_robustness(release.robustness, folder, weights)
+        _copy_measured("robustness", release.robustness, folder, weights)
+    if release.audit is not None:
+        _copy_measured("audit", release.audit, folder, weights)
     write_card(
         folder,
         network,
@@ -263,14 +267,15 @@ def _copy_figures(name: str, path: Path, folder: Path, weights: str) -> CardEval
     return CardEvaluation(name, file, figures, traced, pictures)
 
 
-def _copy_robustness(source: Path, folder: Path, weights: str) -> None:
-    found = _json(source / "robustness.json", "name a folder that nes2net robustness wrote")
+def _copy_measured(command: str, source: Path, folder: Path, weights: str) -> None:
+    """Copies what `nes2net robustness` or `nes2net audit` measured with these weights."""
+    found = _json(source / f"{command}.json", f"name a folder that nes2net {command} wrote")
     if not isinstance(found, dict) or found.get("weights") != weights:
-        raise ReleaseError(f"{source / 'robustness.json'} was measured with other weights: measure this model.")
+        raise ReleaseError(f"{source / f'{command}.json'} was measured with other weights: measure this model.")
     text = json.dumps(without_paths(found), indent=1, ensure_ascii=False)
-    (folder / "robustness.json").write_text(text + "\n", encoding="utf-8")
-    if (source / "robustness.png").is_file():
-        shutil.copyfile(source / "robustness.png", folder / "robustness.png")
+    (folder / f"{command}.json").write_text(text + "\n", encoding="utf-8")
+    if (source / f"{command}.png").is_file():
+        shutil.copyfile(source / f"{command}.png", folder / f"{command}.png")
 
 
 def _json(path: Path, fix: str) -> Any:
