@@ -126,6 +126,7 @@ def write(folder: Path, downloads: Path, layers: int, positions: int) -> None:
     model = WhisperEncoder(config)
     model.load_state_dict(encoder_state(read_ctranslate2(content), layers, positions))
     model.save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n\n# First layers of Whisper base (OpenAI)\n", "utf-8")
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import tempfile
 import warnings
@@ -202,12 +203,16 @@ def _quantise(source: Path, out: Path) -> None:
 
 
 def _speech(config: Nes2NetConfig, extractor: Any) -> Iterator[Tensor]:
-    """Yields bona fide and spoofed speech (2, S) of five lengths, from the shortest to more than two windows."""
+    """
+    Yields bona fide and spoofed speech (2, S) of five lengths, from the shortest to more than two windows, or as long
+    as the encoder reads.
+    """
     shortest, window = max(config.min_samples, extractor.min_samples), extractor.window_length
     any_length = copy.copy(extractor)
     any_length.length_policy = "whole"
     waveforms = [read_audio(path) for path in SPEECH]
-    for length in (shortest, shortest + 8_001, shortest + 30_000, window, 2 * window + 1):
+    longest = min(2 * window + 1, config.max_samples or math.inf)
+    for length in (shortest, shortest + 8_001, shortest + 30_000, window, int(longest)):
         cuts = [np.resize(waveform[len(waveform) // 2 :], length) for waveform in waveforms]
         yield any_length(cuts, sampling_rate=SAMPLING_RATE, return_tensors="pt")["input_values"]
 
