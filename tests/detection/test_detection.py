@@ -391,11 +391,11 @@ def test_an_hour_is_judged_in_the_memory_of_a_minute(detector: Detector, monkeyp
     highest = 0
     prepare = Batch.close
 
-    def close(batch: Any, extractor: Any, finder: Any) -> Any:
+    def close(batch: Any, *given: Any) -> Any:
         nonlocal held, highest
         held += len(batch.samples)
         highest = max(highest, held)
-        return prepare(batch, extractor, finder)
+        return prepare(batch, *given)
 
     def score(inputs: torch.Tensor) -> list[list[list[float]]]:
         nonlocal held

@@ -24,6 +24,7 @@ from gradio_client import handle_file
 from nes2net_hf import Detector, Nes2NetFeatureExtractor, Nes2NetForAudioFrameClassification
 from nes2net_hf.audio import SAMPLING_RATE, read_audio
 from nes2net_hf.detection import DEMO_NOTICE, Result, WindowScore, detect
+from nes2net_hf.detection.words import signed
 from nes2net_hf.detection.writers import COLUMNS as CSV_COLUMNS
 from nes2net_hf.page.page import (
     COLUMNS,
@@ -104,7 +105,7 @@ def test_a_bona_fide_recording_shows_how_far_it_is_from_the_threshold(detector: 
     shown = show(str(BONAFIDE), result)
     assert '<section class="verdict bonafide"' in shown["html"] and "<h2>Bona fide</h2>" in shown["html"]
     assert f"{result.score - result.threshold:.2f} above the threshold of" in facts(result)["Score"]
-    assert facts(result)["Lowest window"].startswith(f"{result.min_window_score:.2f} at 0:0")
+    assert facts(result)["Lowest window"].startswith(f"{signed(result.min_window_score)} at 0:0")
     assert not PLAY.search(shown["html"]) and "no window looks fake" in shown["html"]
 
 
@@ -129,7 +130,7 @@ def test_a_probability_is_named_of_a_calibrated_model_only(tiny_model_dir: Path,
 
 def test_what_is_played_is_what_the_model_heard(detector: Detector, tmp_path: Path) -> None:
     stereo = tmp_path / "stereo.flac"
-    soundfile.write(stereo, np.stack([read_audio(BONAFIDE), np.resize(read_audio(SPOOF), 91_419)], axis=1), 16_000)
+    soundfile.write(stereo, np.stack([read_audio(one)[:70_000] for one in (BONAFIDE, SPOOF)], axis=1), 16_000)
     low, high, step = make_playable(stereo, tmp_path / "heard.wav")
     heard, rate = soundfile.read(tmp_path / "heard.wav", dtype="float32")
     assert rate == SAMPLING_RATE
@@ -285,7 +286,7 @@ def test_the_table_has_a_row_a_recording_and_the_csv_the_columns_of_detect(
 def test_the_notice_and_the_limits_of_a_card_are_in_sight(tmp_path: Path) -> None:
     for model in (None, str(DEMO_MODEL), f"org/{DEMO_MODEL.name}"):
         assert DEMO_NOTICE[1:] in describe(model)
-    assert "no street noise" in describe(None) and "## " not in describe(None)
+    assert "no conversations" in describe(None) and "## " not in describe(None)
     assert describe("org/model") == LIMITS
     (tmp_path / "README.md").write_text("# A model\n\n## Limits\n\n- Only songs.\n\n## Citation\n\nnone\n")
     assert "- Only songs." in describe(str(tmp_path)) and "Citation" not in describe(str(tmp_path))

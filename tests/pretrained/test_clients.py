@@ -184,7 +184,7 @@ def check_that_all_learn(model: Any, merge: Callable[[], Any]) -> None:
     step(model)
     after = dict(model.named_parameters())
     assert not [name for name, one in before.items() if torch.equal(one, after[name])]
-    expected = logits(model)
+    expected = logits(model.double())  # large features make a difference of rounding in float32
     near(logits(merge()), expected, 1e-5)
 
 
@@ -209,7 +209,7 @@ def test_adapters_of_a_recipe_learn_and_merge(model: Any) -> None:
     add_adapters(model, LoraRecipe(rank=4, targets=targets))
 
     def merge() -> Any:
-        plain.load_state_dict(without_adapters(model, model.state_dict()))
+        plain.double().load_state_dict(without_adapters(model, model.state_dict()))
         return plain
 
     check_that_all_learn(model, merge)

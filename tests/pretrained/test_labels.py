@@ -184,7 +184,7 @@ def test_a_folder_loaded_with_other_labels_keeps_its_scores(labels: dict[int, st
         torch.testing.assert_close(other.two_classes(logits), expected)
         assert other.score(logits)[0] > 0 > other.score(logits)[1]
         truth = [other.config.bonafide_index, 1 - other.config.bonafide_index]
-        assert float(other(windows, labels=torch.tensor(truth)).loss) < 0.2
+        assert float(other(windows, labels=torch.tensor(truth)).loss) < 0.4
     assert int(logits[0].argmax()) == other.config.bonafide_index
 
 

@@ -122,7 +122,7 @@ def test_int8_keeps_the_scores_of_real_speech(fixture_audio_dir: Path) -> None:
     with torch.inference_mode():
         expected, actual = (model.score(model(waves).logits) for model in (exact, network))
         alone = network.score(network(waves[3:4]).logits)
-    assert 0 < (actual - expected).abs().max() < 1e-2
+    assert 0 < (actual - expected).abs().max() < 5e-2
     assert torch.allclose(alone, actual[3:4], atol=2e-6)
 
 

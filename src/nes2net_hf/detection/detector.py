@@ -179,16 +179,16 @@ class Detector:
         self.batch_size = batch_size
         self.last_inputs: NDArray[np.float32] | None = None  # (B, S), of the batch judged last
         self.channels, self.track, self.max_duration = channels, track, max_duration
+        self._watched = False
+        self._embeddings: list[NDArray[np.float32]] = []  # (B, D), of the batches judged since the last one was taken
         self.calibration: Calibration | None = None
         # People take a probability for a fact, so a model that nobody should rely on gives none.
         if self.model.config.calibration is not None and not self.is_demonstration:
             self.calibration = Calibration(**self.model.config.calibration)
-        self.population = Population.of(self.model.config.calibration)
-        self._watched = False
-        self._embeddings: NDArray[np.float32] | None = None  # (B, D), of the batch judged last
-        self.familiarity = load_familiarity(source, revision, self.model.config.calibration)
+        self.familiarity = None if self.calibration is None else load_familiarity(source, revision, self.calibration)
         if self.familiarity is not None:
             self.watch()
+        self.population = Population.of(self.model.config.calibration)
         self.prior = 0.5 if prior is None else prior
         if prior is not None or costs is not None:
             threshold = self._least_cost(threshold, costs or (1.0, 1.0))
@@ -286,11 +286,11 @@ class Detector:
     def watch(self) -> None:
         """From now on, keeps the cues of recordings and, with torch, their embeddings."""
         if self.precision != "onnx" and not self._watched:
-            self.model.nes2net.register_forward_hook(self._keep)
+            kept = self._embeddings  # a reference to this detector would keep it alive
+            self.model.nes2net.register_forward_hook(
+                lambda module, inputs, output: kept.append(output["pooler_output"].float().cpu().numpy())
+            )
         self._watched = True
-
-    def _keep(self, module: Any, inputs: Any, output: Any) -> None:
-        self._embeddings = output["pooler_output"].float().cpu().numpy()
 
     def recordings(self, sources: Any, progress: Callable[[float], None] | None = None) -> Iterator[Recording]:
         """Yields each recording once all of its windows are judged. Arguments and errors as in `stream`."""
@@ -298,23 +298,26 @@ class Detector:
             for batch in batches:
                 if batch.windows:
                     self.last_inputs = batch.inputs
-                    self._embeddings = None
                     every = self._judged(batch)
+                    embeddings = self._embeddings[-1] if self._embeddings else None
+                    self._embeddings.clear()
                     for number, ((recording, window), judged) in enumerate(zip(batch.windows, every, strict=True)):
                         if judged is not None:
                             self._record(recording, window, *judged)
-                            self._remember(recording, batch, number)
+                            self._remember(recording, batch, number, embeddings)
                     if progress is not None:
                         progress(sum(window.end - window.start for _, window in batch.windows))
                 yield from batch.finished
 
-    def _remember(self, recording: Recording, batch: Batch, number: int) -> None:
+    def _remember(
+        self, recording: Recording, batch: Batch, number: int, embeddings: NDArray[np.float32] | None
+    ) -> None:
         """Adds the cues and the embedding of one window of a batch to its recording."""
         if not batch.cues:
             return
         recording.cues.append(batch.cues[number])
-        if self._embeddings is not None and len(self._embeddings) == len(batch.windows):
-            own = self._embeddings[number]
+        if embeddings is not None and len(embeddings) == len(batch.windows):
+            own = embeddings[number]
             recording.embedding = own if recording.embedding is None else recording.embedding + own
 
     def _record(

@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 
+from ..calibration import Calibration
 from ..errors import ModelError
 from ..familiarity import FILE, Familiarity
 from ..hub import bounded_requests, why
@@ -15,7 +16,7 @@ from .cache import locate
 
 
 def load_familiarity(
-    model: str | os.PathLike[str], revision: str | None, calibration: dict[str, Any] | None
+    model: str | os.PathLike[str], revision: str | None, calibration: Calibration
 ) -> Familiarity | None:
     """
     Returns what a model was calibrated on, or None if its calibration kept nothing.
@@ -23,7 +24,7 @@ def load_familiarity(
     Raises:
         ModelError: the file is missing or damaged, or cannot be downloaded.
     """
-    if not ((calibration or {}).get("population") or {}).get("familiarity"):
+    if not (calibration.population or {}).get("familiarity"):
         return None
     name, revision = locate(model, revision)
     path = Path(name, FILE)
@@ -40,6 +41,6 @@ def load_familiarity(
 
 def copy_familiarity(model: str | os.PathLike[str], revision: str | None, config: Any, folder: Path) -> None:
     """Writes the file of a model to another folder with the same weights, if it has one."""
-    found = load_familiarity(model, revision, config.calibration)
+    found = load_familiarity(model, revision, Calibration(**config.calibration)) if config.calibration else None
     if found is not None:
         found.save(folder)
