@@ -114,7 +114,7 @@ def duplicate_lines(corpus: AuditedCorpus) -> list[str]:
 def plot_audit(corpus: AuditedCorpus, model: Sequence[Moved], path: Path) -> None:
     """Draws the EERs with their intervals: of the cues, and of the model under each condition."""
     rows = [(leak.cue, leak.eer, leak.leaks) for leak in corpus.leaks]
-    rows += [(f"model: {one.measured.name}", one.measured.eer, False) for one in model if one.measured.eer]
+    rows += [(f"model: {one.measured.group}, {one.measured.name}", one.measured.eer, False) for one in model if one.measured.eer]
     figure = new_figure(7, 0.9 + 0.28 * len(rows), dpi=150)
     panel = figure.subplots()
     for place, (_, eer, leaks) in enumerate(rows):
@@ -124,7 +124,7 @@ def plot_audit(corpus: AuditedCorpus, model: Sequence[Moved], path: Path) -> Non
     panel.axvline(50, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
     panel.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=8)
     panel.invert_yaxis()
-    panel.set_xlim(0, max(65.0, *(100 * eer.high for _, eer, _ in rows)))
+    panel.set_xlim(0, max(65.0, *(100 * eer.high + 2 for _, eer, _ in rows)))
     panel.set_xlabel("EER in %, with 95 % interval; 50 % is chance", fontsize=8)
     strip(panel)
-    figure.savefig(path, format="png")
+    figure.savefig(path, format="png", bbox_inches="tight")
