@@ -114,7 +114,11 @@ def duplicate_lines(corpus: AuditedCorpus) -> list[str]:
 def plot_audit(corpus: AuditedCorpus, model: Sequence[Moved], path: Path) -> None:
     """Draws the EERs with their intervals: of the cues, and of the model under each condition."""
     rows = [(leak.cue, leak.eer, leak.leaks) for leak in corpus.leaks]
-    rows += [(f"model: {one.measured.group}, {one.measured.name}", one.measured.eer, False) for one in model if one.measured.eer]
+    rows += [
+        (f"model: {one.measured.group}, {one.measured.name}", one.measured.eer, False)
+        for one in model
+        if one.measured.eer
+    ]
     figure = new_figure(7, 0.9 + 0.28 * len(rows), dpi=150)
     panel = figure.subplots()
     for place, (_, eer, leaks) in enumerate(rows):
