@@ -99,8 +99,8 @@ class Familiarity:
             "projection": self.projection.astype(np.float16),
             "means": self.means,
         }
-        notes = {"usual": json.dumps(self.usual), "limit": repr(self.limit)}
-        (folder / FILE).write_bytes(save(tensors, metadata=notes))
+        notes = json.dumps({"usual": self.usual, "limit": self.limit})
+        (folder / FILE).write_bytes(save(tensors, metadata={"notes": notes}))  # several entries have no fixed order
 
     @classmethod
     def load(cls, path: Path) -> Familiarity:
@@ -113,8 +113,8 @@ class Familiarity:
         try:
             with safe_open(path, framework="numpy") as file:
                 tensors = {name: file.get_tensor(name) for name in ("center", "projection", "means")}
-                notes = file.metadata() or {}
-            usual = {name: tuple(map(float, values)) for name, values in json.loads(notes["usual"]).items()}
+                notes = json.loads((file.metadata() or {})["notes"])
+            usual = {name: tuple(map(float, values)) for name, values in notes["usual"].items()}
             tensors["projection"] = tensors["projection"].astype(np.float32)
             return cls(**tensors, usual=usual, limit=float(notes["limit"]))  # type: ignore[arg-type]
         except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
