@@ -12,8 +12,8 @@ PACKAGE = Path(nes2net_hf.__file__).parent
 # From the ground up. Rooms of one floor do not import each other.
 FLOORS = [
     "errors version machine configuration_nes2net feature_extraction_nes2net metrics samples cards figure_style",
-    "modeling_nes2net files calibration familiarity reference scores corpus_facts",
-    "audio hub auto",
+    "modeling_nes2net files calibration reference scores corpus_facts",
+    "audio familiarity hub auto",
     "conversion augmentation corpora",
     "pretrained",
     "detection arena trainer",

@@ -39,7 +39,7 @@ def audit(
     cues tell the classes of a corpus apart, and whether it holds recordings twice. With --model, also what the model
     does without speech.
 
-    To continue after a stop, run the same command again.
+    After a stop, the same command continues with a model's scores.
 
     Exit codes:
       0    the audit was made, whatever it found
@@ -47,7 +47,7 @@ def audit(
       2    an option, the model, the corpus or the folder is wrong
       130  interrupted
     """
-    interrupted = "Interrupted: the scores so far are kept; run the same command to continue."
+    interrupted = "Interrupted: a model's scores so far are kept; run the same command to continue."
     with ExitStack() as stack, ending(interrupted, extra="audit") as end:
         from datasets.utils.logging import disable_progress_bar
 

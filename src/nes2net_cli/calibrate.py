@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from .console import as_utf8, be_quiet, ending
+from .console import as_utf8, be_quiet, ending, say
 from .options import Corpus, OnlySplit, Revision, Root, Where, wanted
 
 
 def calibrate(
     model: Annotated[
-        str, typer.Argument(help="Model folder; its config.json stores the calibration. With --out, also a Hub id.")
+        str, typer.Argument(help="Model folder; its config.json stores the calibration. With --out, any model.")
     ],
     corpus: Corpus,
     root: Root,
@@ -78,6 +78,8 @@ def calibrate(
         )
         known = survey(model, corpus=corpus, root=root, split=split, where=wanted(where), revision=revision)
         store_calibration(fitted, folder, None if out is None else model, revision, known)
+        if known is None:
+            say("Too few recordings to tell others that are unlike them: nes2net detect will not warn about such.")
         measured = fitted.provenance
         print(
             f"llr = {fitted.scale:.6g} * score + {fitted.offset:.6g}, weighted for a prior probability of spoofing of "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -112,8 +112,8 @@ def detect(
       130  interrupted
     """
     drawn: list[Result] = []
-    interrupted = "Interrupted."
-    with ExitStack() as stack, ending(lambda: interrupted) as end:
+    counts: Callable[[], str] | None = None
+    with ExitStack() as stack, ending(lambda: f"Interrupted: {counts()}." if counts else "Interrupted.") as end:
         from nes2net_hf.detection import ALL_TRACKS, Detector, list_recordings
         from nes2net_hf.detection.writers import Summary, finished_files
         from nes2net_hf.errors import UsageError
@@ -153,10 +153,9 @@ def detect(
             progress = written.enter_context(_progress(len(recordings)))
             writer = _writer(output, form, progress, written, detector)
             summary, start = Summary(), time.monotonic()
-            interrupted = f"Interrupted: {summary.counts()}."
+            counts = summary.counts
             for result in detector.stream(recordings, progress.judged):
                 summary.add(result)
-                interrupted = f"Interrupted: {summary.counts()}."
                 writer.write(result)
                 progress.finish(result.file)
                 drawn += [result] if plot else []  # otherwise the windows of every file would stay in memory

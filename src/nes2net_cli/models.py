@@ -36,5 +36,5 @@ def models() -> int:
             ):
                 print(textwrap.fill(text, _WIDTH, initial_indent=f"  {label:<9}", subsequent_indent=" " * 11,
                                     break_long_words=False, break_on_hyphens=False))  # fmt: skip
-        print("Use a name as model, as in: nes2net detect --model asv21-df call.mp3")
+        print("To judge with one on the Hub: nes2net detect --model asv21-df call.mp3")
     return end.code

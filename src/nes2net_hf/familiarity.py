@@ -4,7 +4,8 @@ Is a recording like those that a model was calibrated on? If not, its calibratio
 The distance of a recording is that of its pooled embedding from the nearer class of the calibration data, by
 Mahalanobis with one covariance for both classes (Lee et al. 2018, arXiv 1807.03888), shrunk towards a multiple of the
 identity (Ledoit & Wolf 2004). Beside it stand bandwidth, level, duration and silence. Limits are set on speakers that
-a fit had not seen, so that 1 % of the recordings like those of the calibration are called unlike them.
+a fit had not seen, so that about 1 % of the recordings like those of the calibration are called unlike them (more, if
+there are fewer than a hundred).
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .errors import CalibrationError, ModelError
+from .files import atomic_file
 
 FILE = "familiarity.safetensors"
 RATE = 0.01  # of false warnings
 _DIMENSIONS = 32  # at most, of the embeddings' principal components
-# Statistic of `audio.cues` → its name, and how a value is spelt.
+# Statistic of `audio.cues` → its name, how a value is spelt, and the least spread that counts.
 _CUES = {
-    "rolloff_99": ("its bandwidth", "{:.1f} kHz"),
-    "rms": ("its level", "{:.0f} dBFS"),
-    "duration": ("its duration", "{:.1f} s"),
-    "silent_40": ("its share of silence", "{:.0%}"),
+    "rolloff_99": ("its bandwidth", "{:.1f} kHz", 0.1),
+    "rms": ("its level", "{:.0f} dBFS", 1.0),
+    "duration": ("its duration", "{:.1f} s", 0.1),
+    "silent_40": ("its share of silence", "{:.0%}", 0.01),
 }
 
 
@@ -69,7 +71,7 @@ class Familiarity:
             if name == "distance":
                 found.append("it sounds unlike them")
                 continue
-            words, form = _CUES[name]
+            words, form, _ = _CUES[name]
             low, _, high = self.usual[name]
             found.append(f"{words} of {form.format(value)} is not between {form.format(low)} and {form.format(high)}")
         return found
@@ -100,7 +102,8 @@ class Familiarity:
             "means": self.means,
         }
         notes = json.dumps({"usual": self.usual, "limit": self.limit})
-        (folder / FILE).write_bytes(save(tensors, metadata={"notes": notes}))  # several entries have no fixed order
+        with atomic_file(folder / FILE, "wb") as file:
+            file.write(save(tensors, metadata={"notes": notes}))  # several entries would have no fixed order
 
     @classmethod
     def load(cls, path: Path) -> Familiarity:
@@ -169,9 +172,9 @@ def _fit(
     whiten = vectors / np.sqrt(np.maximum(values, 1e-12))
     distances = np.sqrt(np.square((places @ whiten)[:, None] - (means @ whiten)[None]).sum(axis=2).min(axis=1))
     usual = {"distance": (0.0, float(np.median(distances)), float(np.quantile(distances, 0.99)))}
-    for name in _CUES:
+    for name, (_, _, least) in _CUES.items():
         low, middle, high = np.quantile([one[name] for one in cues], [0.01, 0.5, 0.99])
-        usual[name] = (float(low), float(middle), float(high))
+        usual[name] = (float(min(low, middle - least)), float(middle), float(max(high, middle + least)))
     projection = (components @ whiten).astype(np.float16).astype(np.float32)  # as it is kept
     return Familiarity(center.astype(np.float32), projection, (means @ whiten).astype(np.float32), usual, limit)
 

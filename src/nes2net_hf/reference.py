@@ -27,6 +27,12 @@ _SCALE = (
 )  # fmt: skip
 
 
+def check_share(share: float) -> None:
+    """Raises CalibrationError if an accepted share of errors is out of range."""
+    if not 1 / STEPS <= share < 0.5:
+        raise CalibrationError(f"the share of errors must be at least {1 / STEPS:g} and below 0.5, got {share:g}.")
+
+
 @dataclass(frozen=True)
 class Population:
     """
@@ -74,7 +80,8 @@ class Population:
 
     def standing(self, score: float) -> str:
         """Returns where a score stands, such as "lower than 99 % of bona fide and typical of spoofed speech in x"."""
-        places = [_place(score, scores) for scores in (self.bonafide, self.spoof)]
+        both = ((self.bonafide, self.n_bonafide), (self.spoof, self.n_spoof))
+        places = [_place(score, scores, count) for scores, count in both]
         return f"{places[0]} of bona fide and {places[1]} of spoofed speech in {self.name}"
 
     def band(self, share: float, threshold: float) -> tuple[float, float]:
@@ -92,8 +99,7 @@ class Population:
         Raises:
             CalibrationError: the share is out of range, or there are too few recordings for it.
         """
-        if not 1 / STEPS <= share < 0.5:
-            raise CalibrationError(f"the share of errors must be at least {1 / STEPS:g} and below 0.5, got {share:g}.")
+        check_share(share)
         step = math.floor(share * STEPS + 1e-9)
         low, high = self.bonafide[step - 1], self.spoof[STEPS - step - 1]
         if math.isinf(low) or math.isinf(high):
@@ -120,8 +126,9 @@ class Population:
         return f"{words} support for {verdict}" + (f" (limited by {limit} recordings)" if ratio > limit else "")
 
 
-def _place(score: float, scores: list[float]) -> str:
-    below = bisect_left(scores, score) / (STEPS - 1)
+def _place(score: float, scores: list[float], count: int) -> str:
+    most = count / (count + 1)  # more is not known from so many recordings
+    below = min(max(bisect_left(scores, score) / (STEPS - 1), 1 - most), most)
     if below < TYPICAL:
         return f"lower than {_percent(1 - below)}"
     return f"higher than {_percent(below)}" if below > 1 - TYPICAL else "typical"

@@ -82,6 +82,16 @@ def test_a_column_that_tells_the_class_is_found(speech: list[np.ndarray], tmp_pa
     assert "codec" in found and "all cues of the audio" not in found
 
 
+def test_one_speaker_of_a_class_is_no_error(speech: list[np.ndarray], tmp_path: Path) -> None:
+    root = Path(make(tmp_path, speech))
+    header, *rows = [line.split(",") for line in root.read_text().splitlines()]
+    rows = [[*row[:3], "one" if row[2] == "bonafide" else row[3], *row[4:]] for row in rows]
+    root.write_text("\n".join(",".join(row) for row in [header, *rows]) + "\n")
+    found = audit_corpus("own-data", str(root))
+    assert {leak.folds_by for leak in found.leaks} == {"utterance"}
+    assert {leak.cue for leak in found.leaks if leak.leaks} == {"speaker"}
+
+
 def test_duplicates_are_found_after_coding_trimming_and_a_change_of_level(
     speech: list[np.ndarray], tmp_path: Path, nes2net: Any
 ) -> None:

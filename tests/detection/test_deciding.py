@@ -113,7 +113,12 @@ def test_scores_that_allow_too_many_errors_are_undecided(score: float, label: st
     assert result.label == label and (result.undecided is not None) == (label == "undecided")
     assert result.llr == score and result.support and "in dev" in str(result.standing)
     if label == "undecided":
-        assert "more than 5 % of bona fide or spoofed recordings like it" in str(result.undecided)
+        assert "more than 5 % of bona fide or spoofed recordings" in str(result.undecided)
+
+
+@pytest.mark.parametrize(("score", "label"), [(0.1, "spoof"), (0.3, "undecided"), (0.6, "bonafide")])
+def test_the_band_decides_wherever_the_threshold_is(score: float, label: str) -> None:
+    assert rule(threshold=0.0, band=(0.2, 0.5, 0.05)).verdict(recording(score)).label == label
 
 
 def test_an_undecided_recording_names_its_windows_too() -> None:

@@ -464,6 +464,8 @@ def test_recordings_unlike_those_of_the_calibration_get_no_probability(
     (trained / "familiarity.safetensors").unlink()
     gone = nes2net("detect", audio, "--model", trained)
     assert gone.code == 2 and "has no familiarity.safetensors" in gone.err
+    assert nes2net("calibrate", trained, *options).code == 0  # as the message says
+    assert nes2net("detect", audio, "--model", trained).code == 0
 
 
 def test_an_accepted_share_of_errors_is_stored_or_asked_for(

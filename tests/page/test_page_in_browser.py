@@ -159,7 +159,7 @@ def test_a_recording_gets_the_verdict_of_detect(
     far = abs(row["score"] - row["threshold"])
     side = "above" if path == BONAFIDE else "below"
     assert f"{minus(row['score'])} (higher = bona fide), {far:.2f} {side} the threshold of" in verdict
-    assert "What to do next" in verdict and "a calibrated model that is not a demonstration" in verdict
+    assert "What to do next" in verdict and "a real calibrated model" in verdict
     assert tab.locator(".timeline button.stretch").count() == (0 if path == BONAFIDE else 1)
     tab.wait_for_function("() => document.querySelector('.verdict + audio').duration > 0")
     assert tab.evaluate("() => document.querySelector('.verdict + audio').duration") == pytest.approx(

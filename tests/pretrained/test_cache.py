@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -70,6 +71,15 @@ def test_a_file_is_converted_once_and_scores_as_its_folder(
     assert nes2net("cache", "nothing").code == 2
     assert nes2net("cache", "--clear").code == 0 and entries() == []
     assert nes2net("cache").out == "The cache is empty.\n" and find(name) == (name, None)
+
+
+def test_what_is_half_written_or_damaged_is_no_entry(encoder: str, tmp_path: Path) -> None:
+    name = f"{GOLDEN}:dilation=2,{encoder}"
+    folder = Path(locate(name)[0])
+    shutil.copytree(folder, folder.with_name(f".{folder.name}.part"))
+    assert len(entries()) == 1
+    (folder / cache.NOTE).write_text("{}")
+    assert entries() == [] and Path(locate(name)[0]) == folder and len(entries()) == 1
 
 
 def test_a_changed_file_is_converted_again(encoder: str, tmp_path: Path) -> None:

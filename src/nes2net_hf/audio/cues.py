@@ -43,9 +43,10 @@ def measure_cues(wave: np.ndarray) -> dict[str, float]:
     rms, peak = 10 * np.log10(np.mean(wave**2) + 1e-12), 20 * np.log10(np.abs(wave).max() + 1e-9)
     relative = levels - np.percentile(levels, 95)
     loud = np.flatnonzero(relative > -30.0)
-    power = np.abs(np.fft.rfft(wave)) ** 2 + 1e-20
+    power = np.abs(np.fft.rfft(wave)).astype(np.float64) ** 2 + 1e-20
     frequencies = np.fft.rfftfreq(wave.size, 1 / SAMPLING_RATE)
-    cumulated = np.cumsum(power) / power.sum()
+    cumulated = np.cumsum(power)
+    cumulated /= cumulated[-1]
     rolloff = [frequencies[np.searchsorted(cumulated, share)] / 1000 for share in (0.95, 0.99)]
     above = 10 * np.log10(power[frequencies >= 7000].sum() / power.sum() + 1e-9)
     bands = np.array(

@@ -101,7 +101,7 @@ class _Parts:
         has_speech = self.finder.probabilities(waveform) > PROBABILITY
         kept = np.repeat(has_speech[:chunks] == self.speech, CHUNK)[: waveform.size]
         if not kept.any():
-            raise AudioError(f"{'no speech' if self.speech else 'nothing but speech'} is left.")
+            raise AudioError("no speech was found." if self.speech else "it is speech throughout.")
         return waveform[kept]
 
 

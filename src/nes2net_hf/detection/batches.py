@@ -38,7 +38,8 @@ class Batch:
             with suppress(Exception):
                 self.inputs = self.prepared(extractor)
             if measured:
-                self.cues = [measure_cues(samples) for samples in self.samples]
+                with suppress(Exception):  # it must not withhold a verdict
+                    self.cues = [measure_cues(samples) for samples in self.samples]
             self._find_speech(finder)
         return self
 

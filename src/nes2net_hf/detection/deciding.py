@@ -103,12 +103,14 @@ class DecisionRule:
             margins = [(window.score or 0.0) - self.threshold for window in judged]
             passes = result.score >= self.threshold
         result.label = "bonafide" if passes else "spoof"
-        if self.band is not None and self.band[0] <= result.score <= self.band[1]:
+        if self.band is not None:
             low, high, share = self.band
-            result.label = "undecided"
+            passes = result.score > high  # the sides of the band decide, wherever the threshold is
+            result.label = "bonafide" if passes else "spoof" if result.score < low else "undecided"
+        if self.band is not None and result.label == "undecided":
             result.undecided = (
-                f"its score is between {low:.2f} and {high:.2f}, where more than {100 * share:g} % of bona fide or "
-                "spoofed recordings like it could be labelled wrongly"
+                f"its score is between {low:.2f} and {high:.2f}, where a label would let more than {100 * share:g} % "
+                "of bona fide or spoofed recordings be labelled wrongly"
             )
         if self.population is not None:
             result.standing = self.population.standing(result.score)

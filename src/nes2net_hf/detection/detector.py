@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..audio import SAMPLING_RATE
 from ..calibration import Calibration
 from ..errors import CalibrationError, DetectionError, ModelError
+from ..familiarity import Familiarity
 from ..metrics.dcf import DetectionCosts
 from ..pretrained.familiarity import load_familiarity
 from ..pretrained.onnx import load_onnx_model
@@ -185,7 +186,7 @@ class Detector:
         # People take a probability for a fact, so a model that nobody should rely on gives none.
         if self.model.config.calibration is not None and not self.is_demonstration:
             self.calibration = Calibration(**self.model.config.calibration)
-        self.familiarity = None if self.calibration is None else load_familiarity(source, revision, self.calibration)
+        self.familiarity = self._load_familiarity(source, revision)
         if self.familiarity is not None:
             self.watch()
         self.population = Population.of(self.model.config.calibration)
@@ -283,6 +284,9 @@ class Detector:
         )
         yield from map(rule.verdict, self.recordings(sources, progress))
 
+    def _load_familiarity(self, source: str | os.PathLike[str], revision: str | None) -> Familiarity | None:
+        return None if self.calibration is None else load_familiarity(source, revision, self.calibration)
+
     def watch(self) -> None:
         """From now on, keeps the cues of recordings and, with torch, their embeddings."""
         if self.precision != "onnx" and not self._watched:
@@ -317,8 +321,7 @@ class Detector:
             return
         recording.cues.append(batch.cues[number])
         if embeddings is not None and len(embeddings) == len(batch.windows):
-            own = embeddings[number]
-            recording.embedding = own if recording.embedding is None else recording.embedding + own
+            recording.embeddings.append(embeddings[number])
 
     def _record(
         self,

@@ -39,7 +39,7 @@ class Recording:
     log_odds: list[float] = field(default_factory=list)  # of the windows with sound
     kinds: list[list[float]] = field(default_factory=list)  # of the same, logits of the kinds of spoof
     frames: list[tuple[int, list[float]]] = field(default_factory=list)  # of these, first frame and scores
-    embedding: NDArray[np.float32] | None = None  # (D,) sum over the judged windows
+    embeddings: list[NDArray[np.float32]] = field(default_factory=list)  # (D,) of the judged windows, if known
     cues: list[dict[str, float]] = field(default_factory=list)  # of the judged windows
     sound: float = 0.0  # s
     has_speech: bool = False
@@ -52,7 +52,7 @@ class Recording:
         count = len(self.cues)
         means = {name: sum(one[name] for one in self.cues) / count for name in self.cues[0]}
         means["duration"] = self.duration or 0.0
-        return None if self.embedding is None else self.embedding / np.float32(count), means
+        return np.mean(self.embeddings, axis=0) if self.embeddings else None, means
 
     def silent(self) -> str:
         where = "" if self.channel is None else f" in channel {self.channel}"

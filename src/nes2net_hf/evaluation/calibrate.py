@@ -28,7 +28,7 @@ from ..pretrained.bases import describe_base, write_base
 from ..pretrained.config_file import change_config
 from ..pretrained.fingerprint import fingerprint
 from ..pretrained.load import load_model
-from ..reference import Population
+from ..reference import Population, check_share
 from .figures import Trials, match
 from .keys import keys_of_corpus
 from .score_files import read_scores
@@ -76,6 +76,10 @@ def calibrate(
         raise UsageError(
             f"{option('scores')} {scores} must end in .parquet: only Parquet records which model scored which corpus."
         )
+    if not 0 < prior < 1:
+        raise UsageError(f"{option('prior')} must be between 0 and 1, got {prior}.")
+    if undecided is not None:
+        check_share(undecided)
     what: dict[str, Any] = {"corpus": corpus, "root": root, "split": split, "where": where, "all_windows": True}
     if scores.exists():
         _check_scores(scores, model, revision, what)
@@ -121,25 +125,33 @@ def survey(
     names = open_rows(corpus, split, columns_read=("utterance_id", "speaker_id"), **place)
     rows = open_rows(corpus, split, columns_read=("utterance_id", "audio"), **place)
     drawn = sorted(np.random.default_rng(0).permutation(len(rows))[:SURVEYED].tolist())
-    detector = Detector(model, revision=revision)
+    detector = _Surveyor(model, revision=revision)
     detector.watch()
     sources = ({"array": read_utterance(rows[row]), "sampling_rate": SAMPLING_RATE} for row in drawn)
     kept: list[int] = []
     embeddings: list[Any] = []
     cues: list[dict[str, float]] = []
     for row, recording in zip(drawn, detector.recordings(sources), strict=True):
-        if recording.error is None and recording.cues and recording.embedding is not None:
+        if recording.error is None and recording.cues and recording.embeddings:
             embedding, its_cues = recording.heard()
             kept.append(row)
             embeddings.append(embedding)
             cues.append(its_cues)
     if not kept:
         return None
-    speakers = [names[row]["speaker_id"] or names[row]["utterance_id"] for row in kept]
     labels = np.array([names.labels[row] for row in kept], np.int8)
+    speakers = [names[row]["speaker_id"] for row in kept]
+    ids = [names[row]["utterance_id"] for row in kept]
     try:
-        return fit_familiarity(np.stack(embeddings), cues, labels, halves(speakers))
+        return fit_familiarity(np.stack(embeddings), cues, labels, _first_half(labels, speakers, ids))
     except CalibrationError:
+        return None
+
+
+class _Surveyor(Detector):
+    """Judges without regard to an earlier survey, which may be missing or damaged."""
+
+    def _load_familiarity(self, source: Any, revision: str | None) -> None:
         return None
 
 
@@ -221,13 +233,20 @@ def _held_out(trials: Trials, prior: float) -> dict[str, Any]:
 
 def _halves(trials: Trials) -> tuple[np.ndarray, bool]:
     """Returns which trials are in the first half (N,), and whether speakers were halved, or utterances."""
-    known, is_bonafide = trials.keys.columns.get("speaker_id"), trials.keys.labels == 1
-    if known is not None and all(known):
-        return halves(known.tolist()), True
-    first = np.empty(len(is_bonafide), bool)
-    for chosen in (is_bonafide, ~is_bonafide):  # each class separately
-        first[chosen] = halves(trials.keys.ids[chosen])
-    return first, False
+    known = trials.keys.columns.get("speaker_id")
+    speakers = [None] * len(trials.keys) if known is None else known.tolist()
+    return _first_half(trials.keys.labels, speakers, trials.keys.ids.tolist()), all(speakers)
+
+
+def _first_half(labels: np.ndarray, speakers: Sequence[str | None], ids: Sequence[str]) -> np.ndarray:
+    """Returns which trials are in the first half (N,): of the speakers, or if one is unknown, of each class."""
+    if all(speakers):
+        return halves(speakers)
+    first = np.empty(len(labels), bool)
+    for label in (0, 1):
+        chosen = np.flatnonzero(labels == label)
+        first[chosen] = halves([ids[number] for number in chosen.tolist()])
+    return first
 
 
 def _population(

@@ -97,7 +97,7 @@ def cross(paths: Sequence[Path], keys: Sequence[Keys] = (), costs: DetectionCost
         row = []
         for other in trials:
             real, fake = other.by_class
-            hter = float(((real < threshold).mean() + (fake >= threshold).mean()) / 2)
+            hter = float(((real <= threshold).mean() + (fake > threshold).mean()) / 2)
             ratios = None if fitted is None else (fitted.llr(real), fitted.llr(fake))
             costly = None if ratios is None else actual_dcf(*ratios, costs)
             row.append(Cell(hter, costly, None if ratios is None else cllr(*ratios)))
@@ -116,7 +116,7 @@ def _own_keys(file: ScoreFile) -> Keys | None:
             f"{file.path} does not record which corpus was scored: name the keys of each file with {option('keys')}."
         )
     scored = file.scored
-    rows = {"where": scored["where"]} if scored.get("where") else {}
+    rows = {key: scored[key] for key in ("where", "condition") if scored.get(key)}
     return keys_of_corpus(scored["corpus"], scored.get("split"), root=scored["root"], **rows)
 
 

@@ -107,8 +107,11 @@ def find(model: str | os.PathLike[str], revision: str | None = None) -> tuple[st
 
 def check_model(name: str) -> None:
     """Raises ModelError if `name` names no model, without contacting the Hub or converting anything."""
-    if _parse(name) is None:
+    checkpoint = _parse(name)
+    if checkpoint is None:
         check_place(name)
+    else:
+        _wanted(checkpoint)
 
 
 def entries() -> list[Entry]:
@@ -124,6 +127,7 @@ def clear(entry: Entry) -> None:
         OutputError: it cannot be removed.
     """
     with explained(entry.folder):
+        (entry.folder / NOTE).unlink()  # first, so that what an interruption leaves is no entry
         shutil.rmtree(entry.folder)
 
 
@@ -294,13 +298,13 @@ def _root() -> Path:
 
 
 def _entries() -> Iterator[Entry]:
-    for folder in _root().glob("*/"):
+    for folder in _root().glob("[!.]*/"):  # hidden ones are being written
         if (entry := _read_note(folder)) is not None:
             yield entry
 
 
 def _read_note(folder: Path) -> Entry | None:
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         fields = json.loads((folder / NOTE).read_text(encoding="utf-8"))
         if fields.pop("format") == _FORMAT:
             return Entry(folder=folder, **fields | {"revisions": tuple(fields["revisions"])})

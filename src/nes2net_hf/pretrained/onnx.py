@@ -163,7 +163,7 @@ class OnnxModel:
 
 def holds_only_a_graph(folder: Path) -> bool:
     """Returns whether a folder has an exported graph but no PyTorch weights."""
-    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    weights = [*folder.glob("model*.safetensors"), *folder.glob("*.bin")]
     return (folder / GRAPH).is_file() and not weights
 
 

@@ -42,8 +42,11 @@ def place_of(one: Published) -> str:
 
     from .cache import entries
 
-    if any(one.source == entry.source or Path(entry.source).name == one.file for entry in entries()):
-        return "converted, ready to use"
+    for entry in entries():
+        if entry.source == one.source:
+            return "converted, ready to use"
+        if entry.commit is None and Path(entry.source).name == one.file:
+            return f"converted, as {entry.source}"
     if one.source is not None and isinstance(try_to_load_from_cache(*one.source.split(":")), str):
         return "downloaded, not converted yet"
     return "no"

@@ -119,7 +119,7 @@ class Nes2NetConfig(PretrainedConfig):
         calibration (`dict`, *optional*):
             What makes a score a log-likelihood ratio of bona fide over spoof (natural log): `scale`, `offset`, and of
             their fit the `prior` of spoof, the `provenance` and the `population`. `undecided` is the share of errors
-            above which a score gets no label.
+            that is accepted: scores that allow more get the label `undecided`.
         class_weights (`list[float]`, *optional*):
             Weights of (spoof, bona fide) in the cross entropy, such as (0.1, 0.9) in the published recipes. This order
             does not depend on `id2label`. The first weight applies to every kind of spoof.
