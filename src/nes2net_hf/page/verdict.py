@@ -72,9 +72,7 @@ def facts(result: Result) -> dict[str, str]:
     if result.threshold is not None:
         side = "above" if result.score >= result.threshold else "below"
         far = f"{abs(result.score - result.threshold):.2f} {side} the threshold of {signed(result.threshold)}"
-    probability = (
-        "none: it needs a verdict, a real calibrated model, and a recording like its calibration data"
-    )
+    probability = "none: it needs a verdict, a real calibrated model, and a recording like its calibration data"
     if result.spoof_probability is not None:
         probability = chance(result)
     given = {"Support": result.support, "Compared": result.standing and f"the score is {result.standing}"}
