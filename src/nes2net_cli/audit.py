@@ -52,7 +52,7 @@ def audit(
         from datasets.utils.logging import disable_progress_bar
 
         from nes2net_hf.audit.corpus import audit_corpus
-        from nes2net_hf.audit.model import audit_model, open_audit
+        from nes2net_hf.audit.model import AuditRun, audit_model
         from nes2net_hf.files import claim
 
         be_quiet()
@@ -63,7 +63,7 @@ def audit(
         rows = wanted(where)
         run = None
         if model is not None:
-            run = open_audit(model, folder, corpus=corpus, root=root, split=split, where=rows, limit=limit)
+            run = AuditRun(model, folder, corpus=corpus, root=root, split=split, where=rows, limit=limit)
         with progress_bar() as bar:
             task = bar.add_task("reading", total=None)
             found = audit_corpus(corpus, root, lambda done: bar.advance(task, done), limit, split=split, where=rows)
@@ -76,9 +76,7 @@ def audit(
                 moved = audit_model(run, measured)
         chosen = [split, *(f"{column} {' or '.join(values)}" for column, values in rows.items())]
         what = {
-            "title": ", ".join([*([model, "on"] if model else []), corpus, *filter(None, chosen)]).replace(
-                ", on, ", " on "
-            ),
+            "title": ", ".join([f"{model} on {corpus}" if model else corpus, *filter(None, chosen)]),
             "command": shlex.join(["nes2net", *sys.argv[1:]]),
             "model": model,
             "weights": run.what["weights"] if run is not None else None,

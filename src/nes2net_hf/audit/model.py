@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from ..corpora.utterances import read_utterance
 from ..detection.speech import CHUNK, PROBABILITY, SpeechFinder
 from ..errors import AudioError
 from ..robustness.conditions import CLEAN, Condition, Narrowband
-from ..robustness.run import Measured, RobustnessRun
+from ..robustness.run import Measured, RobustnessRun, Trials
 
 LEVEL = -26.0  # dBFS
 # Group → how recordings are changed, for the report.
@@ -46,7 +45,7 @@ class Moved:
     """Between the scores with and without the change."""
 
 
-def audit_model(run: RobustnessRun, rows: Sequence[Measured]) -> list[Moved]:
+def audit_model(run: AuditRun, rows: Sequence[Measured]) -> list[Moved]:
     """Returns the results of an audit's conditions with the movement of the scores, the clean ones first."""
     clean = run.scores(run.conditions[0])
     spread = float(np.std(list(clean.values()))) or 1.0
@@ -63,30 +62,23 @@ def audit_model(run: RobustnessRun, rows: Sequence[Measured]) -> list[Moved]:
     return found
 
 
-def open_audit(
-    model: str,
-    out: Path,
-    *,
-    corpus: str,
-    root: str,
-    split: str | None = None,
-    where: Mapping[str, Sequence[str]] | None = None,
-    limit: int | None = None,
-) -> RobustnessRun:
-    """Returns the run of an audit: see `RobustnessRun`, whose folder and errors it shares."""
-    run = RobustnessRun(model, out, corpus=corpus, root=root, split=split, where=where, limit=limit)
-    finder = SpeechFinder()
-    run.conditions = (
-        Condition(CLEAN, "unchanged", _unchanged),
-        Condition("parts", "speech only", _Parts(finder, speech=True)),
-        Condition("parts", "non-speech only", _Parts(finder, speech=False)),
-        Condition("silence", "trimmed", Silence(("trim",), kept=(0, 0))),
-        _SwappedSilence("silence", "leading, of the other class", _unchanged, run.trials.rows, _others(run)),
-        Condition("level", "equal", _equal_level),
-        Condition("band", "8 kHz", Narrowband()),
-        Condition("codec", "MP3 64 kbit/s", Codec(("mp3",), bit_rates=(64_000,))),
-    )
-    return run
+class AuditRun(RobustnessRun):
+    """Measures a model under an audit's conditions: see `RobustnessRun`."""
+
+    def _make_conditions(self) -> tuple[Condition, ...]:
+        finder = SpeechFinder()
+        return (
+            Condition(CLEAN, "unchanged", _unchanged),
+            Condition("parts", "speech only", _Parts(finder, speech=True)),
+            Condition("parts", "non-speech only", _Parts(finder, speech=False)),
+            Condition("silence", "trimmed", Silence(("trim",), kept=(0, 0))),
+            _SwappedSilence(
+                "silence", "leading, of the other class", _unchanged, self.trials.rows, _others(self.trials)
+            ),
+            Condition("level", "equal", _equal_level),
+            Condition("band", "8 kHz", Narrowband()),
+            Condition("codec", "MP3 64 kbit/s", Codec(("mp3",), bit_rates=(64_000,))),
+        )
 
 
 @dataclass(frozen=True)
@@ -127,9 +119,9 @@ class _SwappedSilence(Condition):
         return np.concatenate([other[: find_speech(other)[0]], waveform[find_speech(waveform)[0] :]])
 
 
-def _others(run: RobustnessRun) -> dict[str, int]:
+def _others(trials: Trials) -> dict[str, int]:
     """Pairs every utterance with one of the other class; returns utterance → its row number."""
-    labels, names = run.trials.labels, run.trials.utterances
+    labels, names = trials.labels, trials.utterances
     classes = [[row for row, label in labels.items() if label == one] for one in (0, 1)]
     return {
         names[row]: other[number % len(other)]

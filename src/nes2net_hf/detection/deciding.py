@@ -105,13 +105,13 @@ class DecisionRule:
         result.label = "bonafide" if passes else "spoof"
         if self.band is not None:
             low, high, share = self.band
-            passes = result.score > high  # the sides of the band decide, wherever the threshold is
-            result.label = "bonafide" if passes else "spoof" if result.score < low else "undecided"
-        if self.band is not None and result.label == "undecided":
-            result.undecided = (
-                f"its score is between {low:.2f} and {high:.2f}, where a label would let more than {100 * share:g} % "
-                "of bona fide or spoofed recordings be labelled wrongly"
-            )
+            # The sides of the band decide, wherever the threshold is.
+            result.label = "bonafide" if result.score > high else "spoof" if result.score < low else "undecided"
+            if result.label == "undecided":
+                result.undecided = (
+                    f"its score is between {low:.2f} and {high:.2f}, where a label would let more than "
+                    f"{100 * share:g} % of bona fide or spoofed recordings be labelled wrongly"
+                )
         if self.population is not None:
             result.standing = self.population.standing(result.score)
         for window, margin in zip(judged, margins, strict=True):

@@ -116,13 +116,16 @@ class RobustnessRun:
             "nes2net_hf": __version__,
         }
         begin(out / "what.json", self.what)
+        self.conditions = self._make_conditions()
+        self.unreadable: dict[str, str] = {}
+
+    def _make_conditions(self) -> tuple[Condition, ...]:
         try:
-            self.conditions = make_conditions(out / "sounds")
+            return make_conditions(self.out / "sounds")
         except ValueError as error:
             raise RobustnessError(
                 f"{error} The PyAV wheel on PyPI has it: pip install --force-reinstall av."
             ) from None
-        self.unreadable: dict[str, str] = {}
 
     def measure(self, condition: Condition, progress: Callable[[int], None] | None = None) -> Measured:
         """
