@@ -158,6 +158,8 @@ KEYS = [
     "support",
     "prior",
     "threshold",
+    "spoof_below",
+    "bonafide_above",
     "min_window_score",
     "min_window_start",
     "windows",

@@ -12,6 +12,7 @@ from nes2net_hf.errors import CalibrationError, ModelError
 from nes2net_hf.familiarity import FILE, RATE, Familiarity, fit_familiarity
 
 SIZE = 24
+TYPICAL = {"rolloff_99": 3.0, "rms": -26.0, "floor": -70.0, "duration": 5.0, "silent_40": 0.2}
 
 
 def population(count: int, seed: int) -> tuple[np.ndarray, list[dict[str, float]], np.ndarray]:
@@ -20,7 +21,8 @@ def population(count: int, seed: int) -> tuple[np.ndarray, list[dict[str, float]
     labels = (np.arange(count) % 2).astype(np.int8)
     spread = np.linspace(0.1, 3.0, SIZE)
     embeddings = draws.normal(0, 1, (count, SIZE)) * spread + labels[:, None] * np.linspace(0, 2, SIZE)
-    names = {"rolloff_99": (3.0, 0.5), "rms": (-26.0, 2.0), "duration": (5.0, 1.0), "silent_40": (0.2, 0.05)}
+    names = {"rolloff_99": (3.0, 0.5), "rms": (-26.0, 2.0), "floor": (-70.0, 2.0), "duration": (5.0, 1.0),
+             "silent_40": (0.2, 0.05)}  # fmt: skip
     cues = [{name: float(draws.normal(*shape)) for name, shape in names.items()} for _ in range(count)]
     return embeddings.astype(np.float32), cues, labels
 
@@ -40,34 +42,35 @@ def test_the_share_of_false_warnings_is_the_stated_one(known: Familiarity) -> No
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"rolloff_99": 9.0}, "its bandwidth of 9.0 kHz is not between"), ({"rms": -66.0}, "its level of -66 dBFS"),
-        ({"duration": 60.0}, "its duration of 60.0 s"), ({"silent_40": 0.9}, "its share of silence of 90%"),
+        ({"rolloff_99": 9.0}, "its bandwidth of 9.0 kHz is not between"),
+        ({"rms": -66.0, "floor": -110.0}, "its level of -66 dBFS"),
+        ({"floor": -31.0}, "its level above the noise floor of 5 dB"),
+        ({"duration": 60.0}, "its duration of 60.0 s"),
+        ({"silent_40": 0.9}, "its share of silence of 90%"),
     ],
-)  # fmt: skip
+)
 def test_an_unusual_cue_is_named(known: Familiarity, change: dict[str, float], words: str) -> None:
     embeddings, _, _ = population(1, 3)
-    typical = {"rolloff_99": 3.0, "rms": -26.0, "duration": 5.0, "silent_40": 0.2}
-    assert known.reasons(embeddings[0], typical) == []
-    [reason] = known.reasons(embeddings[0], typical | change)
+    assert known.reasons(embeddings[0], TYPICAL) == []
+    [reason] = known.reasons(embeddings[0], TYPICAL | change)
     assert words in reason
-    assert known.reasons(None, typical | change) == [reason]  # without an embedding, as from an ONNX graph
+    assert known.reasons(None, TYPICAL | change) == [reason]  # without an embedding, as from an ONNX graph
 
 
 def test_an_unusual_embedding_is_told_along_directions_that_hardly_vary(known: Familiarity) -> None:
     embeddings, _, _ = population(1, 3)
-    typical = {"rolloff_99": 3.0, "rms": -26.0, "duration": 5.0, "silent_40": 0.2}
     moved = embeddings[0].copy()
     moved[0] += 3.0  # thirty standard deviations
-    assert known.reasons(moved, typical) == ["it sounds unlike them"]
+    assert known.reasons(moved, TYPICAL) == ["it sounds unlike them"]
     moved = embeddings[0].copy()
     moved[-1] += 3.0  # one
-    assert known.reasons(moved, typical) == []
+    assert known.reasons(moved, TYPICAL) == []
 
 
 def test_it_is_kept_beside_the_weights(known: Familiarity, tmp_path: Path) -> None:
     known.save(tmp_path)
     kept = Familiarity.load(tmp_path / FILE)
-    assert kept.usual == known.usual and kept.limit == known.limit
+    assert kept.limits == known.limits
     assert all((getattr(kept, name) == getattr(known, name)).all() for name in ("center", "projection", "means"))
     for damage in (b"", b"x" * 100, (tmp_path / FILE).read_bytes()[:200]):
         (tmp_path / FILE).write_bytes(damage)

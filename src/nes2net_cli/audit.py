@@ -31,7 +31,7 @@ def audit(
         Path | None, typer.Option(metavar="FOLDER", help="Folder for scores and results.", show_default="audit-CORPUS")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=20, help="Maximum number of recordings, balanced over classes.")
+        int | None, typer.Option(min=20, help="Maximum number of recordings, balanced over classes and speakers.")
     ] = None,
 ) -> int:
     """

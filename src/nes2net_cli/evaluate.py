@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     scores: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -113,7 +114,8 @@ def evaluate(
         as_utf8(sys.stdout)
         paths, rows, name = scores or [], wanted(where), benchmark or corpus
         if crossed:
-            return _cross(paths, keys or [], benchmark, split, costs, as_json, [model, corpus, condition, report])
+            _refuse_unless_crossed(context)
+            return _cross(paths, keys or [], benchmark, split, costs, as_json)
         if model is not None:
             _check_model(paths, corpus, root)
         _check_keys(paths, keys or [], benchmark, corpus, root)
@@ -218,6 +220,20 @@ def _check_keys(
         raise UsageError("several --keys are for --cross, with one for each file: name one, or add --cross.")
 
 
+def _refuse_unless_crossed(context: typer.Context) -> None:
+    """Raises UsageError if an option was set that a cross-test has no use for."""
+    from nes2net_hf.errors import UsageError
+
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name not in _CROSSED and source is not None and source.name != "DEFAULT":
+            raise UsageError(f"--cross has no use for {parameter.opts[0]}: omit it.")
+
+
+_CROSSED = {"scores", "keys", "crossed", "benchmark", "split", "costs", "as_json"}
+
+
 def _cross(
     paths: list[Path],
     keys: list[Path],
@@ -225,7 +241,6 @@ def _cross(
     split: str | None,
     costs: tuple[float, float, float] | None,
     as_json: bool,
-    others: list[object],
 ) -> int:
     """Prints the cross-test matrix."""
     from nes2net_hf.errors import UsageError
@@ -233,8 +248,6 @@ def _cross(
     from nes2net_hf.evaluation.crossing import cross
     from nes2net_hf.metrics import DetectionCosts
 
-    if any(value is not None for value in others):
-        raise UsageError("--cross accepts only score files, --keys, --benchmark, --split, --costs and --json.")
     try:
         rates = DetectionCosts(*costs or ())
     except ValueError as error:

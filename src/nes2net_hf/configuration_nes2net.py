@@ -453,6 +453,11 @@ class Nes2NetConfig(PretrainedConfig):
         share = calibration.get("undecided")
         if share is not None and not (_is_finite(share) and 0 < share < 0.5):
             raise ValueError(f"calibration.undecided must be between 0 and 0.5, got {_short(share)}.")
+        if calibration.get("population") is not None and not _is_population(calibration["population"]):
+            raise ValueError(
+                "calibration.population must have a name, and for each of bonafide and spoof its recordings and "
+                "199 ascending scores."
+            )
 
 
 def is_bonafide(label: str) -> bool:
@@ -646,6 +651,21 @@ def _check_integer(name: str, value: Any, least: int, most: int = _LARGEST) -> N
         raise ValueError(f"{name} must be an integer of at least {least}, got {_short(value)}.")
     if value > most:
         raise ValueError(f"{name} must be at most {most}, got {_short(value)}.")
+
+
+def _is_population(value: dict[str, Any]) -> bool:
+    """Returns whether a value of `calibration.population` has what a score is compared with."""
+    for kind in ("bonafide", "spoof"):
+        known = value.get(kind)
+        if not isinstance(known, dict) or not _is_finite(known.get("recordings")) or known["recordings"] < 1:
+            return False
+        scores = known.get("scores")
+        if not isinstance(scores, list) or len(scores) != 199:
+            return False
+        finite = [score for score in scores if score is not None]
+        if not all(map(_is_finite, finite)) or finite != sorted(finite):
+            return False
+    return isinstance(value.get("name"), str)
 
 
 def _is_finite(value: Any) -> bool:

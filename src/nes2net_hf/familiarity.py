@@ -3,17 +3,16 @@ Is a recording like those that a model was calibrated on? If not, its calibratio
 
 The distance of a recording is that of its pooled embedding from the nearer class of the calibration data, by
 Mahalanobis with one covariance for both classes (Lee et al. 2018, arXiv 1807.03888), shrunk towards a multiple of the
-identity (Ledoit & Wolf 2004). Beside it stand bandwidth, level, duration and silence. Limits are set on speakers that
-a fit had not seen, so that about 1 % of the recordings like those of the calibration are called unlike them (more, if
-there are fewer than a hundred).
+identity (Ledoit & Wolf 2004). Beside it stand bandwidth, level, noise, duration and silence. Each has limits of its
+own, set on speakers that a fit had not seen, so that together about 1 % of the recordings like those of the
+calibration are called unlike them (more, if there are fewer than a thousand).
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,15 @@ from .files import atomic_file
 FILE = "familiarity.safetensors"
 RATE = 0.01  # of false warnings
 _DIMENSIONS = 32  # at most, of the embeddings' principal components
-# Statistic of `audio.cues` → its name, how a value is spelt, and the least spread that counts.
+# Statistic → its name, how a value is spelt, and how far from the middle a value is never unusual.
 _CUES = {
     "rolloff_99": ("its bandwidth", "{:.1f} kHz", 0.1),
     "rms": ("its level", "{:.0f} dBFS", 1.0),
+    "contrast": ("its level above the noise floor", "{:.0f} dB", 1.0),
     "duration": ("its duration", "{:.1f} s", 0.1),
     "silent_40": ("its share of silence", "{:.0%}", 0.01),
 }
+_NAMES = ("distance", *_CUES)
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,13 @@ class Familiarity:
         center: (D,) mean of the embeddings.
         projection: (D, K) to their principal components, scaled to unit variance within the classes.
         means: (2, K) of the classes.
-        usual: distance and each cue → its lowest, middle and highest usual value.
-        limit: how many times as far from the middle as the usual ends a recording may be.
+        limits: distance and each cue → the lowest and the highest value that is not unusual.
     """
 
     center: NDArray[np.float32]
     projection: NDArray[np.float32]
     means: NDArray[np.float32]
-    usual: dict[str, tuple[float, float, float]]
-    limit: float
+    limits: dict[str, tuple[float, float]]
 
     def reasons(self, embedding: NDArray[np.float32] | None, cues: Mapping[str, float]) -> list[str]:
         """
@@ -65,34 +64,25 @@ class Familiarity:
             cues: its statistics, see `measure_cues`.
         """
         found = []
-        for name, value, excess in self._excesses(embedding, cues):
-            if excess <= self.limit:
+        for name, value in self.measure(embedding, cues).items():
+            low, high = self.limits[name]
+            if low <= value <= high:
                 continue
             if name == "distance":
                 found.append("it sounds unlike them")
                 continue
             words, form, _ = _CUES[name]
-            low, _, high = self.usual[name]
             found.append(f"{words} of {form.format(value)} is not between {form.format(low)} and {form.format(high)}")
         return found
 
-    def excess(self, embedding: NDArray[np.float32] | None, cues: Mapping[str, float]) -> float:
-        """Returns the largest excess of a recording: 1 at the usual ends."""
-        return max(excess for _, _, excess in self._excesses(embedding, cues))
-
-    def _excesses(
-        self, embedding: NDArray[np.float32] | None, cues: Mapping[str, float]
-    ) -> list[tuple[str, float, float]]:
-        values = {name: cues[name] for name in _CUES}
-        if embedding is not None:
-            place = (embedding - self.center) @ self.projection
-            values["distance"] = float(np.sqrt(np.square(place - self.means).sum(axis=1).min()))
-        found = []
-        for name, value in values.items():
-            low, middle, high = self.usual[name]
-            end = high if value >= middle else low
-            found.append((name, value, abs(value - middle) / max(abs(end - middle), 1e-6)))
-        return found
+    def measure(self, embedding: NDArray[np.float32] | None, cues: Mapping[str, float]) -> dict[str, float]:
+        """Returns what is compared: the distance, if there is an embedding, and the cues."""
+        values = {**cues, "contrast": cues["rms"] - cues["floor"]}
+        found = {name: values[name] for name in _CUES}
+        if embedding is None:
+            return found
+        place = (embedding - self.center) @ self.projection
+        return {"distance": float(np.sqrt(np.square(place - self.means).sum(axis=1).min()))} | found
 
     def save(self, folder: Path) -> None:
         """Writes the file `FILE` in a model's folder."""
@@ -101,7 +91,7 @@ class Familiarity:
             "projection": self.projection.astype(np.float16),
             "means": self.means,
         }
-        notes = json.dumps({"usual": self.usual, "limit": self.limit})
+        notes = json.dumps({"limits": self.limits})
         with atomic_file(folder / FILE, "wb") as file:
             file.write(save(tensors, metadata={"notes": notes}))  # several entries would have no fixed order
 
@@ -117,10 +107,10 @@ class Familiarity:
             with safe_open(path, framework="numpy") as file:
                 tensors = {name: file.get_tensor(name) for name in ("center", "projection", "means")}
                 notes = json.loads((file.metadata() or {})["notes"])
-            usual = {name: tuple(map(float, values)) for name, values in notes["usual"].items()}
+            limits = {name: (float(notes["limits"][name][0]), float(notes["limits"][name][1])) for name in _NAMES}
             tensors["projection"] = tensors["projection"].astype(np.float32)
-            return cls(**tensors, usual=usual, limit=float(notes["limit"]))  # type: ignore[arg-type]
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+            return cls(**tensors, limits=limits)
+        except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise ModelError(f"{path} is damaged ({error}): run nes2net calibrate again.") from None
 
 
@@ -146,37 +136,36 @@ def fit_familiarity(
         for label in (0, 1):
             if (half & (labels == label)).sum() < 5:
                 raise CalibrationError("a half of the speakers has fewer than 5 recordings of a class.")
-    held_out = np.empty(len(labels))
+    values = np.empty((len(labels), len(_NAMES)))
     for half in (first, ~first):
-        seen = [one for one, inside in zip(cues, half, strict=True) if inside]
-        fitted = _fit(embeddings[half], seen, labels[half], limit=1.0)
+        fitted = _fit(embeddings[half], labels[half])
         for number in np.flatnonzero(~half).tolist():
-            held_out[number] = fitted.excess(embeddings[number], cues[number])
-    rank = math.ceil((1 - RATE) * (len(held_out) + 1))
-    limit = float(np.sort(held_out)[min(rank, len(held_out)) - 1])
-    return _fit(embeddings, cues, labels, limit)
+            measured = fitted.measure(embeddings[number], cues[number])
+            values[number] = [measured[name] for name in _NAMES]
+    # So many recordings are at a limit or beyond it that all limits together have `RATE` of them.
+    beyond = max(1, round(RATE * (len(values) + 1) / (2 * len(_CUES) + 1)))
+    ordered = np.sort(values, axis=0)
+    limits = {"distance": (0.0, float(ordered[-beyond, _NAMES.index("distance")]))}
+    for name, (_, _, margin) in _CUES.items():
+        column = ordered[:, _NAMES.index(name)].tolist()
+        middle = column[len(column) // 2]
+        limits[name] = min(column[beyond - 1], middle - margin), max(column[-beyond], middle + margin)
+    return replace(_fit(embeddings, labels), limits=limits)
 
 
-def _fit(
-    embeddings: NDArray[np.float32], cues: Sequence[Mapping[str, float]], labels: NDArray[np.int8], limit: float
-) -> Familiarity:
+def _fit(embeddings: NDArray[np.float32], labels: NDArray[np.int8]) -> Familiarity:
+    """Returns a fit without limits."""
     center = embeddings.mean(axis=0)
     dimensions = max(1, min(_DIMENSIONS, len(embeddings) // 10, embeddings.shape[1]))
     _, _, directions = np.linalg.svd(embeddings - center, full_matrices=False)
     components = directions[:dimensions].T.astype(np.float64)
     places = (embeddings - center) @ components
     means = np.stack([places[labels == label].mean(axis=0) for label in (0, 1)])
-    inside = places - means[labels.astype(int)]
-    covariance = _shrunk(inside)
+    covariance = _shrunk(places - means[labels.astype(int)])
     values, vectors = np.linalg.eigh(covariance)
     whiten = vectors / np.sqrt(np.maximum(values, 1e-12))
-    distances = np.sqrt(np.square((places @ whiten)[:, None] - (means @ whiten)[None]).sum(axis=2).min(axis=1))
-    usual = {"distance": (0.0, float(np.median(distances)), float(np.quantile(distances, 0.99)))}
-    for name, (_, _, least) in _CUES.items():
-        low, middle, high = np.quantile([one[name] for one in cues], [0.01, 0.5, 0.99])
-        usual[name] = (float(min(low, middle - least)), float(middle), float(max(high, middle + least)))
     projection = (components @ whiten).astype(np.float16).astype(np.float32)  # as it is kept
-    return Familiarity(center.astype(np.float32), projection, (means @ whiten).astype(np.float32), usual, limit)
+    return Familiarity(center.astype(np.float32), projection, (means @ whiten).astype(np.float32), {})
 
 
 def _shrunk(inside: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -86,7 +86,9 @@ def test_what_cannot_be_crossed_is_a_sentence(nes2net: Any, tmp_path: Path) -> N
         cross([path, plain])
     run = nes2net("evaluate", "--cross", path, plain, "--keys", path)
     assert run.code == 1 and "2 score files and 1 keys" in run.err
-    run = nes2net("evaluate", "--cross", path, path, "--report", tmp_path / "r")
-    assert run.code == 2 and "--cross accepts only" in run.err
+    for unused in (["--report", tmp_path / "r"], ["--threshold", 0], ["--resamples", 1000], ["--where", "a=b"],
+                   ["--asv-scores", path], ["--all-windows"]):  # fmt: skip
+        run = nes2net("evaluate", "--cross", path, path, *unused)
+        assert run.code == 2 and f"--cross has no use for {unused[0]}: omit it" in run.err
     run = nes2net("evaluate", path, "--keys", path, "--keys", path)
     assert run.code == 2 and "add --cross" in run.err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -491,8 +493,30 @@ def test_an_accepted_share_of_errors_is_stored_or_asked_for(
     for wrong in (["--threshold", 0], ["--costs", 1, 1]):
         both = nes2net("detect", audio, "--model", trained, "--undecided", 0.2, *wrong)
         assert both.code == 2 and "omit" in both.err
-    wide = nes2net("detect", audio, "--model", trained, "--undecided", 0.3, "--format", "jsonl")
-    assert wide.code == 0 and wide.rows[0]["label"] in ("bonafide", "spoof", "undecided")
+
+
+def test_a_run_is_continued_with_the_same_share_of_errors_only(
+    nes2net: Any, tmp_path: Path, trained: Path, fixture_audio_dir: Path
+) -> None:
+    scores = np.random.default_rng(0).normal(0, 1, (2, 200))
+    population = Population.of_scores("my speech", *scores).kept()
+    kept = {kind: {"recordings": 200, "scores": one} for kind, one in population.items()}
+    calibration = {"scale": 1.0, "offset": 0.0, "prior": 0.5, "population": {"name": "my speech", **kept}}
+    config = json.loads((trained / "config.json").read_text()) | {"calibration": calibration}
+    (trained / "config.json").write_text(json.dumps(config))
+    audio, output = next(fixture_audio_dir.glob("*.flac")), tmp_path / "verdicts.csv"
+    arguments = ("detect", audio, "--model", trained, "--output", output)
+    assert nes2net(*arguments, "--undecided", 0.05).code == 0
+    [row] = csv.DictReader(io.StringIO(output.read_text("utf-8-sig")))
+    low, high = float(row["spoof_below"]), float(row["bonafide_above"])
+    assert low < high and (low, high) == pytest.approx(Population.of(calibration).band(0.05, 0.0), abs=1e-6)  # type: ignore[union-attr]
+    score = float(row["score"])
+    assert row["label"] == ("spoof" if score < low else "bonafide" if score > high else "undecided")
+    assert "0 judged" in nes2net(*arguments, "--undecided", 0.05, "--resume").err
+    for others in (["--undecided", 0.1], ["--threshold", 0], []):
+        other = nes2net(*arguments, "--resume", *others)
+        assert other.code == 2 and f"spoof_below: {output} began with" in other.err, others
+    assert "prior: " in nes2net(*arguments, "--undecided", 0.05, "--resume", "--prior", 0.1).err
 
 
 def test_prior_and_costs_need_a_calibration_and_no_threshold(nes2net: Any, trained: Path, tmp_path: Path) -> None:

@@ -368,6 +368,20 @@ def test_impossible_fields_are_errors_that_name_them(fields: dict, message: str)
         Nes2NetConfig(**{"encoder_config": tiny_encoder_config()} | fields)
 
 
+def test_a_malformed_population_is_an_error() -> None:
+    whole = {"recordings": 400, "scores": [None, *range(197), None]}
+    calibration = {"scale": 1.0, "offset": 0.0, "prior": 0.5}
+    kept = {"name": "my speech", "bonafide": whole, "spoof": whole}
+    Nes2NetConfig(calibration=calibration | {"population": kept})
+    for wrong in (
+        {}, {"name": None}, {"spoof": None}, {"spoof": {}}, {"spoof": whole | {"scores": whole["scores"][1:]}},
+        {"bonafide": whole | {"recordings": 0}}, {"bonafide": whole | {"scores": whole["scores"][::-1]}},
+        {"bonafide": whole | {"scores": ["1"] * 199}},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"calibration\.population must have a name"):
+            Nes2NetConfig(calibration=calibration | {"population": kept | wrong if wrong else {"familiarity": True}})
+
+
 def test_layerdrop_is_refused_where_it_would_misalign_layers() -> None:
     dropping = tiny_encoder_config(layerdrop=0.1)
     Nes2NetConfig(encoder_config=dropping, outer_scale=4, inner_scale=4)

@@ -39,6 +39,8 @@ NUMBERS = (
     "spoof_probability",
     "prior",
     "threshold",
+    "spoof_below",
+    "bonafide_above",
     "min_window_score",
     "min_window_start",
 )

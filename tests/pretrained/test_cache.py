@@ -212,6 +212,11 @@ def test_one_line_downloads_converts_and_judges(hub: LoopbackHub, encoder: str, 
     assert np.isclose(difference, 1, atol=1e-4)
     pinned = judge(hub, tmp_path, "--revision", old, encoder=encoder)
     assert json.loads(pinned.stdout)["score"] == json.loads(first.stdout)["score"] and "once" not in pinned.stderr
+    # Another commit with the same file is the same model.
+    hub.repos[REPO].commit("main", {FILE: (tmp_path / "new.pth").read_bytes(), "README.md": b"new"})
+    hub.calls.clear()
+    same = judge(hub, tmp_path, encoder=encoder)
+    assert same.stdout == moved.stdout and {method for method, _ in hub.calls} == {"HEAD"}
     # Without a network, the newest that was called main.
     (tmp_path / "hf/hub").rename(tmp_path / "gone")
     offline = LoopbackHub()  # never answers
@@ -220,6 +225,9 @@ def test_one_line_downloads_converts_and_judges(hub: LoopbackHub, encoder: str, 
     assert alone.stdout == moved.stdout, alone.stderr
     missing = judge(hub, tmp_path, "--revision", "nope", encoder=encoder)
     assert missing.returncode == 2 and "no such revision" in missing.stderr
+    del hub.repos[REPO]
+    gone = judge(hub, tmp_path, encoder=encoder)
+    assert gone.returncode == 2 and "could not be downloaded" in gone.stderr and not gone.stdout
 
 
 @pytest.mark.slow

@@ -57,6 +57,7 @@ class Decoder(Protocol):
     The interface of the decoders.
 
     Attributes:
+        codec: as FFmpeg names it, such as mp3, pcm_s16 or amr_nb; empty for arrays.
         sampling_rate: Hz, the same in all blocks.
         channels: C, the same in all blocks.
         duration: seconds declared by the headers, or None.
@@ -66,6 +67,7 @@ class Decoder(Protocol):
         warnings: messages for the user; complete once `blocks` has ended.
     """
 
+    codec: str
     sampling_rate: int
     channels: int
     duration: float | None
@@ -160,6 +162,7 @@ class _SoundFileDecoder:
             if guessed or not 0 < self._file.frames < 2**48:
                 raise soundfile.LibsndfileError(1)
             self.sampling_rate, self.channels = self._file.samplerate, self._file.channels
+            self.codec = _codec(self._file.format, self._file.subtype)
             check_form(name, self.sampling_rate, self.channels)
             _check_track(name, self.tracks, track)
         except BaseException:
@@ -216,6 +219,7 @@ class _PyAVDecoder:
             preferred = [index for index, one in enumerate(tracks) if one.disposition & Disposition.default]
             self.track = track if track is not None else preferred[0] if preferred else 0
             self._stream = tracks[self.track]
+            self.codec = re.sub(r"(?<=\d)[lb]e$", "", self._stream.codec_context.codec.canonical_name)
             declared = self._container.duration if self._container.format.name in _DECLARING else None
             self._length = declared / av.time_base if declared else None
             self.duration: float | None = self._length if part.declared is None else part.declared
@@ -233,7 +237,7 @@ class _PyAVDecoder:
             self._container.close()
             raise
         self._first = first
-        self.is_float = self._stream.codec_context.name.startswith("pcm_f")
+        self.is_float = self.codec.startswith("pcm_f")
 
     def blocks(self) -> Iterator[np.ndarray]:
         read = 0
@@ -307,6 +311,7 @@ class _Sequence:
         self._name, self._file, self._parts, self._wanted = name, file, parts, track
         self._decoder = first = _open_part(name, file, parts[0], track)
         self.sampling_rate, self.channels, self.is_float = first.sampling_rate, first.channels, first.is_float
+        self.codec = first.codec
         self.tracks, self.track = first.tracks, first.track
         self.duration: float | None = None  # each part declares its own
         self.warnings = [f"the file has {len(parts)} recordings, one after another: all were read"]
@@ -330,7 +335,7 @@ class _Sequence:
 class ArrayDecoder:
     """Splits an array or tensor (S,) or (C, S) of floats, int16 or int32 into blocks."""
 
-    tracks, track = 1, 0
+    tracks, track, codec = 1, 0, ""
 
     def __init__(self, array: Any, sampling_rate: int | None, track: int | None = None) -> None:
         if sampling_rate is None:
@@ -376,6 +381,14 @@ def check_form(name: str, sampling_rate: int, channels: int) -> None:
             f"{name} has {channels} channels, but 1 to {MAX_CHANNELS} are supported: split it into files with fewer "
             "channels."
         )
+
+
+def _codec(form: str, subtype: str) -> str:
+    """Returns FFmpeg's name of a codec as libsndfile calls it, without the byte order of PCM."""
+    if form == "FLAC":
+        return "flac"
+    named = {"MPEG_LAYER_III": "mp3", "ULAW": "pcm_mulaw", "ALAW": "pcm_alaw", "FLOAT": "pcm_f32", "DOUBLE": "pcm_f64"}
+    return named.get(subtype) or re.sub(r"^pcm_(s?)(?=\d)", "pcm_s", subtype.lower())
 
 
 def _check_track(name: str, tracks: int, track: int | None) -> None:

@@ -51,6 +51,8 @@ class AudioInfo:
 
     name: str
     """The path as given, `-` for standard input, or `<bytes>`, `<file>`, `<array>`."""
+    codec: str
+    """As FFmpeg names it, such as mp3, pcm_s16 or amr_nb; empty for an array."""
     sampling_rate: int
     """Hz, of the original."""
     channels: int
@@ -194,7 +196,13 @@ class AudioStream:
         self._decode, self._file, self._max_duration = decode, file, max_duration
         self._decoder = decoder = decode(track)
         self.info = AudioInfo(
-            name, decoder.sampling_rate, decoder.channels, decoder.duration, decoder.tracks, decoder.track
+            name,
+            decoder.codec,
+            decoder.sampling_rate,
+            decoder.channels,
+            decoder.duration,
+            decoder.tracks,
+            decoder.track,
         )
         self.summary: AudioSummary | None = None
         try:

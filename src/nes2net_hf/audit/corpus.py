@@ -22,9 +22,10 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from ..audio.cues import CUES, measure_cues
 from ..corpora.loading import open_rows
-from ..corpora.utterances import read_utterance
+from ..corpora.utterances import describe_utterance, read_utterance
 from ..errors import AudioError, AuditError
 from ..metrics.bootstrap import Interval, bootstrap_eer
+from ..robustness.run import choose
 from .duplicates import Duplicates, find_duplicates, fingerprint
 
 FOLDS = 5
@@ -32,6 +33,8 @@ LEAKS = 0.4  # a cue leaks if the upper bound of its EER is below this
 # Columns of the keys that say something about how a recording was made, and may tell its class.
 COLUMNS = {"codec": "codec", "transmission": "transmission", "language": "language", "gender": "gender",
            "source": "source", "speaker": "speaker_id"}  # fmt: skip
+# What the files say of themselves.
+FILES = {"file codec": "codec", "sampling rate": "sampling_rate", "channels": "channels"}
 _BY_CONSTRUCTION = ("source", "speaker")  # often tell the class by construction: not among "all columns"
 
 
@@ -86,7 +89,7 @@ def audit_corpus(
     Args:
         corpus, root: see `load_corpus`.
         progress: called after each recording with 1.
-        limit: read at most so many recordings, drawn at random from each class and partition alike.
+        limit: read at most so many recordings, the ones that a model is judged on with this limit.
         options: `split` and `where`, see `load_corpus`.
 
     Raises:
@@ -101,15 +104,19 @@ def audit_corpus(
     kept: list[dict[str, Any]] = []
     prints = []
     unreadable: dict[str, str] = {}
-    for number in _drawn(names, limit):
+    everything = [names[number] for number in range(len(names))]  # names only, without audio
+    chosen = range(len(names)) if limit is None else choose(everything, names.labels, limit)
+    for number in chosen:
         try:
-            waveform = read_utterance(rows[number])
+            row = rows[number]
+            waveform, info = read_utterance(row), describe_utterance(row)
         except AudioError as error:
-            unreadable[str(names[number]["utterance_id"])] = str(error)
+            unreadable[str(everything[number]["utterance_id"])] = str(error)
         else:
             cues.append(measure_cues(waveform))
             prints.append(fingerprint(waveform))
-            kept.append(names[number] | {"label": int(names.labels[number])})
+            of_file = {column: getattr(info, name) for column, name in FILES.items()}
+            kept.append(everything[number] | of_file | {"label": int(names.labels[number])})
         progress(1)
     labels = np.array([row["label"] for row in kept])
     for label, name in ((1, "bona fide"), (0, "spoofed")):
@@ -123,19 +130,6 @@ def audit_corpus(
     )
 
 
-def _drawn(names: Any, limit: int | None) -> list[int]:
-    """Returns row numbers in order: all, or at most `limit`, with equal turns of classes and partitions."""
-    order = np.random.default_rng(0).permutation(len(names)).tolist()
-    if limit is None or limit >= len(order):
-        return sorted(order)
-    turns: dict[Any, int] = {}
-    turn = {}
-    for number in order:
-        group = (int(names.labels[number]), names[number].get("partition"))
-        turn[number] = turns[group] = turns.get(group, -1) + 1
-    return sorted(sorted(order, key=turn.__getitem__)[:limit])
-
-
 def _leaks(cues: Sequence[dict[str, float]], rows: Sequence[dict[str, Any]], labels: NDArray[np.int64]) -> Any:
     speakers = [row["speaker_id"] for row in rows]
     several = all(len({one for one, label in zip(speakers, labels) if label == kind}) >= FOLDS for kind in (0, 1))
@@ -143,7 +137,7 @@ def _leaks(cues: Sequence[dict[str, float]], rows: Sequence[dict[str, Any]], lab
     for cue, statistics in CUES.items():
         yield _leak(cue, [{name: one[name] for name in statistics} for one in cues], labels, known)
     columns = {}
-    for column, name in COLUMNS.items():
+    for column, name in {**{column: column for column in FILES}, **COLUMNS}.items():
         values = [row[name] for row in rows]
         if len(set(values)) > 1:
             columns[column] = values

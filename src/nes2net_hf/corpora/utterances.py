@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from ..audio import read_audio
+from ..audio import AudioInfo, open_audio, read_audio
 from ..errors import AudioError
 from .corpus import Row
 
@@ -18,14 +21,32 @@ def read_utterance(row: Row) -> np.ndarray:
     Raises:
         AudioError: the audio cannot be read. The message names the file, or the utterance if there are only bytes.
     """
+    with _source(row) as source:
+        return read_audio(source)
+
+
+def describe_utterance(row: Row) -> AudioInfo:
+    """
+    Returns what the header of the audio says.
+
+    Raises:
+        AudioError: as in `read_utterance`.
+    """
+    with _source(row) as source, open_audio(source) as audio:
+        return audio.info
+
+
+@contextmanager
+def _source(row: Row) -> Iterator[Any]:
+    """Gives the path or the bytes of an utterance, and errors its name."""
     audio = row["audio"]
     if audio is None or audio["bytes"] is audio["path"] is None:  # a dataset may have gaps
         raise AudioError(f"utterance {row['utterance_id']} has no audio.")
-    if audio["bytes"] is None:
-        return read_audio(audio["path"])
     try:
-        return read_audio(audio["bytes"])
+        yield audio["path"] if audio["bytes"] is None else audio["bytes"]
     except AudioError as error:
+        if audio["bytes"] is None:
+            raise
         raise AudioError(str(error).replace("<bytes>", f"utterance {row['utterance_id']}", 1)) from None
 
 

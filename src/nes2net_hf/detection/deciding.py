@@ -52,12 +52,15 @@ class DecisionRule:
 
     def verdict(self, recording: Recording) -> Result:
         """Returns the result of a recording once all its windows are judged."""
+        low, high, _ = self.band or (None, None, None)
         result = Result(
             recording.name,
             recording.channel,
             recording.track,
             duration=recording.duration,
             threshold=self.threshold,
+            spoof_below=low,
+            bonafide_above=high,
             model=self.model,
             dtype=self.dtype,
             error=recording.error,

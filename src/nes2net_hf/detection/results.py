@@ -70,6 +70,10 @@ class Result:
     """Prior probability of spoofing: the assumed share of spoofed recordings."""
     threshold: float | None = 0.0
     """None if the score is the bona fide logit and no threshold is known. The log-odds then decide the label."""
+    spoof_below: float | None = None
+    """Set if an accepted share of errors decides the label: lower scores are labelled `spoof`."""
+    bonafide_above: float | None = None
+    """Higher scores are then labelled `bonafide`, and those in between `undecided`."""
     min_window_score: float | None = None
     min_window_start: float | None = None
     windows: list[WindowScore] = field(default_factory=list)

@@ -225,20 +225,19 @@ def finished_files(path: Path, form: str, detector: Detector, several: bool) -> 
     is kept as `NAME.old`.
 
     Raises:
-        OutputError: nes2net detect did not write the output, or used another model, dtype or threshold.
+        OutputError: nes2net detect did not write the output, or used another model, precision or decision rule.
     """
     content = path.read_bytes()
     text = content.decode("utf-8-sig", errors="surrogateescape")
     rows = _read_json_lines(path, text) if form == "jsonl" else _read_csv(path, text)
-    dtype, threshold = detector.precision, detector.threshold
-    threshold = None if threshold is None else round(threshold, 6)
-    asked = {"model": detector.model_name, "dtype": dtype, "threshold": threshold}
-    for its_model, its_dtype, its_threshold in {
-        (row["model"], row.get("dtype"), row.get("threshold")) for row in rows
-    }:
-        # CSV has an empty cell for None. Rows of 0.1.0 do not tell their dtype.
-        its_threshold = None if its_threshold in (None, "") else float(its_threshold)
-        began = {"model": its_model, "dtype": its_dtype or dtype, "threshold": its_threshold}
+    low, high, _ = detector.band or (None, None, None)
+    asked = {"model": detector.model_name, "dtype": detector.precision, "threshold": detector.threshold,
+             "prior": detector.prior, "spoof_below": low, "bonafide_above": high}  # fmt: skip
+    asked = {name: round(value, 6) if isinstance(value, float) else value for name, value in asked.items()}
+    for told in {tuple(row.get(name) for name in asked) for row in rows}:
+        began = {name: _setting(name, value) for name, value in zip(asked, told, strict=True)}
+        # Rows of 0.1.0 do not tell their dtype, and rows without a probability no prior.
+        began |= {name: asked[name] for name in ("dtype", "prior") if began[name] is None}
         check_same_work(path, began, asked, "write to another file")
     again = {row["file"] for row in rows if row["error"]}
     if several and rows and any(rows[-1].get(name) not in (None, "") for name in ("channel", "track")):
@@ -285,6 +284,13 @@ def _read_csv(path: Path, text: str) -> list[dict[str, Any]]:
             with suppress(ValueError, KeyError, TypeError):
                 row["spoofed"] = _spoofed(json.loads(row["spoofed"])) or ""
     return found
+
+
+def _setting(name: str, value: Any) -> Any:
+    """Returns a setting as a row tells it. CSV has text, and an empty cell for None."""
+    if value in (None, ""):
+        return None
+    return value if name in ("model", "dtype") else float(value)
 
 
 def _keep(path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ..audio import SAMPLING_RATE
+from ..audio import SAMPLING_RATE, AudioInfo
 from ..calibration import Calibration, CalibrationError, fit_calibration, halves
 from ..corpora.loading import open_rows
-from ..corpora.utterances import read_utterance
+from ..corpora.utterances import describe_utterance, read_utterance
 from ..detection import Detector
-from ..errors import OutputError, UsageError, option
+from ..errors import AudioError, OutputError, UsageError, option
 from ..familiarity import Familiarity, fit_familiarity
 from ..files import atomic_folder, check_same_work
 from ..metrics import cllr, equal_error_rate, min_cllr
@@ -88,7 +89,7 @@ def calibrate(
     trials = match(read_scores(scores), keys_of_corpus(corpus, split, root=root, where=where))
     bonafide, spoof = trials.by_class
     fitted = fit_calibration(bonafide, spoof, prior)
-    population = _population(trials, corpus, split, where)
+    population = _population(trials, corpus, root, split, where)
     fitted = replace(fitted, population=population, undecided=undecided)
     held_out = _held_out(trials, prior)
     if undecided is not None:
@@ -124,7 +125,7 @@ def survey(
     place: dict[str, Any] = {"root": root, "where": where}
     names = open_rows(corpus, split, columns_read=("utterance_id", "speaker_id"), **place)
     rows = open_rows(corpus, split, columns_read=("utterance_id", "audio"), **place)
-    drawn = sorted(np.random.default_rng(0).permutation(len(rows))[:SURVEYED].tolist())
+    drawn = _surveyed(len(rows))
     detector = _Surveyor(model, revision=revision)
     detector.watch()
     sources = ({"array": read_utterance(rows[row]), "sampling_rate": SAMPLING_RATE} for row in drawn)
@@ -250,7 +251,7 @@ def _first_half(labels: np.ndarray, speakers: Sequence[str | None], ids: Sequenc
 
 
 def _population(
-    trials: Trials, corpus: str, split: str | None, where: Mapping[str, Sequence[str]] | None
+    trials: Trials, corpus: str, root: str, split: str | None, where: Mapping[str, Sequence[str]] | None
 ) -> dict[str, Any]:
     """Returns what `config.calibration` keeps about the trials: see `Population.of`."""
     rows = ", ".join(f"{column} {' or '.join(values)}" for column, values in (where or {}).items())
@@ -268,9 +269,29 @@ def _population(
             },
             **{f"by_{name}": _counts(columns[name]) for name in _TOLD if name in columns},
         }
+    described = list(_described(corpus, root, split, where))
+    for kind, label in (("bonafide", 1), ("spoof", 0)):
+        for name in ("codec", "sampling_rate"):
+            values = [getattr(info, name) for its_label, info in described if its_label == label]
+            found[kind][f"by_file_{name}"] = _counts(values)
     for kind, scores in Population.of_scores(found["name"], *trials.by_class).kept().items():
         found[kind]["scores"] = scores
     return found
+
+
+def _described(
+    corpus: str, root: str, split: str | None, where: Mapping[str, Sequence[str]] | None
+) -> Iterator[tuple[int, AudioInfo]]:
+    """Yields label and header of at most `SURVEYED` recordings."""
+    rows = open_rows(corpus, split, root=root, where=where, columns_read=("utterance_id", "audio"))
+    for row in _surveyed(len(rows)):
+        with suppress(AudioError):  # it has no score either
+            yield int(rows.labels[row]), describe_utterance(rows[row])
+
+
+def _surveyed(count: int) -> list[int]:
+    """Returns the numbers of the rows that are surveyed, in ascending order."""
+    return sorted(np.random.default_rng(0).permutation(count)[:SURVEYED].tolist())
 
 
 _COUNTED = {"bonafide": {"speaker": "speaker_id"}, "spoof": {"speaker": "speaker_id", "attack": "attack"}}
@@ -278,7 +299,7 @@ _TOLD = ("duration", "codec", "transmission", "language", "gender", "source")
 _MOST = 20  # values of a column that the population counts; the others are counted together
 
 
-def _counts(values: np.ndarray) -> dict[str, int]:
+def _counts(values: Iterable[Any]) -> dict[str, int]:
     counted = Counter("unknown" if value is None else str(value) for value in values)
     told = dict(counted.most_common(_MOST))
     return told | {"other": counted.total() - sum(told.values())} if len(counted) > _MOST else told

@@ -18,15 +18,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
-from huggingface_hub import cached_assets_path, constants, get_hf_file_metadata, hf_hub_url
+from huggingface_hub import HfFileMetadata, cached_assets_path, constants, get_hf_file_metadata, hf_hub_url
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import WeakFileLock
 
 from ..errors import ConversionError, DiskError, ModelError, OutputError
 from ..files import atomic_file, atomic_folder, explained, sha256_of
-from ..hub import bounded_requests
+from ..hub import bounded_requests, why
 from .places import check_place
 from .published import Published, published, recognised
 
@@ -174,19 +176,22 @@ def _read_stated(name: str, text: str) -> dict[str, Any]:
 
 def _entry(checkpoint: _Checkpoint, revision: str | None) -> Entry:
     """Returns the converted checkpoint, from the cache or newly made."""
-    place, asked, commit = checkpoint.place_on_hub, revision or "main", None
+    place, asked, online = checkpoint.place_on_hub, revision or "main", None
     if place is None and revision is not None:
         raise ModelError(f"{checkpoint.source} is a file on disk, which has no revisions: omit {revision!r}.")
     if place is not None:
         try:
             with bounded_requests():
-                commit = get_hf_file_metadata(hf_hub_url(*place, revision=revision)).commit_hash
-        except Exception:  # no network, no such file...: the download says which, unless the cache has it
-            commit = None
-    if (kept := _kept(checkpoint, revision, commit)) is not None:
-        if place is not None and asked not in kept.revisions:
+                online = get_hf_file_metadata(hf_hub_url(*place, revision=revision))
+        except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
+            raise ModelError(f"{checkpoint.name} could not be downloaded: {why(error)}.") from None
+        except Exception:  # no network: the download says so, unless the cache has it
+            online = None
+    if (kept := _kept(checkpoint, revision, online)) is not None:
+        names = {asked, *([online.commit_hash] if online and online.commit_hash else [])}
+        if place is not None and not names <= {kept.commit, *kept.revisions}:
             with suppress(OutputError, DiskError):  # of use only without a network
-                _write_note(kept.folder, replace(kept, revisions=(*kept.revisions, asked)))
+                _write_note(kept.folder, replace(kept, revisions=tuple(sorted({*kept.revisions, *names}))))
         return kept
     if place is None:
         return _convert(checkpoint, Path(checkpoint.source), None, ())
@@ -215,16 +220,18 @@ def _wanted(checkpoint: _Checkpoint) -> dict[str, Any]:
     return wanted
 
 
-def _kept(checkpoint: _Checkpoint, revision: str | None, commit: str | None = None) -> Entry | None:
+def _kept(checkpoint: _Checkpoint, revision: str | None, online: HfFileMetadata | None = None) -> Entry | None:
     """Returns the newest entry of a checkpoint: of a file's content, of a commit, or if it is unknown, a revision."""
     wanted = _wanted(checkpoint)
-    sha256 = sha256_of(Path(checkpoint.source)) if checkpoint.place_on_hub is None else None
+    sha256 = _checksum(Path(checkpoint.source)) if checkpoint.place_on_hub is None else None
     found = []
     for entry in _entries():
         if sha256 is not None:
             is_same = entry.sha256 == sha256
-        elif commit is not None:
-            is_same = (entry.source, entry.commit) == (checkpoint.source, commit)
+        elif online is not None:  # of a large file, the tag is the SHA-256
+            is_same = entry.source == checkpoint.source and (
+                online.etag == entry.sha256 or online.commit_hash in (entry.commit, *entry.revisions)
+            )
         else:
             is_same = entry.source == checkpoint.source and (revision or "main") in (*entry.revisions, entry.commit)
         if is_same and entry.stated == wanted:
@@ -238,7 +245,7 @@ def _convert(checkpoint: _Checkpoint, path: Path, commit: str | None, revisions:
     from ..conversion.encoders import is_bare_encoder
     from ..conversion.reading import read_checkpoint
 
-    wanted, sha256 = _wanted(checkpoint), sha256_of(path)
+    wanted, sha256 = _wanted(checkpoint), _checksum(path)
     key = hashlib.sha256(json.dumps([_FORMAT, sha256, commit, wanted], sort_keys=True).encode()).hexdigest()[:12]
     folder = _root() / f"{PurePath(path.name).stem}-{key}"
     with explained(folder):
@@ -277,6 +284,20 @@ def _convert(checkpoint: _Checkpoint, path: Path, commit: str | None, revisions:
         "\n".join(f"  {_as_stated(line)}" for line in lines),
     )
     return entry
+
+
+def _checksum(path: Path) -> str:
+    """Returns the SHA-256 of a checkpoint, which is read once for each command."""
+    try:
+        stat = path.stat()
+        return _sha256(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    except OSError as error:
+        raise ModelError(f"checkpoint {path} cannot be read: {error.strerror}.") from None
+
+
+@cache
+def _sha256(path: Path, stamp: tuple[int, ...]) -> str:
+    return sha256_of(path)
 
 
 def _spelt(dilation: int, activation: str) -> str:

@@ -249,7 +249,7 @@ class Trials:
         names = open_rows(corpus, split, columns_read=("utterance_id", "speaker_id"), **place)
         self.rows = open_rows(corpus, split, columns_read=("utterance_id", "audio"), **place)
         everything = [names[row] for row in range(len(names))]  # names only, without audio
-        chosen = range(len(everything)) if limit is None else _choose(everything, names.labels, limit)
+        chosen = range(len(everything)) if limit is None else choose(everything, names.labels, limit)
         self.utterances = {row: everything[row]["utterance_id"] for row in chosen}
         self.labels = {row: int(names.labels[row]) for row in chosen}
         speakers = {row: everything[row]["speaker_id"] for row in chosen}
@@ -273,7 +273,7 @@ class Trials:
         return sum(LABEL_NAMES[value] == label for value in self.labels.values())
 
 
-def _choose(rows: Sequence[Mapping[str, Any]], labels: np.ndarray, limit: int) -> list[int]:
+def choose(rows: Sequence[Mapping[str, Any]], labels: np.ndarray, limit: int) -> list[int]:
     """
     Returns `limit` row numbers, in the corpus's order. Classes take turns, and so do speakers in each class. A hash of
     the names decides which utterances of a speaker are chosen.
