@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 import torch
 
+from nes2net_hf import Nes2NetForAudioClassification
 from nes2net_hf.conversion import convert
 from nes2net_hf.errors import ModelError
 from nes2net_hf.pretrained import cache
 from nes2net_hf.pretrained.cache import check_model, entries, find, locate
 from nes2net_hf.pretrained.published import published, recognised
 from nes2net_hf.samples import BONAFIDE
-from tests.helpers import FIXTURES, at
+from nes2net_hf.trainer.model import build_model
+from nes2net_hf.trainer.recipe import RecipeError, load_recipe
+from tests.helpers import FIXTURES, ROOT, at
 from tests.loopback_hub import Fault, LoopbackHub, Repo
 
 GOLDEN = FIXTURES / "checkpoints" / "e2e_xlsr_nes2netx_mean.pth"
@@ -71,6 +74,19 @@ def test_a_file_is_converted_once_and_scores_as_its_folder(
     assert nes2net("cache", "nothing").code == 2
     assert nes2net("cache", "--clear").code == 0 and entries() == []
     assert nes2net("cache").out == "The cache is empty.\n" and find(name) == (name, None)
+
+
+def test_training_starts_from_a_checkpoint(encoder: str, tmp_path: Path) -> None:
+    name = f"{GOLDEN}:dilation=2,{encoder}"
+    recipe = load_recipe(ROOT / "training/configs/own_data.yaml", [f"model.pretrained={name}", f"output={tmp_path}"])
+    trained, kept = build_model(recipe), Nes2NetForAudioClassification.from_pretrained(locate(name)[0])
+    assert trained.config.dilation == 2 and len(entries()) == 1
+    weights = trained.state_dict()
+    assert all(torch.equal(weights[key], value) for key, value in kept.state_dict().items())
+    with pytest.raises(
+        RecipeError, match=r"model\.pretrained: gone\.pth cannot be loaded: checkpoint gone\.pth does not"
+    ):
+        build_model(load_recipe(ROOT / "training/configs/own_data.yaml", ["model.pretrained=gone.pth"]))
 
 
 def test_what_is_half_written_or_damaged_is_no_entry(encoder: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ The fingerprint is that of Haitsma & Kalker (2002, "A Highly Robust Audio Finger
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,9 @@ _BANDS = 33  # from 300 to 2,000 Hz, equally wide in octaves
 _ERRORS = 0.25  # largest share of bits that differ between fingerprints of the same sound
 _SHORTEST = 64  # frames to compare, 0.74 s
 _STRIDE = 4  # every fourth frame of a recording is looked up
+_COMMON = 200  # a word that is at so many places tells nothing
+_ONES = np.array([value.bit_count() for value in range(256)], np.uint8)
+_VOTES = 3  # words that a candidate shares at one offset
 
 
 @dataclass(frozen=True)
@@ -92,25 +95,28 @@ def find_duplicates(prints: Sequence[Fingerprint], rows: Sequence[dict[str, Any]
 
 def _near(prints: Sequence[Fingerprint]) -> list[tuple[int, int]]:
     """Returns pairs whose fingerprints agree at one offset. Candidates share several words at that offset."""
-    places: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for number, one in enumerate(prints):
-        for place, word in enumerate(one.words.tolist()):
-            if 4 <= word.bit_count() <= 28:  # others are silence or noise
-                places[word].append((number, place))
+    lengths = [len(one.words) for one in prints]
+    words = np.concatenate([one.words for one in prints])
+    # Words with few or many bits are silence or noise.
+    ones = _ONES[words.view(np.uint8)].reshape(-1, 4).sum(axis=1)
+    told = np.flatnonzero((ones >= 4) & (ones <= 28))
+    told = told[np.argsort(words[told], kind="stable")]
+    owners = np.repeat(np.arange(len(prints)), lengths)[told]
+    places = (np.arange(len(words)) - np.repeat(np.cumsum(lengths) - lengths, lengths))[told]
+    words = words[told]
     found = []
     for number, one in enumerate(prints):
-        votes: Counter[tuple[int, int]] = Counter()
-        for place, word in list(enumerate(one.words.tolist()))[::_STRIDE]:
-            hits = places.get(word, ())
-            if len(hits) < 200:  # a word that is everywhere tells nothing
-                votes.update((other, there - place) for other, there in hits if other > number)
-        others: dict[int, int] = {}
-        for (other, offset), count in votes.most_common():
-            if count >= 3 and other not in others:
-                others[other] = offset
-        found += [
-            (number, other) for other, offset in others.items() if _agree(one.words, prints[other].words, offset)
-        ]
+        looked_up = np.arange(0, len(one.words), _STRIDE)
+        first, last = (np.searchsorted(words, one.words[looked_up], side) for side in ("left", "right"))
+        counts = np.where(last - first < _COMMON, last - first, 0)
+        hits = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        others, offsets = owners[hits], places[hits] - np.repeat(looked_up, counts)
+        later = others > number
+        pairs, votes = np.unique(np.stack([others[later], offsets[later]]), axis=1, return_counts=True)
+        best: dict[int, int] = {}
+        for place in np.argsort(-votes, kind="stable")[: int((votes >= _VOTES).sum())].tolist():
+            best.setdefault(int(pairs[0, place]), int(pairs[1, place]))
+        found += [(number, other) for other, offset in best.items() if _agree(one.words, prints[other].words, offset)]
     return found
 
 

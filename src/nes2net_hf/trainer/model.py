@@ -16,6 +16,7 @@ from ..modeling_nes2net import (
     Nes2NetForAudioClassification,
     Nes2NetForAudioFrameClassification,
 )
+from ..pretrained.cache import locate
 from ..pretrained.fast import speed_up
 from .recipe import LoraRecipe, ModelRecipe, Recipe, RecipeError
 from .starting import is_nes2net, settle
@@ -34,14 +35,16 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
     kind = Nes2NetForAudioFrameClassification if wanted.head == "frames" else Nes2NetForAudioClassification
     try:
         with nullcontext() if os.path.isdir(wanted.pretrained or ".") else bounded_requests():
-            if wanted.pretrained and is_nes2net(wanted.pretrained, wanted.revision):
-                model: Any = _to_train_further(kind, wanted.pretrained, wanted)
-            elif wanted.pretrained:
-                model = kind.from_encoder_pretrained(
-                    wanted.pretrained, encoder_overrides=wanted.encoder, revision=wanted.revision, **wanted.config
-                )
+            if not wanted.pretrained:
+                model: Any = kind(Nes2NetConfig(encoder_config=wanted.encoder, **wanted.config))
             else:
-                model = kind(Nes2NetConfig(encoder_config=wanted.encoder, **wanted.config))
+                name, revision = locate(wanted.pretrained, wanted.revision)
+                if is_nes2net(name, revision):
+                    model = _to_train_further(kind, name, revision or "main", wanted)
+                else:
+                    model = kind.from_encoder_pretrained(
+                        name, encoder_overrides=wanted.encoder, revision=revision, **wanted.config
+                    )
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
     except OSError as error:
@@ -71,9 +74,9 @@ def build_model(recipe: Recipe) -> Nes2NetForAudioClassification | Nes2NetForAud
     return model
 
 
-def _to_train_further(kind: Any, name: str, wanted: ModelRecipe) -> Any:
+def _to_train_further(kind: Any, name: str, revision: str, wanted: ModelRecipe) -> Any:
     """Loads a released or converted model with all its weights, and applies the recipe's training settings."""
-    config = Nes2NetConfig.from_pretrained(name, revision=wanted.revision or "main")
+    config = Nes2NetConfig.from_pretrained(name, revision=revision)
     for holder, changes in ((config.encoder_config, wanted.encoder), (config, wanted.config)):
         for field, value in changes.items():
             setattr(holder, field, value)
@@ -83,7 +86,7 @@ def _to_train_further(kind: Any, name: str, wanted: ModelRecipe) -> Any:
         del config.averaged_from
     model, report = kind.from_pretrained(
         name,
-        revision=wanted.revision or "main",
+        revision=revision,
         config=config,
         dtype=torch.float32,
         output_loading_info=True,

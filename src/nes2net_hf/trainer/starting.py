@@ -19,6 +19,7 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME
 from ..configuration_nes2net import Nes2NetConfig
 from ..feature_extraction_nes2net import Nes2NetFeatureExtractor
 from ..hub import bounded_requests, why
+from ..pretrained.cache import locate
 from ..scores import judges_frames
 from .checks import check
 from .recipe import SETTINGS, Recipe, RecipeError, check_same, load_kept, settle_by_default, settle_with, value_of
@@ -52,8 +53,9 @@ def settle(recipe: Recipe) -> Recipe:
     if start.pretrained:
         try:
             with nullcontext() if os.path.isdir(start.pretrained) else bounded_requests():
-                if is_nes2net(start.pretrained, start.revision):
-                    _follow(recipe, start.pretrained, start.revision or "main")
+                name, revision = locate(start.pretrained, start.revision)
+                if is_nes2net(name, revision):
+                    _follow(recipe, name, revision or "main")
         except (OSError, ValueError) as error:
             if isinstance(error, RecipeError):
                 raise
