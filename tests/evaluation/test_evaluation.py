@@ -445,6 +445,8 @@ def test_calibrate_stores_what_detect_then_says(
     assert "chance of being fake" in table.out and "in own-data" in table.out
     population = calibration["population"]
     assert (population["bonafide"]["recordings"], population["spoof"]["recordings"]) == (18, 18)
+    assert population["spoof"]["by_file_codec"] == {"flac": 18} == population["bonafide"]["by_file_codec"]
+    assert population["spoof"]["by_sampling_rate"] == {"16000": 18} and len(population["spoof"]["seconds"]) == 5
     assert result.standing and result.support and "support" in result.support
 
 

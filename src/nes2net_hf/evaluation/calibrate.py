@@ -271,9 +271,12 @@ def _population(
         }
     described = list(_described(corpus, root, split, where))
     for kind, label in (("bonafide", 1), ("spoof", 0)):
-        for name in ("codec", "sampling_rate"):
-            values = [getattr(info, name) for its_label, info in described if its_label == label]
-            found[kind][f"by_file_{name}"] = _counts(values)
+        files = [info for its_label, info in described if its_label == label]
+        found[kind]["by_file_codec"] = _counts(info.codec for info in files)
+        found[kind]["by_sampling_rate"] = _counts(info.sampling_rate for info in files)
+        seconds = [info.duration for info in files if info.duration is not None]
+        if seconds:
+            found[kind]["seconds"] = [round(float(value), 2) for value in np.quantile(seconds, [0, 0.05, 0.5, 0.95, 1])]
     for kind, scores in Population.of_scores(found["name"], *trials.by_class).kept().items():
         found[kind]["scores"] = scores
     return found
