@@ -276,7 +276,7 @@ def _population(
         found[kind]["by_sampling_rate"] = _counts(info.sampling_rate for info in files)
         seconds = [info.duration for info in files if info.duration is not None]
         if seconds:
-            found[kind]["seconds"] = [round(float(value), 2) for value in np.quantile(seconds, [0, 0.05, 0.5, 0.95, 1])]
+            found[kind]["seconds"] = np.quantile(seconds, [0, 0.05, 0.5, 0.95, 1]).round(2).tolist()
     for kind, scores in Population.of_scores(found["name"], *trials.by_class).kept().items():
         found[kind]["scores"] = scores
     return found
