@@ -53,7 +53,8 @@ def calibrate(
     with ExitStack() as stack, ending(interrupted, extra="eval") as end:
         from nes2net_hf.errors import UsageError
         from nes2net_hf.evaluation.calibrate import calibrate as fit
-        from nes2net_hf.evaluation.calibrate import store_calibration, survey
+        from nes2net_hf.evaluation.calibrate import store_calibration
+        from nes2net_hf.evaluation.survey import survey
         from nes2net_hf.files import claim
 
         be_quiet()
@@ -78,7 +79,7 @@ def calibrate(
         )
         known = survey(model, corpus=corpus, root=root, split=split, where=wanted(where), revision=revision)
         store_calibration(fitted, folder, None if out is None else model, revision, known)
-        if known is None:
+        if known.familiarity is None:
             say("Too few recordings to tell others that are unlike them: nes2net detect will not warn about such.")
         measured = fitted.provenance
         print(

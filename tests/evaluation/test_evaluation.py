@@ -518,7 +518,6 @@ def test_a_run_is_continued_with_the_same_share_of_errors_only(
     for others in (["--undecided", 0.1], ["--threshold", 0], []):
         other = nes2net(*arguments, "--resume", *others)
         assert other.code == 2 and f"spoof_below: {output} began with" in other.err, others
-    assert "prior: " in nes2net(*arguments, "--undecided", 0.05, "--resume", "--prior", 0.1).err
 
 
 def test_prior_and_costs_need_a_calibration_and_no_threshold(nes2net: Any, trained: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from .reading import (
     list_audio,
     open_audio,
     read_audio,
+    resampler,
     without_suffix,
 )
 from .windows import iter_windows
@@ -36,5 +37,6 @@ __all__ = [
     "list_audio",
     "open_audio",
     "read_audio",
+    "resampler",
     "without_suffix",
 ]

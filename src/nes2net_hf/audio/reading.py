@@ -97,7 +97,8 @@ def open_audio(
     Args:
         source: a path, `"-"` for bytes on standard input, bytes, a binary file object, an array or tensor (S,) or
             (C, S) of floats in [-1, 1], int16 or int32, a pair (array, sampling_rate), or a dict with `array` (or
-            `raw`) and `sampling_rate`. The format of a file is detected from its content, not from its name.
+            `raw`) and `sampling_rate`. The format of a file is detected from its content, not from its name. An open
+            `AudioStream` is returned as it is.
         sampling_rate: Hz, for an array without a rate; ignored for files.
         track: the audio track of a film or screen recording, counted from 0; None is the file's default track, or the
             first if it marks none.
@@ -108,6 +109,9 @@ def open_audio(
         AudioError: the source is missing, a folder, empty, not audio, damaged, outside 8 to 192 kHz, has more than
             64 channels, or has no such track.
     """
+
+    if isinstance(source, AudioStream):
+        return source
 
     def of_array(array: Any, rate: int | None) -> AudioStream:
         return AudioStream("<array>", lambda one: ArrayDecoder(array, rate, one), track, max_duration=max_duration)
@@ -264,7 +268,7 @@ class AudioStream:
         if channels not in CHANNELS:
             raise ValueError(f"channels must be one of {', '.join(CHANNELS)}, got {channels!r}.")
         info, meter = self.info, _Meter(self.info, self._decoder.is_float, mixed=channels == "mix")
-        resample = _resampler(info.sampling_rate, len(meter.peak))
+        resample = resampler(info.sampling_rate, len(meter.peak))
         for block in self._metered(meter):
             yield meter.give(resample(block, False))
         yield meter.give(resample(np.zeros((0, len(meter.peak)), np.float32), True))
@@ -374,7 +378,7 @@ class _Meter:
         return float(np.clip(covariance / np.outer(deviation, deviation), -1, 1).min())
 
 
-def _resampler(rate: int, channels: int) -> Callable[[np.ndarray, bool], np.ndarray]:
+def resampler(rate: int, channels: int) -> Callable[[np.ndarray, bool], np.ndarray]:
     """Returns a function (block (S, C) at `rate`, whether it is the last) → (S', C) at 16 kHz, with state."""
     if rate == SAMPLING_RATE:
         return lambda block, last: block

@@ -270,7 +270,11 @@ class Detector:
         Raises:
             DetectionError: the model ran out of memory.
         """
-        rule = DecisionRule(
+        yield from map(self.rule().verdict, self.recordings(sources, progress))
+
+    def rule(self) -> DecisionRule:
+        """Returns how scores become a verdict."""
+        return DecisionRule(
             self.model_name,
             self.precision,
             self.threshold,
@@ -282,7 +286,6 @@ class Detector:
             self.band,
             self.familiarity,
         )
-        yield from map(rule.verdict, self.recordings(sources, progress))
 
     def _load_familiarity(self, source: str | os.PathLike[str], revision: str | None) -> Familiarity | None:
         return None if self.calibration is None else load_familiarity(source, revision, self.calibration)
@@ -298,20 +301,30 @@ class Detector:
 
     def recordings(self, sources: Any, progress: Callable[[float], None] | None = None) -> Iterator[Recording]:
         """Yields each recording once all of its windows are judged. Arguments and errors as in `stream`."""
-        with closing(in_background(self._batches(sources))) as batches:
+        with closing(in_background(self.batches(sources))) as batches:
             for batch in batches:
-                if batch.windows:
-                    self.last_inputs = batch.inputs
-                    every = self._judged(batch)
-                    embeddings = self._embeddings[-1] if self._embeddings else None
-                    self._embeddings.clear()
-                    for number, ((recording, window), judged) in enumerate(zip(batch.windows, every, strict=True)):
-                        if judged is not None:
-                            self._record(recording, window, *judged)
-                            self._remember(recording, batch, number, embeddings)
-                    if progress is not None:
-                        progress(sum(window.end - window.start for _, window in batch.windows))
+                self.judge_windows(batch)
+                if progress is not None and batch.windows:
+                    progress(sum(window.end - window.start for _, window in batch.windows))
                 yield from batch.finished
+
+    def judge_windows(self, batch: Batch) -> None:
+        """
+        Fills in the scores of a batch's windows, and what their recordings keep of them.
+
+        Raises:
+            DetectionError: the model ran out of memory.
+        """
+        if not batch.windows:
+            return
+        self.last_inputs = batch.inputs
+        every = self._judged(batch)
+        embeddings = self._embeddings[-1] if self._embeddings else None
+        self._embeddings.clear()
+        for number, ((recording, window), judged) in enumerate(zip(batch.windows, every, strict=True)):
+            if judged is not None:
+                self._record(recording, window, *judged)
+                self._remember(recording, batch, number, embeddings)
 
     def _remember(
         self, recording: Recording, batch: Batch, number: int, embeddings: NDArray[np.float32] | None
@@ -341,8 +354,9 @@ class Detector:
         recording.log_odds.append(log_odds[lowest])
         recording.kinds.append([of_frames[lowest] for of_frames in kinds])
 
-    def _batches(self, sources: Any) -> Iterator[Batch]:
-        batcher = Batcher(self.batch_size, self.extractor, self.speech, self._watched)
+    def batches(self, sources: Any, size: int | None = None) -> Iterator[Batch]:
+        """Yields batches of windows that are not judged yet, of at most `size` windows (default: `batch_size`)."""
+        batcher = Batcher(size or self.batch_size, self.extractor, self.speech, self._watched)
         reader = WindowReader(self.channels, self.track, self.max_duration, self.window_length, self.hop, batcher)
         for source in list_recordings(sources):
             yield from reader.read(source)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,13 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ..audio import SAMPLING_RATE, AudioInfo
-from ..calibration import Calibration, CalibrationError, fit_calibration, halves
-from ..corpora.loading import open_rows
-from ..corpora.utterances import describe_utterance, read_utterance
-from ..detection import Detector
-from ..errors import AudioError, OutputError, UsageError, option
-from ..familiarity import Familiarity, fit_familiarity
+from ..calibration import Calibration, CalibrationError, fit_calibration
+from ..errors import OutputError, UsageError, option
 from ..files import atomic_folder, check_same_work
 from ..metrics import cllr, equal_error_rate, min_cllr
 from ..pretrained.bases import describe_base, write_base
@@ -34,8 +28,7 @@ from .figures import Trials, match
 from .keys import keys_of_corpus
 from .score_files import read_scores
 from .scoring import score_corpus
-
-SURVEYED = 2_000  # recordings
+from .survey import Survey, describe, first_half
 
 
 def calibrate(
@@ -109,59 +102,12 @@ def calibrate(
     )
 
 
-def survey(
-    model: str,
-    *,
-    corpus: str,
-    root: str,
-    split: str | None = None,
-    where: Mapping[str, Sequence[str]] | None = None,
-    revision: str | None = None,
-) -> Familiarity | None:
-    """
-    Returns what recordings like those of a corpus look like to a model, from at most `SURVEYED` of them; None if half
-    of the speakers have too few. Arguments and errors as in `calibrate`.
-    """
-    place: dict[str, Any] = {"root": root, "where": where}
-    names = open_rows(corpus, split, columns_read=("utterance_id", "speaker_id"), **place)
-    rows = open_rows(corpus, split, columns_read=("utterance_id", "audio"), **place)
-    drawn = _surveyed(len(rows))
-    detector = _Surveyor(model, revision=revision)
-    detector.watch()
-    sources = ({"array": read_utterance(rows[row]), "sampling_rate": SAMPLING_RATE} for row in drawn)
-    kept: list[int] = []
-    embeddings: list[Any] = []
-    cues: list[dict[str, float]] = []
-    for row, recording in zip(drawn, detector.recordings(sources), strict=True):
-        if recording.error is None and recording.cues and recording.embeddings:
-            embedding, its_cues = recording.heard()
-            kept.append(row)
-            embeddings.append(embedding)
-            cues.append(its_cues)
-    if not kept:
-        return None
-    labels = np.array([names.labels[row] for row in kept], np.int8)
-    speakers = [names[row]["speaker_id"] for row in kept]
-    ids = [names[row]["utterance_id"] for row in kept]
-    try:
-        return fit_familiarity(np.stack(embeddings), cues, labels, _first_half(labels, speakers, ids))
-    except CalibrationError:
-        return None
-
-
-class _Surveyor(Detector):
-    """Judges without regard to an earlier survey, which may be missing or damaged."""
-
-    def _load_familiarity(self, source: Any, revision: str | None) -> None:
-        return None
-
-
 def store_calibration(
     calibration: Calibration,
     folder: Path,
     model: str | None = None,
     revision: str | None = None,
-    familiarity: Familiarity | None = None,
+    surveyed: Survey | None = None,
 ) -> None:
     """
     Stores a calibration in `config.json` of a model folder, with the threshold where the log-likelihood ratio is 0.
@@ -170,13 +116,14 @@ def store_calibration(
         folder: the model folder; if `model` is given, a new folder for a copy of it.
         model: folder, Hub id or official checkpoint of the model to copy.
         revision: revision of the model on the Hub.
-        familiarity: see `survey`; without it, `detect` does not tell which recordings are unlike those of the corpus.
+        surveyed: see `survey`; without it, `detect` does not tell which recordings are unlike those of the corpus.
 
     Raises:
         OutputError, DiskError: the folder cannot be written.
     """
+    familiarity = surveyed.familiarity if surveyed is not None else None
     if calibration.population is not None:
-        known = {"familiarity": familiarity is not None}
+        known = {"familiarity": familiarity is not None, "correlation": surveyed.correlation if surveyed else []}
         calibration = replace(calibration, population=calibration.population | known)
     fields = {"calibration": calibration.to_dict(), "threshold": calibration.score(0.0)}
     if model is None:
@@ -236,18 +183,7 @@ def _halves(trials: Trials) -> tuple[np.ndarray, bool]:
     """Returns which trials are in the first half (N,), and whether speakers were halved, or utterances."""
     known = trials.keys.columns.get("speaker_id")
     speakers = [None] * len(trials.keys) if known is None else known.tolist()
-    return _first_half(trials.keys.labels, speakers, trials.keys.ids.tolist()), all(speakers)
-
-
-def _first_half(labels: np.ndarray, speakers: Sequence[str | None], ids: Sequence[str]) -> np.ndarray:
-    """Returns which trials are in the first half (N,): of the speakers, or if one is unknown, of each class."""
-    if all(speakers):
-        return halves(speakers)
-    first = np.empty(len(labels), bool)
-    for label in (0, 1):
-        chosen = np.flatnonzero(labels == label)
-        first[chosen] = halves([ids[number] for number in chosen.tolist()])
-    return first
+    return first_half(trials.keys.labels, speakers, trials.keys.ids.tolist()), all(speakers)
 
 
 def _population(
@@ -269,7 +205,7 @@ def _population(
             },
             **{f"by_{name}": _counts(columns[name]) for name in _TOLD if name in columns},
         }
-    described = list(_described(corpus, root, split, where))
+    described = list(describe(corpus, root, split, where))
     for kind, label in (("bonafide", 1), ("spoof", 0)):
         files = [info for its_label, info in described if its_label == label]
         found[kind]["by_file_codec"] = _counts(info.codec for info in files)
@@ -280,21 +216,6 @@ def _population(
     for kind, scores in Population.of_scores(found["name"], *trials.by_class).kept().items():
         found[kind]["scores"] = scores
     return found
-
-
-def _described(
-    corpus: str, root: str, split: str | None, where: Mapping[str, Sequence[str]] | None
-) -> Iterator[tuple[int, AudioInfo]]:
-    """Yields label and header of at most `SURVEYED` recordings."""
-    rows = open_rows(corpus, split, root=root, where=where, columns_read=("utterance_id", "audio"))
-    for row in _surveyed(len(rows)):
-        with suppress(AudioError):  # it has no score either
-            yield int(rows.labels[row]), describe_utterance(rows[row])
-
-
-def _surveyed(count: int) -> list[int]:
-    """Returns the numbers of the rows that are surveyed, in ascending order."""
-    return sorted(np.random.default_rng(0).permutation(count)[:SURVEYED].tolist())
 
 
 _COUNTED = {"bonafide": {"speaker": "speaker_id"}, "spoof": {"speaker": "speaker_id", "attack": "attack"}}
