@@ -27,6 +27,7 @@ from .export import export
 from .fuse import fuse
 from .info import info
 from .layers import layers
+from .listen import listen
 from .models import models
 from .options import Version
 from .release import release
@@ -35,8 +36,8 @@ from .serve import serve
 
 # In the order in which the help lists them.
 _COMMANDS: tuple[Callable[..., int], ...] = (
-    detect, models, info, convert, cache, export, release, augment, robustness, evaluate, demo, serve, calibrate, fuse,
-    layers, audit,
+    detect, listen, models, info, convert, cache, export, release, augment, robustness, evaluate, demo, serve,
+    calibrate, fuse, layers, audit,
 )  # fmt: skip
 _CORPUS_COMMANDS: tuple[Callable[..., int], ...] = (check, shard)
 

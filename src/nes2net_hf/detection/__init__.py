@@ -7,6 +7,8 @@ Detection: recordings in, verdicts out. `nes2net detect` and `nes2net_hf.detect`
     windows.py     reads recordings and cuts them into windows
     batches.py     batches of windows from many recordings, decoded in a thread
     deciding.py    how window scores become a verdict
+    live.py        verdicts while a recording goes on
+    sequential.py  the running verdict: Wald's test on windows that are alike
     speech.py      whether there is speech at all
     words.py       text for people: verdicts, times, numbers
     writers.py     JSON Lines, CSV and tables; --resume
@@ -15,6 +17,7 @@ Detection: recordings in, verdicts out. `nes2net detect` and `nes2net_hf.detect`
 
 from ..errors import AudioError, DetectionError, ModelError
 from .detector import CHANNELS, DEMO_NOTICE, Detector, detect
+from .live import LiveDetector, LiveVerdict
 from .recordings import Unreadable, list_recordings
 from .results import SCHEMA_VERSION, Result, Stretch, WindowScore
 from .windows import ALL_TRACKS
@@ -28,6 +31,8 @@ __all__ = [
     "AudioError",
     "DetectionError",
     "Detector",
+    "LiveDetector",
+    "LiveVerdict",
     "ModelError",
     "Result",
     "Stretch",

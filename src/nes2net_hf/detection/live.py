@@ -184,6 +184,8 @@ class LiveDetector:
                 yield self._heard, self._held
             elif not self._due and self._heard % _FRAME == 0:
                 self._sound += _FRAME * bool(holds_sound(self._held[-_FRAME:]))
+                if not self._sound:  # a window begins with sound
+                    self._held = self._held[:0]
                 if self._sound >= MIN_SOUND * SAMPLING_RATE:
                     self._due = self._heard + self._hop
                     yield self._heard, self._held

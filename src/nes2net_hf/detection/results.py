@@ -107,12 +107,12 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields in the order above, with floats rounded to six decimals (finer than a sample)."""
-        return _rounded(asdict(self))
+        return rounded(asdict(self))
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value
