@@ -147,6 +147,7 @@ KEYS = [
     "file",
     "channel",
     "track",
+    "speaker",
     "duration",
     "score",
     "label",

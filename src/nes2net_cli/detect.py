@@ -69,6 +69,10 @@ def detect(
             show_default="the video's default track",
         ),
     ] = None,
+    rttm: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Turns of the speakers (RTTM): judge each speaker by what they say alone."),
+    ] = None,
     hop: Annotated[
         float | None,
         typer.Option(help="Seconds from one window to the next.", show_default="the window length: no overlap"),
@@ -96,6 +100,12 @@ def detect(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw score and waveform of a single file.")
     ] = None,
+    stretches: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.rttm|.txt", help="Write suspicious stretches as RTTM, or as Audacity labels of one file."
+        ),
+    ] = None,
     backend: Annotated[
         Literal["torch", "onnx"],
         typer.Option(help="What runs the model; onnx needs a folder that nes2net export wrote."),
@@ -115,6 +125,7 @@ def detect(
     counts: Callable[[], str] | None = None
     with ExitStack() as stack, ending(lambda: f"Interrupted: {counts()}." if counts else "Interrupted.") as end:
         from nes2net_hf.detection import ALL_TRACKS, Detector, list_recordings
+        from nes2net_hf.detection.stretches import StretchWriter
         from nes2net_hf.detection.writers import Summary, finished_files
         from nes2net_hf.errors import UsageError
         from nes2net_hf.files import check_suffix, claim, explained
@@ -125,11 +136,15 @@ def detect(
         if plot is not None:
             check_suffix(plot, ".png")
         form = _form(output_format, output, resume)
-        for out in filter(None, (output, plot)):
+        if stretches is not None:
+            check_suffix(stretches, ".rttm", ".txt")
+        for out in filter(None, (output, plot, stretches)):
             stack.enter_context(claim(out))
         recordings = list(list_recordings(_sources(paths or [], list_file, demo)))
         if plot is not None:
             _check_plot(recordings, track, resume)
+        if stretches is not None:
+            _check_stretches(stretches, recordings, resume)
         detector = Detector(
             model,
             revision=revision,
@@ -143,20 +158,24 @@ def detect(
             prior=prior,
             costs=costs,
             undecided=accepted,
+            rttm=rttm,
             backend=backend,
         )
         with explained(output or "standard output"), ExitStack() as written:
             if resume and output is not None and output.exists():
-                several = channels != "mix" or detector.track == ALL_TRACKS
+                several = channels != "mix" or detector.track == ALL_TRACKS or rttm is not None
                 done = finished_files(output, form, detector, several)
                 recordings = [recording for recording in recordings if recording not in done]
             progress = written.enter_context(_progress(len(recordings)))
             writer = _writer(output, form, progress, written, detector)
+            marks = None if stretches is None else written.enter_context(StretchWriter(stretches))
             summary, start = Summary(), time.monotonic()
             counts = summary.counts
             for result in detector.stream(recordings, progress.judged):
                 summary.add(result)
                 writer.write(result)
+                if marks is not None:
+                    marks.write(result)
                 progress.finish(result.file)
                 drawn += [result] if plot else []  # otherwise the windows of every file would stay in memory
             took = time.monotonic() - start
@@ -238,6 +257,18 @@ def _check_plot(recordings: list[Any], track: str | None, resume: bool) -> None:
     if resume:
         raise UsageError("--plot judges the file again: omit --resume.")
     need("matplotlib", "plot", "--plot")
+
+
+def _check_stretches(path: Path, recordings: list[Any], resume: bool) -> None:
+    from nes2net_hf.errors import UsageError
+
+    if resume:
+        raise UsageError("--stretches is written from the beginning: omit --resume.")
+    if path.suffix.lower() == ".txt" and len(recordings) != 1:
+        raise UsageError(
+            f"--stretches {path}: Audacity labels are those of one file, got {len(recordings)} recordings: end the "
+            "name in .rttm."
+        )
 
 
 def _writer(output: Path | None, form: str, progress: _Progress, stack: ExitStack, detector: Detector) -> Writer:

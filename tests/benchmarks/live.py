@@ -51,7 +51,9 @@ def main() -> None:
 
 def _by_seconds(detector: Detector, options: Any) -> None:
     column, _, value = options.where.partition("=")
-    trials = Trials(options.corpus, options.root, None, {column: [value]}, options.limit, by_length=False, batch_size=1)
+    trials = Trials(
+        options.corpus, options.root, None, {column: [value]}, options.limit, by_length=False, batch_size=1
+    )
     heard: dict[float, dict[int, list[float]]] = {seconds: {0: [], 1: []} for seconds in HEARD}
     states: dict[int, Counter[str]] = {0: Counter(), 1: Counter()}
     times: list[float] = []

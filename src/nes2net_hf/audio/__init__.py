@@ -16,6 +16,7 @@ from .reading import (
     open_audio,
     read_audio,
     resampler,
+    seconds_of_sound,
     without_suffix,
 )
 from .windows import iter_windows
@@ -38,5 +39,6 @@ __all__ = [
     "open_audio",
     "read_audio",
     "resampler",
+    "seconds_of_sound",
     "without_suffix",
 ]

@@ -144,6 +144,13 @@ def holds_sound(samples: np.ndarray, axis: int | None = None) -> np.ndarray:
     return (samples.max(axis=axis) - samples.min(axis=axis)) / 2 > SILENCE
 
 
+def seconds_of_sound(waveform: np.ndarray) -> float:
+    """Returns the total length of the 25 ms frames of (S,) at 16 kHz that rise above -60 dBFS."""
+    frame = round(MIN_DURATION * SAMPLING_RATE)
+    padded = np.pad(waveform, (0, -waveform.size % frame), mode="edge").reshape(-1, frame)
+    return min(MIN_DURATION * float(holds_sound(padded, axis=1).sum()), waveform.size / SAMPLING_RATE)
+
+
 def list_audio(folder: str | os.PathLike[str]) -> list[str]:
     """Returns the sorted paths of all audio files below a folder; hidden files are skipped."""
     return [found.path for found in find_audio(folder) if found.problem is None]

@@ -5,6 +5,7 @@ Detection: recordings in, verdicts out. `nes2net detect` and `nes2net_hf.detect`
     results.py     the fields of a verdict
     recordings.py  a recording while it is judged: windows, warnings, errors
     windows.py     reads recordings and cuts them into windows
+    turns.py       the turns of speakers: RTTM, and windows that hold one speaker
     batches.py     batches of windows from many recordings, decoded in a thread
     deciding.py    how window scores become a verdict
     live.py        verdicts while a recording goes on

@@ -57,6 +57,7 @@ class DecisionRule:
             recording.name,
             recording.channel,
             recording.track,
+            recording.speaker,
             duration=recording.duration,
             threshold=self.threshold,
             spoof_below=low,

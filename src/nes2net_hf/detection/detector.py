@@ -31,6 +31,7 @@ from .deciding import DecisionRule
 from .recordings import Recording, list_recordings
 from .results import Result, WindowScore
 from .speech import SpeechFinder
+from .turns import read_rttm
 from .windows import ALL_TRACKS, WindowReader
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ def detect(
     prior: float | None = None,
     costs: tuple[float, float] | None = None,
     undecided: float | None = None,
+    rttm: str | os.PathLike[str] | None = None,
     backend: str = "torch",
 ) -> list[Result]:
     """
@@ -66,11 +68,11 @@ def detect(
             for standard input, bytes, a binary file object, a pair (array, sampling rate), or a dict with `array` and
             `sampling_rate`.
         model, revision, device, dtype, batch_size, hop, channels, track, max_duration, threshold, prior, costs,
-            backend: see [`Detector`], which loads the model once. This function loads it at every call.
+            undecided, rttm, backend: see [`Detector`], which loads the model once. This function loads it every time.
 
     Returns:
-        One result per recording, in the order of the sources; several if its channels or audio tracks are judged
-        separately.
+        One result per recording, in the order of the sources; several if its channels, audio tracks or speakers are
+        judged separately.
 
     Raises:
         ModelError: the model cannot be loaded, or an option is invalid.
@@ -90,6 +92,7 @@ def detect(
         prior=prior,
         costs=costs,
         undecided=undecided,
+        rttm=rttm,
         backend=backend,
     )
     return list(detector.stream(sources))
@@ -123,10 +126,14 @@ class Detector:
         undecided: for a calibrated model, the accepted share of errors among recordings of each class that are like
             those it was calibrated on. Scores that do not allow that get the label `undecided`: see `Population.band`.
             Default: the model's own, if it has one.
+        rttm: RTTM file with the turns of the speakers in every recording, by its name without the suffix. Each speaker
+            gets a result of their own, on what they say alone: windows hold one speaker, turns shorter than a window
+            are joined, and overlapping speech is left out.
         backend: `"torch"`, or `"onnx"` for a folder that `nes2net export` wrote; onnxruntime runs it on the CPU.
 
     Raises:
         ModelError: the model cannot be loaded, or an option is invalid.
+        UsageError: the RTTM file cannot be read.
     """
 
     def __init__(
@@ -145,6 +152,7 @@ class Detector:
         prior: float | None = None,
         costs: tuple[float, float] | None = None,
         undecided: float | None = None,
+        rttm: str | os.PathLike[str] | None = None,
         backend: str = "torch",
     ) -> None:
         if batch_size < 1:
@@ -159,6 +167,9 @@ class Detector:
             raise ModelError(f"threshold must be a finite number, got {threshold}.")
         if backend not in BACKENDS:
             raise ModelError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
+        self.turns = None if rttm is None else read_rttm(rttm)
+        if rttm is not None and channels == "each":
+            raise ModelError("the turns of speakers are judged in the mix of the channels: omit channels.")
         self.source, self.revision = model, revision
         self.model: Any
         self.device: Any = "cpu"  # or a torch.device
@@ -200,6 +211,8 @@ class Detector:
         self.frame: float | None = None  # seconds, if the model judges frames
         if judges_frames(self.model.config):
             self.frame = frame_samples(self.model.config) / SAMPLING_RATE
+            if rttm is not None:
+                raise ModelError(f"model {self.model_name} judges frames, and cannot join turns: omit the RTTM file.")
         labels, self.spoof_indices = self.model.config.id2label, self.model.config.spoof_indices
         self.attacks = tuple(labels[index] for index in self.spoof_indices)
         self.speech = SpeechFinder(backend)
@@ -357,7 +370,9 @@ class Detector:
     def batches(self, sources: Any, size: int | None = None) -> Iterator[Batch]:
         """Yields batches of windows that are not judged yet, of at most `size` windows (default: `batch_size`)."""
         batcher = Batcher(size or self.batch_size, self.extractor, self.speech, self._watched)
-        reader = WindowReader(self.channels, self.track, self.max_duration, self.window_length, self.hop, batcher)
+        reader = WindowReader(
+            self.channels, self.track, self.max_duration, self.window_length, self.hop, batcher, self.turns
+        )
         for source in list_recordings(sources):
             yield from reader.read(source)
         yield from batcher.flush()

@@ -30,11 +30,12 @@ DIFFERING = "the channels differ, and their mix was judged: judge each channel"
 
 @dataclass
 class Recording:
-    """A recording, or one of its tracks or channels, with what was decoded and judged so far."""
+    """A recording, or one of its tracks, channels or speakers, with what was decoded and judged so far."""
 
     name: str
     channel: int | None = None
     track: int | None = None
+    speaker: str | None = None
     windows: list[WindowScore] = field(default_factory=list)
     log_odds: list[float] = field(default_factory=list)  # of the windows with sound
     kinds: list[list[float]] = field(default_factory=list)  # of the same, logits of the kinds of spoof
@@ -56,9 +57,12 @@ class Recording:
 
     def silent(self) -> str:
         where = "" if self.channel is None else f" in channel {self.channel}"
+        where += "" if self.speaker is None else f" where only {self.speaker} speaks"
         return f"{self.name} is silent{where}: no window peaks above -60 dBFS."
 
-    def conclude(self, audio: AudioStream, row: int, *, mixed: bool, of_several: bool) -> None:
+    def conclude(
+        self, audio: AudioStream, row: int, *, mixed: bool, of_several: bool, heard: float | None = None
+    ) -> None:
         """
         Fills in duration, sound, warnings and error once everything was read.
 
@@ -66,11 +70,12 @@ class Recording:
             row: the row of the blocks that holds this recording.
             mixed: whether it is the mix of all channels.
             of_several: whether there are other audio tracks, and the user chose none.
+            heard: seconds of sound of its speaker; None if all of it is judged.
         """
         assert audio.summary is not None
         summary = audio.summary
-        self.duration, self.sound = summary.duration, float(summary.sound[row])
-        if summary.silent[row]:
+        self.duration, self.sound = summary.duration, float(summary.sound[row]) if heard is None else heard
+        if summary.silent[row] or heard == 0:
             self.error = self.silent()
         self.warnings += summary.warnings
         if of_several:
@@ -85,7 +90,7 @@ class Recording:
         clipped = summary.clipped[row]
         if self.sound < UNRELIABLE_BELOW:
             self.warnings.append(f"unreliable: only {_rounded_down(self.sound)} s of sound")
-        if self.sound < summary.duration / 2 and self.channel is None:  # on a channel, others speak meanwhile
+        if self.sound < summary.duration / 2 and self.channel is None and heard is None:  # else, others speak, too
             self.warnings.append(f"mostly silence: {self.sound:.1f} of {summary.duration:.1f} s hold sound")
         if audio.info.sampling_rate <= 8000:
             self.warnings.append("8 kHz recording: it has no frequencies above 4 kHz to judge by")

@@ -19,6 +19,8 @@ class WindowScore:
     """Seconds; the end of the recording, if that is shorter than a window."""
     score: float | None
     """None if the window has no sound (it never rises above -60 dBFS) and was not judged."""
+    parts: list[tuple[float, float]] | None = None
+    """Starts and ends of the short turns of a speaker that were joined to this window, in seconds; else None."""
     looks_fake: bool = False
     """Whether its score is below the threshold or, without one, its log-odds are below 0. False without a label."""
 
@@ -43,6 +45,8 @@ class Result:
     """Counted from 0, if channels were judged separately. None for the mix, and if the file cannot be read."""
     track: int | None = None
     """Counted from 0, if the file has several audio tracks; else None."""
+    speaker: str | None = None
+    """If the turns of speakers were given, whose were judged; else None."""
     duration: float | None = None
     score: float | None = None
     """Mean over the windows with sound; for a model of frames, the lowest frame. Higher means bona fide."""
@@ -88,8 +92,8 @@ class Result:
 
     @property
     def name(self) -> str:
-        """The file, with the number of its track and channel."""
-        where = {"track": self.track, "channel": self.channel}
+        """The file, with its track, channel and speaker."""
+        where = {"track": self.track, "channel": self.channel, "speaker": self.speaker}
         places = [f"{what} {number}" for what, number in where.items() if number is not None]
         return f"{self.file} ({', '.join(places)})" if places else self.file
 
@@ -99,10 +103,18 @@ class Result:
             return self.spoofed
         stretches = []
         for fake, group in groupby(self.windows, lambda window: window.looks_fake):
-            windows = list(group)
-            if fake:
-                scores = [window.score for window in windows if window.score is not None]
-                stretches.append(Stretch(windows[0].start, windows[-1].end, sum(scores) / len(scores)))
+            windows = [window for window in group if window.score is not None]
+            if not fake or not windows:
+                continue
+            if self.speaker is not None:  # others may speak between the windows
+                stretches += [
+                    Stretch(start, end, window.score or 0.0)
+                    for window in windows
+                    for start, end in window.parts or [(window.start, window.end)]
+                ]
+                continue
+            scores = [window.score for window in windows if window.score is not None]
+            stretches.append(Stretch(windows[0].start, windows[-1].end, sum(scores) / len(scores)))
         return stretches
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from ..audio import SAMPLING_RATE, AudioStream, holds_sound, iter_windows, open_audio
+from ..audio import SAMPLING_RATE, AudioStream, holds_sound, iter_windows, open_audio, seconds_of_sound
 from .batches import Batch, Batcher
 from .recordings import SAME_SCENE, Recording, Unreadable, why_unread
 from .results import WindowScore
+from .turns import Turn, speaker_windows, turns_of
 
 ALL_TRACKS = "all"
 
@@ -24,7 +25,8 @@ class WindowReader:
     Args:
         channels, track, max_duration: as [`Detector`] takes them.
         window_length, hop: samples.
-        batcher: gets the windows with sound, and then the recording, or each of its tracks or channels.
+        batcher: gets the windows with sound, and then the recording, or each of its tracks, channels or speakers.
+        turns: of the speakers of each recording, who are then judged separately.
     """
 
     channels: str
@@ -33,6 +35,7 @@ class WindowReader:
     window_length: int
     hop: int
     batcher: Batcher
+    turns: dict[str, list[Turn]] | None = None
 
     def read(self, source: Any) -> Iterator[Batch]:
         """Yields the batches that this recording completes. Any failure becomes the error of this recording."""
@@ -62,7 +65,10 @@ class WindowReader:
                 yield from self.batcher.finish(failed)
 
     def _read_channels(self, audio: AudioStream) -> Iterator[Batch]:
-        """Reads one audio track: the mix of its channels, or each channel."""
+        """Reads one audio track: the mix of its channels, each channel, or in the mix each speaker."""
+        if self.turns is not None:
+            yield from self._read_speakers(audio, turns_of(audio.info.name, self.turns))
+            return
         chosen, warnings = self._choose_channels(audio)
         track = audio.info.track if audio.info.tracks > 1 else None
         rows = [0] if chosen is None else chosen
@@ -82,6 +88,28 @@ class WindowReader:
             for recording, row in zip(recordings, rows, strict=True):
                 recording.conclude(audio, row, mixed=mixed, of_several=of_several)
         for recording in recordings:
+            yield from self.batcher.finish(recording)
+
+    def _read_speakers(self, audio: AudioStream, turns: list[Turn]) -> Iterator[Batch]:
+        track = audio.info.track if audio.info.tracks > 1 else None
+        recordings = {
+            speaker: Recording(audio.info.name, track=track, speaker=speaker)
+            for speaker in sorted({turn.speaker for turn in turns})
+        }
+        heard = dict.fromkeys(recordings, 0.0)
+        for found in speaker_windows(audio.blocks("mix"), turns, self.window_length, self.hop):
+            recording, samples = recordings[found.speaker], found.samples
+            parts = found.parts if len(found.parts) > 1 else None
+            window = WindowScore(found.parts[0][0], found.parts[-1][1], None, parts=parts)
+            recording.windows.append(window)
+            # Windows of a turn overlap at its end, which this counts twice: it matters only below two seconds.
+            heard[found.speaker] += seconds_of_sound(samples)
+            if holds_sound(samples):
+                yield from self.batcher.add(recording, window, samples)
+        several = track is not None and self.track is None
+        for speaker, recording in recordings.items():
+            recording.conclude(audio, 0, mixed=audio.info.channels > 1, of_several=several, heard=heard[speaker])
+            recording.windows.sort(key=lambda window: window.start)
             yield from self.batcher.finish(recording)
 
     def _choose_channels(self, audio: AudioStream) -> tuple[list[int] | None, list[str]]:

@@ -34,7 +34,8 @@ COLUMNS = tuple(field.name for field in fields(Result) if field.name != "windows
 _WINDOWS = "windows"  # the column of JSON that version 0.1.0 wrote
 _MARK = "\ufeff"
 _STRETCHES = 20  # at most in a cell
-_NAMES = ("file", "model", "warnings", "error")  # columns that begin with a name, or can
+_ROWS = ("channel", "track", "speaker")  # why a file has several rows
+_NAMES = ("file", "speaker", "model", "warnings", "error")  # columns that begin with a name, or can
 
 
 class Sink(Protocol):
@@ -220,9 +221,9 @@ def finished_files(path: Path, form: str, detector: Detector, several: bool) -> 
     the output.
 
     A half-written last line is dropped. So are all rows of a file with an error in any of them: it is judged again. A
-    file may have `several` rows, one per channel or track. If the last file has, it is judged again, too, because some
-    of its rows may be missing. CSV of version 0.1.0 gets the present columns, and a copy of it, which has the windows,
-    is kept as `NAME.old`.
+    file may have `several` rows, one per channel, track or speaker. If the last file has, it is judged again, too,
+    because some of its rows may be missing. CSV of version 0.1.0 gets the present columns, and a copy of it, which has
+    the windows, is kept as `NAME.old`.
 
     Raises:
         OutputError: nes2net detect did not write the output, or used another model, precision or decision rule.
@@ -240,7 +241,7 @@ def finished_files(path: Path, form: str, detector: Detector, several: bool) -> 
         began |= {name: asked[name] for name in ("dtype", "prior") if began[name] is None}
         check_same_work(path, began, asked, "write to another file")
     again = {row["file"] for row in rows if row["error"]}
-    if several and rows and any(rows[-1].get(name) not in (None, "") for name in ("channel", "track")):
+    if several and rows and any(rows[-1].get(name) not in (None, "") for name in _ROWS):
         again.add(rows[-1]["file"])
     kept = [row for row in rows if row["file"] not in again]
     if form == "csv":
