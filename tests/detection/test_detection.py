@@ -226,7 +226,7 @@ def test_a_result_has_the_keys_of_its_schema(detector: Detector) -> None:
     record = one(detector, encode(melody(5), SAMPLING_RATE, "flac")).to_dict()
     assert list(record) == KEYS
     assert record["schema_version"] == 2 and record["file"] == "<bytes>" and record["channel"] is None
-    assert set(record["windows"][0]) == {"start", "end", "score", "looks_fake"}
+    assert set(record["windows"][0]) == {"start", "end", "score", "parts", "looks_fake"}
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
