@@ -3,10 +3,10 @@ How early a live verdict is right, and how late it comes.
 
     python tests/benchmarks/live.py MODEL --root demo-corpus/manifest.csv --where partition=test
 
-First every recording is judged as if it were live, on the sound up to each half second: EER by seconds heard, and what
-the running verdict has become at the end. Then one recording is played in real time: time to the first verdict, delay
-behind the sound, and the share of a processor core. Without --root, only the second part runs, with the bundled
-recording; --random XLS-R builds a model of that size with random weights.
+First, recordings of a speaker (and for spoofed speech, an attack) are joined to streams of at least ten seconds. Each
+is judged as if it were live: EER by seconds heard, and what the running verdict is at the end. Then one recording is
+played in real time: time to the first verdict, delay behind the sound, and the share of a processor core. Without
+--root, only the second part runs, with the bundled recording.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,14 @@ import torch
 
 from nes2net_hf import Detector
 from nes2net_hf.audio import SAMPLING_RATE, read_audio
+from nes2net_hf.corpora.loading import open_rows
 from nes2net_hf.corpora.utterances import read_utterance
 from nes2net_hf.detection import LiveDetector
 from nes2net_hf.metrics import equal_error_rate
-from nes2net_hf.robustness.run import Trials
 from nes2net_hf.samples import SPOOF
 
-HEARD = (1, 2, 3, 4, 6, 8)  # s
+HEARD = (1, 2, 3, 4, 8)  # s, and at most half a second more
+LENGTH = 10  # s of a stream
 
 
 def main() -> None:
@@ -37,7 +39,7 @@ def main() -> None:
     parser.add_argument("--corpus", default="own-data")
     parser.add_argument("--root")
     parser.add_argument("--where", default="partition=test")
-    parser.add_argument("--limit", type=int, help="recordings, balanced over classes and speakers")
+    parser.add_argument("--streams", type=int, default=1, help="at most so many of each speaker and attack")
     parser.add_argument("--errors", type=float, nargs=2, default=(0.05, 0.05))
     parser.add_argument("--chunk", type=float, default=0.1, help="seconds that arrive at once")
     parser.add_argument("--threads", type=int, default=1)
@@ -49,31 +51,44 @@ def main() -> None:
     _in_real_time(detector, options.chunk)
 
 
-def _by_seconds(detector: Detector, options: Any) -> None:
+def _streams(options: Any) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields label and waveform (S,) of each stream."""
     column, _, value = options.where.partition("=")
-    trials = Trials(
-        options.corpus, options.root, None, {column: [value]}, options.limit, by_length=False, batch_size=1
-    )
+    place: dict[str, Any] = {"root": options.root, "where": {column: [value]}}
+    columns = ("utterance_id", "speaker_id", "attack")
+    names = open_rows(options.corpus, None, columns_read=columns, **place)
+    rows = open_rows(options.corpus, None, columns_read=("utterance_id", "audio"), **place)
+    held: dict[Any, list[np.ndarray]] = defaultdict(list)
+    made: Counter[Any] = Counter()
+    for row in range(len(names)):
+        key = int(names.labels[row]), names[row]["speaker_id"], names[row]["attack"]
+        if made[key] >= options.streams:
+            continue
+        held[key].append(read_utterance(rows[row]))
+        if sum(map(len, held[key])) >= LENGTH * SAMPLING_RATE:
+            made[key] += 1
+            yield key[0], np.concatenate(held.pop(key))
+
+
+def _by_seconds(detector: Detector, options: Any) -> None:
     heard: dict[float, dict[int, list[float]]] = {seconds: {0: [], 1: []} for seconds in HEARD}
     states: dict[int, Counter[str]] = {0: Counter(), 1: Counter()}
     times: list[float] = []
-    for row in sorted(trials.utterances):
-        label, waveform = trials.labels[row], read_utterance(trials.rows[row])
+    for label, waveform in _streams(options):
         with LiveDetector(detector, SAMPLING_RATE, errors=tuple(options.errors)) as live:
-            step, decided, evidence = SAMPLING_RATE // 10, None, dict[float, float]()
-            for start in range(0, len(waveform), step):
-                for verdict in live.push(waveform[start : start + step]):
-                    if live.test is None or live.test.evidence is None:
-                        continue
-                    # Since the first sound: the first verdict comes after a second of it.
-                    evidence[verdict.time] = live.test.evidence
+            assert live.test is not None, "the model is not calibrated"
+            decided, evidence = None, dict[float, float]()
+            for start in range(0, len(waveform), SAMPLING_RATE // 10):
+                for verdict in live.push(waveform[start : start + SAMPLING_RATE // 10]):
+                    if live.test.evidence is not None:
+                        evidence[verdict.time] = live.test.evidence
                     if decided is None and verdict.state != "undecided":
                         decided = verdict.time
         times += [] if decided is None else [decided]
-        states[label][live.test.state if live.test is not None else "none"] += 1
+        states[label][live.test.state] += 1
         for seconds in HEARD:
             until = [value for at, value in evidence.items() if at <= seconds + 0.5]
-            if until and len(waveform) >= seconds * SAMPLING_RATE:
+            if until:
                 heard[seconds][label].append(until[-1])
     print("seconds heard  bona fide  spoofed   EER")
     for seconds, (spoof, bonafide) in ((seconds, heard[seconds].values()) for seconds in HEARD):
