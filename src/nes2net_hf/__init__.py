@@ -10,12 +10,13 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .configuration_nes2net import Nes2NetConfig
-    from .detection import Detector, Result, detect
+    from .detection import Detector, LiveDetector, Result, detect
     from .feature_extraction_nes2net import Nes2NetFeatureExtractor
     from .modeling_nes2net import Nes2NetForAudioClassification, Nes2NetForAudioFrameClassification, Nes2NetModel
 
 __all__ = [
     "Detector",
+    "LiveDetector",
     "Nes2NetConfig",
     "Nes2NetFeatureExtractor",
     "Nes2NetForAudioClassification",
@@ -29,7 +30,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Imported on demand, because detection loads the audio readers, which models do not need.
-    if name in ("Detector", "Result", "detect"):
+    if name in ("Detector", "LiveDetector", "Result", "detect"):
         from . import detection
 
         return getattr(detection, name)

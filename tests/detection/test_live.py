@@ -84,6 +84,29 @@ def test_a_slow_model_skips_windows_and_says_how_many(detector: Detector) -> Non
     assert last.score == pytest.approx(verdicts[-1].score) and last.delay > 0
 
 
+def test_a_loop_over_small_chunks_catches_up_with_a_live_source(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model takes a second for each window, by a clock of ours; the sound goes on meanwhile."""
+    now, judge = [0.0], Detector.judge_windows
+
+    def slow(self: Detector, batch: Any) -> None:
+        now[0] += len(batch.windows)
+        judge(self, batch)
+
+    monkeypatch.setattr("nes2net_hf.detection.live.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(Detector, "judge_windows", slow)
+    speech, live, behind = np.tile(read_audio(SPOOF), 4), LiveDetector(detector, 16_000, skip=True), []
+    skipped = judged = 0
+    for start in range(0, len(speech), 1_600):
+        arrives = (start + 1_600) / 16_000
+        now[0] = max(now[0], arrives)
+        for verdict in live.push(speech[start : start + 1_600]):
+            behind.append(now[0] - verdict.time)
+            skipped, judged = skipped + verdict.skipped, judged + 1
+    assert max(behind) < 4.0 and skipped > judged > 5
+
+
 def test_the_running_verdict_stands_until_it_is_reset(detector: Detector) -> None:
     bonafide, spoof = read_audio(BONAFIDE), read_audio(SPOOF)
     live = LiveDetector(detector, 16_000)

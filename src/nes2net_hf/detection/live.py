@@ -67,8 +67,8 @@ class LiveDetector:
         channels: of the samples. Their mean is judged.
         hop: seconds from one verdict to the next.
         errors: see [`SequentialTest`].
-        skip: whether only the newest window is judged if one push completes several, as from a live source that
-            went on while the model was busy.
+        skip: whether windows are skipped while the model is behind a live source: all but the newest that a push
+            completes, and all if pushes took longer than the sound by more than `hop`.
         name: of the recording, for the result.
 
     Raises:
@@ -101,6 +101,8 @@ class LiveDetector:
         self._ready: queue.SimpleQueue[Batch | BaseException | None] = queue.SimpleQueue()
         self._recordings: list[Recording] = []
         self._ended = False
+        self._behind = 0.0  # seconds behind a live source
+        self._skipped = 0  # windows since the last verdict
         threading.Thread(target=self._read, name="reading", daemon=True).start()
 
     def push(self, samples: Any) -> list[LiveVerdict]:
@@ -120,8 +122,14 @@ class LiveDetector:
         block = self._fed.add(samples)
         self._judge_ready()
         windows = list(self._windows(self._resample(block.mean(axis=1, keepdims=True), False)[:, 0]))
-        judged = windows[-1:] if self._skip else windows
-        return [self._verdict(*window, len(windows) - len(judged), began) for window in judged]
+        late = self._behind * SAMPLING_RATE > self._hop
+        judged = windows if not self._skip else [] if late else windows[-1:]
+        self._skipped += len(windows) - len(judged)
+        verdicts = [self._verdict(*window, began) for window in judged]
+        # Time between pushes is not counted: the source may pause.
+        took, lasted = time.monotonic() - began, len(block) / self._fed.sampling_rate
+        self._behind = max(0.0, self._behind + took - lasted)
+        return verdicts
 
     def reset(self) -> None:
         """Forgets the evidence so far, as for another speaker. Time goes on."""
@@ -190,7 +198,8 @@ class LiveDetector:
                     self._due = self._heard + self._hop
                     yield self._heard, self._held
 
-    def _verdict(self, end: int, window: NDArray[np.float32], skipped: int, began: float) -> LiveVerdict:
+    def _verdict(self, end: int, window: NDArray[np.float32], began: float) -> LiveVerdict:
+        skipped, self._skipped = self._skipped, 0
         detector, score, label = self._detector, None, None
         if holds_sound(window[-self._hop :]) and detector.speech.holds_speech([window])[0]:
             recording = Recording(self._fed.name)
