@@ -57,7 +57,7 @@ class DecisionRule:
             recording.name,
             recording.channel,
             recording.track,
-            recording.speaker,
+            speaker=recording.speaker,
             duration=recording.duration,
             threshold=self.threshold,
             spoof_below=low,

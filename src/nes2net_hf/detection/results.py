@@ -19,7 +19,7 @@ class WindowScore:
     """Seconds; the end of the recording, if that is shorter than a window."""
     score: float | None
     """None if the window has no sound (it never rises above -60 dBFS) and was not judged."""
-    parts: list[tuple[float, float]] | None = None
+    parts: list[tuple[float, float]] | None = field(default=None, kw_only=True)
     """Starts and ends of the short turns of a speaker that were joined to this window, in seconds; else None."""
     looks_fake: bool = False
     """Whether its score is below the threshold or, without one, its log-odds are below 0. False without a label."""
@@ -45,7 +45,7 @@ class Result:
     """Counted from 0, if channels were judged separately. None for the mix, and if the file cannot be read."""
     track: int | None = None
     """Counted from 0, if the file has several audio tracks; else None."""
-    speaker: str | None = None
+    speaker: str | None = field(default=None, kw_only=True)
     """If the turns of speakers were given, whose were judged; else None."""
     duration: float | None = None
     score: float | None = None
