@@ -39,6 +39,22 @@ def test_the_share_of_false_warnings_is_the_stated_one(known: Familiarity) -> No
     assert RATE / 3 < flagged < 3 * RATE
 
 
+@pytest.mark.parametrize("count", [100, 200, 400, 1_000])
+def test_few_recordings_do_not_make_every_other_one_unusual(count: int) -> None:
+    """The spectrum of the embeddings falls off slowly, as that of a network's does."""
+    draws, size = np.random.default_rng(5), 256
+    spread = np.linspace(1.0, 0.3, size)
+
+    def more(number: int) -> np.ndarray:
+        return (draws.normal(0, 1, (number, size)) * spread).astype(np.float32)
+
+    cues, labels = population(count, 3)[1:]
+    fitted = fit_familiarity(more(count), cues, labels, np.arange(count) % 4 < 2)
+    others = population(500, 4)[1]
+    flagged = np.mean([bool(fitted.reasons(one, its)) for one, its in zip(more(500), others, strict=True)])
+    assert flagged <= max(3 * RATE, 3 * 12 / count)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -89,4 +105,4 @@ def test_more_dimensions_than_recordings(known: Familiarity) -> None:
     labels = (np.arange(40) % 2).astype(np.int8)
     cues: list[dict[str, Any]] = population(40, 1)[1]
     wide = fit_familiarity(draws.normal(0, 1, (40, 512)).astype(np.float32), cues, labels, np.arange(40) % 4 < 2)
-    assert wide.projection.shape == (512, 4) and np.isfinite(wide.projection).all()
+    assert wide.projection.shape == (512, 2) and np.isfinite(wide.projection).all()

@@ -48,7 +48,7 @@ def need(module: str, extra: str, option: str) -> None:
     Checks that a module is installed.
 
     Raises:
-        UsageError: it is not; the message names the extra that installs it.
+        UsageError: it is not, or cannot be loaded; the message names the extra that installs it.
     """
     try:
         importlib.import_module(module)
@@ -56,6 +56,10 @@ def need(module: str, extra: str, option: str) -> None:
         from nes2net_hf.errors import UsageError
 
         raise UsageError(f"{option} needs {module} (not installed): pip install 'nes2net_hf[{extra}]'.") from None
+    except OSError as error:  # a library of the system is missing
+        from nes2net_hf.errors import UsageError
+
+        raise UsageError(f"{option} needs {module}, which cannot be loaded: {str(error).rstrip('.')}.") from None
 
 
 @dataclass

@@ -142,7 +142,7 @@ def detect(
             stack.enter_context(claim(out))
         recordings = list(list_recordings(_sources(paths or [], list_file, demo)))
         if plot is not None:
-            _check_plot(recordings, track, resume)
+            _check_plot(recordings, track, resume, rttm)
         if stretches is not None:
             _check_stretches(stretches, recordings, resume)
         detector = Detector(
@@ -246,7 +246,7 @@ def _sources(paths: list[str], list_file: Path | None, demo: bool) -> list[str]:
     return sources
 
 
-def _check_plot(recordings: list[Any], track: str | None, resume: bool) -> None:
+def _check_plot(recordings: list[Any], track: str | None, resume: bool, rttm: Path | None) -> None:
     from nes2net_hf.detection import ALL_TRACKS
     from nes2net_hf.errors import UsageError
 
@@ -254,6 +254,8 @@ def _check_plot(recordings: list[Any], track: str | None, resume: bool) -> None:
         raise UsageError(f"--plot draws exactly one file, got {len(recordings)} recordings or standard input.")
     if track == ALL_TRACKS:
         raise UsageError("--plot draws one audio track: choose it with --track N.")
+    if rttm is not None:
+        raise UsageError("--plot draws whole recordings, not speakers: omit --rttm.")
     if resume:
         raise UsageError("--plot judges the file again: omit --resume.")
     need("matplotlib", "plot", "--plot")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -68,7 +68,7 @@ def listen(
     with ExitStack() as stack, ending() as end:
         from nes2net_hf.detection import Detector
         from nes2net_hf.detection.live import LiveDetector
-        from nes2net_hf.errors import UsageError
+        from nes2net_hf.errors import AudioError, UsageError
 
         be_quiet()
         as_utf8(sys.stdout)
@@ -91,14 +91,20 @@ def listen(
             )
         )
         show = _show_line if form == "line" else _show_json
-        with suppress(KeyboardInterrupt):
-            for chunk in source:
-                for verdict in live.push(chunk):
-                    show(verdict)
+        failure = None
+        with closing(source), suppress(KeyboardInterrupt):
+            try:
+                for chunk in source:
+                    for verdict in live.push(chunk):
+                        show(verdict)
+            except AudioError as error:  # what was heard before it is still judged
+                failure = error
         result = live.finish()
         if source.lost:
-            result.warnings.append(f"{source.lost:.1f} s of the microphone were lost: the model is too slow")
+            result.warnings.append(f"{source.lost:.1f} s of the sound were lost")
         _show_whole(result, live, detector, form)
+        if failure is not None:
+            raise failure
         end.code = 0 if result.error is None else 1
     return end.code
 

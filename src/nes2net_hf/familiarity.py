@@ -4,8 +4,8 @@ Is a recording like those that a model was calibrated on? If not, its calibratio
 The distance of a recording is that of its pooled embedding from the nearer class of the calibration data, by
 Mahalanobis with one covariance for both classes (Lee et al. 2018, arXiv 1807.03888), shrunk towards a multiple of the
 identity (Ledoit & Wolf 2004). Beside it stand bandwidth, level, noise, duration and silence. Each has limits of its
-own, set on speakers that a fit had not seen, so that together about 1 % of the recordings like those of the
-calibration are called unlike them (more, if there are fewer than a thousand).
+own, set so that together about 1 % of the recordings like those of the calibration are called unlike them. With N
+recordings, fewer than a thousand, it is 12 / N.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ _CUES = {
     "duration": ("its duration", "{:.1f} s", 0.1),
     "silent_40": ("its share of silence", "{:.0%}", 0.01),
 }
-_NAMES = ("distance", *_CUES)
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,10 @@ class Familiarity:
             with safe_open(path, framework="numpy") as file:
                 tensors = {name: file.get_tensor(name) for name in ("center", "projection", "means")}
                 notes = json.loads((file.metadata() or {})["notes"])
-            limits = {name: (float(notes["limits"][name][0]), float(notes["limits"][name][1])) for name in _NAMES}
+            limits = {
+                name: (float(notes["limits"][name][0]), float(notes["limits"][name][1]))
+                for name in ("distance", *_CUES)
+            }
             tensors["projection"] = tensors["projection"].astype(np.float32)
             return cls(**tensors, limits=limits)
         except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
@@ -121,7 +123,7 @@ def fit_familiarity(
     first: NDArray[np.bool_],
 ) -> Familiarity:
     """
-    Fits on N recordings. The limits are those of each half of the recordings by a fit on the other half.
+    Fits the distance on one half of the recordings, and its limit on the other. All recordings limit the cues.
 
     Args:
         embeddings: (N, D).
@@ -136,21 +138,23 @@ def fit_familiarity(
         for label in (0, 1):
             if (half & (labels == label)).sum() < 5:
                 raise CalibrationError("a half of the speakers has fewer than 5 recordings of a class.")
-    values = np.empty((len(labels), len(_NAMES)))
-    for half in (first, ~first):
-        fitted = _fit(embeddings[half], labels[half])
-        for number in np.flatnonzero(~half).tolist():
-            measured = fitted.measure(embeddings[number], cues[number])
-            values[number] = [measured[name] for name in _NAMES]
-    # So many recordings are at a limit or beyond it that all limits together have `RATE` of them.
-    beyond = max(1, round(RATE * (len(values) + 1) / (2 * len(_CUES) + 1)))
-    ordered = np.sort(values, axis=0)
-    limits = {"distance": (0.0, float(ordered[-beyond, _NAMES.index("distance")]))}
+    fitted = _fit(embeddings[first], labels[first])
+    measured = [fitted.measure(one, its) for one, its in zip(embeddings, cues, strict=True)]
+    distances = [its["distance"] for its, seen in zip(measured, first, strict=True) if not seen]
+    limits = {"distance": (0.0, _extremes(distances)[1])}
     for name, (_, _, margin) in _CUES.items():
-        column = ordered[:, _NAMES.index(name)].tolist()
-        middle = column[len(column) // 2]
-        limits[name] = min(column[beyond - 1], middle - margin), max(column[-beyond], middle + margin)
-    return replace(_fit(embeddings, labels), limits=limits)
+        values = [its[name] for its in measured]
+        low, high = _extremes(values)
+        middle = float(np.median(values))
+        limits[name] = min(low, middle - margin), max(high, middle + margin)
+    return replace(fitted, limits=limits)
+
+
+def _extremes(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the limits beyond which a new value lies so rarely that all limits together have `RATE` of them."""
+    ordered = sorted(values)
+    beyond = max(1, round(RATE * (len(ordered) + 1) / (2 * len(_CUES) + 1)))
+    return ordered[beyond - 1], ordered[-beyond]
 
 
 def _fit(embeddings: NDArray[np.float32], labels: NDArray[np.int8]) -> Familiarity:

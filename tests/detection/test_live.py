@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -111,10 +112,14 @@ def test_the_running_verdict_stands_until_it_is_reset(detector: Detector) -> Non
     bonafide, spoof = read_audio(BONAFIDE), read_audio(SPOOF)
     live = LiveDetector(detector, 16_000)
     assert {one.state for one in live.push(spoof)[-3:]} == {"spoof"}
-    assert {one.state for one in live.push(bonafide)} == {"spoof"}
+    verdicts = live.push(bonafide)
+    assert {one.state for one in verdicts} == {"spoof"}
+    verdict_time = verdicts[-1].time
     live.reset()
     after = live.push(bonafide)
-    assert after[0].state != "spoof" and after[0].time > 9  # time goes on
+    assert after[0].start >= verdict_time and after[0].time > 9  # time goes on, and the old speaker's sound is gone
+    fresh = LiveDetector(detector, 16_000).push(bonafide)
+    assert [one.state for one in after] == [one.state for one in fresh][: len(after)]
     assert {one.evidence for one in after} == {None}  # a demonstration model gives no probabilities
 
 
@@ -125,13 +130,24 @@ def test_the_running_verdict_stands_until_it_is_reset(detector: Detector) -> Non
         ({"sampling_rate": 16_000, "hop": 9}, [0.0], "hop must be between"),
         ({"sampling_rate": 16_000, "errors": (0.05, 0.5)}, [0.0], "shares of errors must be above 0 and below 0.5"),
         ({"sampling_rate": 16_000}, np.zeros((2, 100), np.float32), "has 1 channels, but 2 were pushed"),
-        ({"sampling_rate": 16_000}, np.full(10, np.nan, np.float32), "NaN or infinite"),
+        ({"sampling_rate": 16_000}, np.full(10, np.nan, np.float32), "not finite"),
+        ({"sampling_rate": 16_000}, np.full(10, 11.0), "far above the full scale"),
         ({"sampling_rate": 16_000}, np.zeros(10, np.int64), "<array> is int64: convert it"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_heard_is_a_sentence(detector: Detector, options: Any, samples: Any, words: str) -> None:
     with pytest.raises((AudioError, ModelError), match=words):
         LiveDetector(detector, **options).push(samples)
+
+
+def test_the_whole_is_that_of_the_mix_whatever_the_detector_does_with_channels() -> None:
+    detector = Detector(device="cpu")  # channels are judged separately if they differ
+    with LiveDetector(detector, 16_000, channels=2) as live:
+        both = np.zeros((2, 80_000), np.float32)
+        both[0, :72_000], both[1, 8_000:] = read_audio(BONAFIDE)[:72_000], read_audio(SPOOF)[:72_000]
+        for start in range(0, 80_000, 3):  # pieces shorter than their channels, too
+            live.push(both[:, start : start + (1 if start < 300 else 3)])
+        assert live.finish().channel is None
 
 
 def test_nothing_follows_the_end(detector: Detector) -> None:
@@ -163,8 +179,8 @@ def test_both_rates_of_error_are_kept_if_windows_are_independent() -> None:
     independent = [(0.0, 1.0), (1.0, 0.0)]
     bonafide = decided(rng.normal(1, np.sqrt(2), (2_000, 60)), independent, errors)
     spoof = decided(rng.normal(-1, np.sqrt(2), (2_000, 60)), independent, errors)
-    assert 0.03 < bonafide.count("spoof") / 2_000 < 0.11
-    assert 0.004 < spoof.count("bonafide") / 2_000 < 0.025
+    assert 0.02 < bonafide.count("spoof") / 2_000 <= 0.1
+    assert 0.002 < spoof.count("bonafide") / 2_000 <= 0.02
     assert bonafide.count("undecided") == spoof.count("undecided") == 0
 
 
@@ -197,6 +213,8 @@ def test_the_correlation_is_measured_within_classes() -> None:
     )
     assert list(found.values()) == sorted(found.values(), reverse=True)
     assert measure_correlation([(1, [0.0], [1.0])], 0.5) == []
+    few = [(1, [0.5 * step for step in range(4_000)], rng.normal(0, 1, 4_000).tolist())] * 2
+    assert measure_correlation(few, 0.5) == []  # two long recordings are two
 
 
 # Sources and the command --------------------------------------------------------------------------------------------
@@ -210,7 +228,7 @@ def content(form: str) -> bytes:
 
 @pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG"])
 def test_containers_are_read_from_front_to_back(form: str) -> None:
-    source = ContainerSource(SimpleNamespace(read1=io.BytesIO(content(form)).read))  # type: ignore[arg-type]
+    source = ContainerSource(SimpleNamespace(read=io.BytesIO(content(form)).read))  # type: ignore[arg-type]
     samples = np.concatenate(list(source), axis=1)
     expected = read_audio(content(form))
     assert source.sampling_rate == 16_000 and samples.shape == (1, len(expected))
@@ -232,6 +250,32 @@ def test_what_has_arrived_is_fetched_at_once() -> None:
     assert (np.concatenate(fetched, axis=1) == np.concatenate(chunks, axis=1)).all() and len(fetched) <= 5
     odd = PcmSource(io.BytesIO(b"\x01\x00\x02\x00\x03"), 16_000)
     assert np.concatenate(list(odd), axis=1).tolist() == [[1, 2]]
+
+
+def test_a_stream_cannot_name_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("secret.wav", read_audio(SPOOF), 16_000)
+    with pytest.raises(AudioError, match="no sound that can be decoded"):
+        ContainerSource(io.BytesIO(b"ffconcat version 1.0\nfile secret.wav\n" * 200))
+
+
+def test_what_was_heard_before_damage_is_still_judged(nes2net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray(content("MP3"))
+    data[6_000:6_400] = bytes(400)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bytes(data))))
+    run = nes2net("listen", "--format", "jsonl")
+    final = json.loads(run.out.splitlines()[-1])
+    assert final["type"] == "final" and final["label"] == "spoof" and run.code == 0
+
+    def broken(self: Any) -> Iterator[np.ndarray]:
+        yield (32_767 * read_audio(SPOOF)).astype(np.int16)[None]
+        raise AudioError("the line was cut.")
+
+    monkeypatch.setattr(PcmSource, "_chunks", broken)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    run = nes2net("listen", "--format", "jsonl", "--rate", 16_000)
+    final = json.loads(run.out.splitlines()[-1])
+    assert run.code == 1 and "the line was cut" in run.err and final["label"] == "spoof"
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -284,3 +328,17 @@ def test_a_live_source_is_judged_while_it_goes_on(tmp_path: Path) -> None:
         assert first["type"] == "window" and first["time"] <= 2.0
         rest = process.communicate(samples[32_000:].tobytes())[0].splitlines()
     assert json.loads(rest[-1])["type"] == "final" and process.returncode == 0
+
+
+@pytest.mark.slow
+def test_an_interruption_ends_the_sound() -> None:
+    command = [sys.executable, "-m", "nes2net_cli", "listen", "--rate", "16000", "--format", "jsonl"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write((32_767 * read_audio(SPOOF)).astype("<i2").tobytes())
+        process.stdin.flush()
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.readlines()
+        assert process.wait(60) == 0 and json.loads(rest[-1])["label"] == "spoof"
+        assert b"Fatal" not in process.stderr.read()  # type: ignore[union-attr]

@@ -71,7 +71,8 @@ def test_windows_hold_one_speaker_and_every_sample_of_theirs(block: int, hop: in
     for turn in alone(turns):
         owner[round(turn.start * RATE) : round(turn.end * RATE)] = int(turn.speaker[1])
     seen = np.zeros(wave.shape[1], bool)
-    for window in speaker_windows(blocks, turns, WINDOW, hop):
+    sound: dict[str, float] = {}
+    for window in speaker_windows(blocks, turns, WINDOW, hop, sound):
         places = window.samples.astype(int)
         told = np.concatenate([np.arange(round(a * RATE), round(b * RATE)) for a, b in window.parts])
         assert (places == told).all() and len(places) <= WINDOW
@@ -80,6 +81,8 @@ def test_windows_hold_one_speaker_and_every_sample_of_theirs(block: int, hop: in
             assert places[-1] - places[0] == WINDOW - 1
         seen[places] = True
     assert (seen == (owner >= 0)).all()
+    told = [(owner == number).sum() / RATE for number in range(3)]
+    assert [sound[f"s{number}"] for number in range(3)] == pytest.approx(told, abs=0.5)
 
 
 def test_each_speaker_gets_a_verdict(call: tuple[Path, Path], nes2net: Any, tmp_path: Path) -> None:
@@ -105,6 +108,8 @@ def test_each_speaker_gets_a_verdict(call: tuple[Path, Path], nes2net: Any, tmp_
     output.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
     assert nes2net("detect", audio, "--rttm", rttm, "--output", output, "--resume").code == 0
     assert output.read_bytes() == whole
+    other = nes2net("detect", audio, "--output", output, "--resume")
+    assert other.code == 2 and "rttm: " in other.err and output.read_bytes() == whole
 
 
 def test_a_speaker_who_says_little_is_not_judged(call: tuple[Path, Path], tmp_path: Path) -> None:
@@ -118,6 +123,7 @@ def test_a_speaker_who_says_little_is_not_judged(call: tuple[Path, Path], tmp_pa
 def test_recordings_find_their_turns_by_name(tmp_path: Path) -> None:
     known = {"call": [Turn(0, 1, "a")], "b.c": [Turn(0, 2, "b")]}
     assert turns_of("/x/call.wav", known)[0].speaker == "a" and turns_of("b.c", known) == turns_of("d/b.c.mp3", known)
+    assert turns_of("my  call.wav", {"my_call": known["call"], "x": []}) == known["call"]
     with pytest.raises(AudioError, match=r"other\.wav has no turns in the RTTM file, which has those of b\.c, call\."):
         turns_of("other.wav", known)
     assert turns_of("-", {"call": known["call"]}) == known["call"]
@@ -131,6 +137,7 @@ def test_recordings_find_their_turns_by_name(tmp_path: Path) -> None:
         ("", "has no line that begins with SPEAKER"), ("SPEAKER a 1 0.0", "line 1, is not RTTM"),
         ("; x\nSPEAKER a 1 zero 1.0 <NA> <NA> b <NA> <NA>", "line 2, is not RTTM"),
         ("SPEAKER a 1 -1 1.0 <NA> <NA> b <NA> <NA>", "line 1, is not RTTM"),
+        ("SPEAKER my call 1 0.50 5.00 <NA> <NA> a <NA> <NA>", "line 1, is not RTTM"),
         ("SPEAKER a 1 0 nan <NA> <NA> b <NA> <NA>", "line 1, is not RTTM"),
     ],
 )  # fmt: skip
@@ -187,6 +194,7 @@ def test_stretches_that_touch_are_one(tmp_path: Path) -> None:
     [
         (["--stretches", "x.json"], ".rttm or .txt"), (["--stretches", "x.txt", REAL], "end the name in .rttm"),
         (["--stretches", "x.rttm", "--output", "o.jsonl", "--resume"], "omit --resume"),
+        (["--rttm", "x.rttm", "--plot", "x.png"], "omit --rttm"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_written_is_a_sentence(arguments: list[Any], words: str, nes2net: Any, tmp_path: Path) -> None:

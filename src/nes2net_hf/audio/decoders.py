@@ -37,7 +37,7 @@ BLOCK_SAMPLES = 1 << 18  # over all channels, so that no header can make a block
 _INTEGER_SCALES = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
 # Containers that FFmpeg may open. Playlists and other formats that refer to files or addresses are excluded: a file
 # must never make us fetch another one.
-_CONTAINERS = (
+CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,mp3,ogg,flac,wav,aiff,caf,amr,asf,avi,"
     "mpegts,mpeg,flv,live_flv,kux,mxf,nut,gxf,wtv,ty,rm,ivr,nsv,ac3,eac3,dts,dtshd,truehd,mlp,loas,"
     "w64,au,voc,nistsphere,sox,ircam,iff,paf,epaf,pvf,sds,avr,wve,wv,ape,tta,tak,mpc,mpc8,shn,dsf,oma,aea,"
@@ -202,7 +202,7 @@ class _PyAVDecoder:
             pieces,
             mode="r",
             format=part.form if part.form in ("mp3", "flac") else None,  # FFmpeg guesses wrong on short streams
-            options={"format_whitelist": _CONTAINERS},
+            options={"format_whitelist": CONTAINERS},
             metadata_errors="replace",
         )
         self._due: float | None = None  # s, expected time of the next frame
@@ -340,20 +340,13 @@ class ArrayDecoder:
     def __init__(self, array: Any, sampling_rate: int | None, track: int | None = None) -> None:
         if sampling_rate is None:
             raise AudioError("<array> has no sampling rate: pass a pair (array, rate) with the rate in Hz.")
-        try:
-            samples = np.asarray(array)
-        except Exception as error:
-            raise AudioError(f"<array> cannot be read as an array of numbers: {error}") from None
+        samples = as_floats(array)
         if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[0] > max(samples.shape[1], 1)):
             raise AudioError(
                 f"<array> has shape {samples.shape}, but (samples,) or (channels, samples) is expected: "
                 "pass one recording at a time, channels first."
             )
-        self.is_float = samples.dtype.kind == "f"
-        if samples.dtype in _INTEGER_SCALES:
-            samples = samples / np.float32(_INTEGER_SCALES[samples.dtype])
-        elif samples.dtype not in (np.float32, np.float64):
-            raise AudioError(f"<array> is {samples.dtype}: convert it to float32, float64, int16 or int32.")
+        self.is_float = np.asarray(array).dtype not in _INTEGER_SCALES
         self._samples = np.atleast_2d(samples).T
         self.sampling_rate, self.channels = int(sampling_rate), self._samples.shape[1]
         check_form("<array>", self.sampling_rate, self.channels)
@@ -381,6 +374,24 @@ def check_form(name: str, sampling_rate: int, channels: int) -> None:
             f"{name} has {channels} channels, but 1 to {MAX_CHANNELS} are supported: split it into files with fewer "
             "channels."
         )
+
+
+def as_floats(array: Any) -> np.ndarray:
+    """
+    Returns an array or tensor of floats, int16 or int32 as floats; full scale is 1.
+
+    Raises:
+        AudioError: it holds something else.
+    """
+    try:
+        samples = np.asarray(array)
+    except Exception as error:
+        raise AudioError(f"<array> cannot be read as an array of numbers: {error}") from None
+    if samples.dtype in _INTEGER_SCALES:
+        return samples / np.float32(_INTEGER_SCALES[samples.dtype])
+    if samples.dtype not in (np.float32, np.float64):
+        raise AudioError(f"<array> is {samples.dtype}: convert it to float32, float64, int16 or int32.")
+    return samples
 
 
 def _codec(form: str, subtype: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import chain
 from typing import IO, Any
 
 import av
@@ -12,10 +14,10 @@ import numpy as np
 from av.error import FFmpegError
 
 from ..errors import AudioError
-from .decoders import check_form
+from .decoders import CONTAINERS, check_form
 
 _CHUNK = 4096  # bytes, at most, of headerless sound: 0.13 s at 16 kHz
-_AHEAD = 256  # chunks that a reading thread may be ahead
+_AHEAD = 4_096  # chunks that a reading thread may be ahead: more than half a minute
 # FFmpeg would otherwise read seconds of sound before the first of it is decoded.
 _AT_ONCE = {"probesize": "4096", "analyzeduration": "0"}
 
@@ -28,7 +30,7 @@ class LiveSource:
         name: of the recording.
         sampling_rate: Hz.
         channels: C.
-        lost: seconds of a microphone's sound that were not fetched in time.
+        lost: seconds of sound that were damaged, or of a microphone's not fetched in time.
     """
 
     name: str
@@ -45,7 +47,7 @@ class LiveSource:
         """
         self._arrived: queue.Queue[np.ndarray | BaseException | None] = queue.Queue(_AHEAD)
         self._start()
-        while (item := self._arrived.get()) is not None:
+        while (item := self._next()) is not None:
             chunks = []
             while isinstance(item, np.ndarray):
                 chunks.append(item)
@@ -59,6 +61,16 @@ class LiveSource:
                 raise item
             if item is None:
                 return
+
+    def close(self) -> None:
+        """Stops hearing."""
+
+    def _next(self) -> np.ndarray | BaseException | None:
+        while True:
+            try:
+                return self._arrived.get(timeout=0.5)  # without a timeout, Windows could not interrupt it
+            except queue.Empty:
+                continue
 
     def _start(self) -> None:
         threading.Thread(target=self._read, name="listening", daemon=True).start()
@@ -84,11 +96,11 @@ class PcmSource(LiveSource):
 
     def __init__(self, file: IO[bytes], sampling_rate: int, name: str = "-") -> None:
         check_form(name, sampling_rate, 1)
-        self._file, self.sampling_rate, self.name = file, sampling_rate, name
+        self._file, self.sampling_rate, self.name = _unbuffered(file), sampling_rate, name
 
     def _chunks(self) -> Iterator[np.ndarray]:
         rest = b""
-        while data := _arrived(self._file, _CHUNK):
+        while data := self._file.read(_CHUNK):
             data = rest + data
             whole = len(data) // 2 * 2
             rest = data[whole:]
@@ -106,9 +118,14 @@ class ContainerSource(LiveSource):
     def __init__(self, file: IO[bytes], name: str = "-") -> None:
         self.name = name
         try:
-            self._container = av.open(_Forward(file), mode="r", options=_AT_ONCE, metadata_errors="replace")
-            [stream, *_] = self._container.streams.audio
-            self._frames = self._container.decode(stream)
+            self._container = av.open(
+                _Forward(file),
+                mode="r",
+                options=_AT_ONCE | {"format_whitelist": CONTAINERS},  # a list of files could name any
+                metadata_errors="replace",
+            )
+            [self._stream, *_] = self._container.streams.audio
+            self._frames = self._decoded()
             self._first = next(self._frames)
         except (FFmpegError, ValueError, StopIteration) as error:
             raise AudioError(
@@ -117,12 +134,25 @@ class ContainerSource(LiveSource):
             ) from error
         self.sampling_rate, self.channels = self._first.sample_rate, self._first.layout.nb_channels
         check_form(name, self.sampling_rate, self.channels)
-        self._resampler = av.AudioResampler("fltp", self._first.layout, self.sampling_rate)
+
+    def _decoded(self) -> Iterator[av.AudioFrame]:
+        """Yields frames; damaged packets are left out, and counted as lost."""
+        for packet in self._container.demux(self._stream):
+            try:
+                yield from packet.decode()
+            except FFmpegError:
+                self.lost += float((packet.duration or 0) * (packet.time_base or 0))
 
     def _chunks(self) -> Iterator[np.ndarray]:
-        yield from map(_samples, self._resampler.resample(self._first))
-        for frame in self._frames:
-            yield from map(_samples, self._resampler.resample(frame))
+        layout = self._first.layout
+        resampler = av.AudioResampler("fltp", layout, self.sampling_rate)
+        form = None
+        for frame in chain([self._first], self._frames):
+            its = frame.format.name, frame.layout.name, frame.sample_rate
+            if form is not None and its != form:  # as after a cut in a broadcast
+                resampler = av.AudioResampler("fltp", layout, self.sampling_rate)
+            form = its
+            yield from (one.to_ndarray() for one in resampler.resample(frame))
 
 
 class MicrophoneSource(LiveSource):
@@ -141,13 +171,19 @@ class MicrophoneSource(LiveSource):
     def __init__(self, device: str | int | None = None) -> None:
         import sounddevice
 
+        self._failure: type[Exception] = sounddevice.PortAudioError
         try:
             found = sounddevice.query_devices(device, "input")
             self.sampling_rate, self.name = int(found["default_samplerate"]), str(found["name"])
             self._stream = sounddevice.InputStream(
-                device=device, channels=1, dtype="float32", samplerate=self.sampling_rate, callback=self._hear
+                device=device,
+                channels=1,
+                dtype="float32",
+                samplerate=self.sampling_rate,
+                callback=self._hear,
+                finished_callback=self._end,
             )
-        except (ValueError, sounddevice.PortAudioError) as error:
+        except (ValueError, self._failure) as error:
             known = [one["name"] for one in sounddevice.query_devices() if one["max_input_channels"]]
             raise AudioError(
                 f"no microphone {'' if device is None else f'{device} '}can be opened ({error}); "
@@ -155,29 +191,43 @@ class MicrophoneSource(LiveSource):
             ) from None
 
     def _start(self) -> None:
-        self._stream.start()
+        try:
+            self._stream.start()
+        except self._failure as error:
+            raise AudioError(f"the microphone {self.name} cannot be started: {error}.") from None
+
+    def close(self) -> None:
+        self._stream.close()
 
     def _hear(self, block: np.ndarray, frames: int, times: Any, status: Any) -> None:
+        lost = frames if status.input_overflow else 0
         try:
             self._arrived.put_nowait(block.T.copy())
         except queue.Full:
-            self.lost += frames / self.sampling_rate
+            lost += frames
+        self.lost += lost / self.sampling_rate
+
+    def _end(self) -> None:
+        with suppress(queue.Full):  # also if the microphone was unplugged
+            self._arrived.put_nowait(None)
 
 
 class _Forward:
     """The part of a file that a decoder reads if it cannot seek, without waiting for a full buffer."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+        self._file = _unbuffered(file)
 
     def read(self, size: int) -> bytes:
-        return _arrived(self._file, size)
+        return self._file.read(size) or b""
 
 
-def _arrived(file: Any, size: int) -> bytes:
-    """Returns what has arrived, and waits for at least one byte; empty at the end."""
-    return file.read1(size) if hasattr(file, "read1") else file.read(size)
-
-
-def _samples(frame: av.AudioFrame) -> np.ndarray:
-    return frame.to_ndarray()
+def _unbuffered(file: IO[bytes]) -> Any:
+    """
+    Returns a file whose `read` returns what has arrived, and waits for at least one byte. The buffer of standard input
+    would be locked by a thread that waits there, and Python could not end.
+    """
+    try:
+        return open(file.fileno(), "rb", buffering=0, closefd=False)
+    except (OSError, AttributeError):
+        return file

@@ -367,12 +367,14 @@ class Detector:
         recording.log_odds.append(log_odds[lowest])
         recording.kinds.append([of_frames[lowest] for of_frames in kinds])
 
-    def batches(self, sources: Any, size: int | None = None) -> Iterator[Batch]:
-        """Yields batches of windows that are not judged yet, of at most `size` windows (default: `batch_size`)."""
-        batcher = Batcher(size or self.batch_size, self.extractor, self.speech, self._watched)
-        reader = WindowReader(
-            self.channels, self.track, self.max_duration, self.window_length, self.hop, batcher, self.turns
-        )
+    def batches(self, sources: Any, live: bool = False) -> Iterator[Batch]:
+        """
+        Yields batches of windows that are not judged yet. Of a `live` source, which can be read only once, each has
+        one window of the mix.
+        """
+        batcher = Batcher(1 if live else self.batch_size, self.extractor, self.speech, self._watched)
+        channels, track, turns = ("mix", None, None) if live else (self.channels, self.track, self.turns)
+        reader = WindowReader(channels, track, self.max_duration, self.window_length, self.hop, batcher, turns)
         for source in list_recordings(sources):
             yield from reader.read(source)
         yield from batcher.flush()

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import MIN_DURATION, SAMPLING_RATE, AudioStream, holds_sound, resampler
-from ..audio.decoders import ArrayDecoder
+from ..audio.decoders import as_floats, check_form
 from ..calibration import Calibration
 from ..errors import AudioError, ModelError
 from .batches import Batch
@@ -132,7 +132,8 @@ class LiveDetector:
         return verdicts
 
     def reset(self) -> None:
-        """Forgets the evidence so far, as for another speaker. Time goes on."""
+        """Forgets the sound and the evidence so far, as for another speaker. Time goes on."""
+        self._held, self._sound, self._due = self._held[:0], 0, 0
         if self.test is not None:
             self.test.reset()
 
@@ -163,7 +164,7 @@ class LiveDetector:
         """Reads the samples as `detect` does, in a thread."""
         try:
             stream = AudioStream(self._fed.name, lambda track: self._fed)
-            for batch in self._detector.batches([stream], size=1):
+            for batch in self._detector.batches([stream], live=True):
                 self._ready.put(batch)
         except BaseException as error:
             self._ready.put(error)
@@ -240,18 +241,17 @@ class _Fed:
 
     def __init__(self, name: str, sampling_rate: int, channels: int) -> None:
         self.name, self.sampling_rate, self.channels = name, sampling_rate, channels
-        ArrayDecoder(np.zeros((channels, channels), np.float32), sampling_rate)  # checks the form
+        check_form(name, sampling_rate, channels)
         self.warnings: list[str] = []
         self._blocks: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
 
     def add(self, samples: Any) -> NDArray[np.float32]:
         """Takes (S,) or (C, S) and returns it as (S, C)."""
-        decoder = ArrayDecoder(samples, self.sampling_rate)
-        if decoder.channels != self.channels:
-            raise AudioError(f"{self.name} has {self.channels} channels, but {decoder.channels} were pushed.")
-        block = np.concatenate([*decoder.blocks()] or [np.zeros((0, self.channels), np.float32)])
-        if not np.isfinite(block).all():
-            raise AudioError(f"{self.name} has NaN or infinite samples.")
+        block = np.atleast_2d(as_floats(samples)).T
+        if block.shape[1] != self.channels:
+            raise AudioError(f"{self.name} has {self.channels} channels, but {block.shape[1]} were pushed.")
+        if len(block) and not np.abs(block).max() <= 10:  # also if it is not a number
+            raise AudioError(f"{self.name} has samples that are not finite, or far above the full scale of 1.")
         if len(block):
             self._blocks.put(block)
         return block

@@ -43,16 +43,17 @@ class Recording:
     embeddings: list[NDArray[np.float32]] = field(default_factory=list)  # (D,) of the judged windows, if known
     cues: list[dict[str, float]] = field(default_factory=list)  # of the judged windows
     sound: float = 0.0  # s
+    spoken: float | None = None  # s, of a speaker's turns
     has_speech: bool = False
     duration: float | None = None
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
 
     def heard(self) -> tuple[NDArray[np.float32] | None, dict[str, float]]:
-        """Returns the mean embedding (D,) and the mean cues of the judged windows, with the whole duration."""
+        """Returns the mean embedding (D,) and cues of the judged windows, with the whole duration, or a speaker's."""
         count = len(self.cues)
         means = {name: sum(one[name] for one in self.cues) / count for name in self.cues[0]}
-        means["duration"] = self.duration or 0.0
+        means["duration"] = (self.duration if self.spoken is None else self.spoken) or 0.0
         return np.mean(self.embeddings, axis=0) if self.embeddings else None, means
 
     def silent(self) -> str:

@@ -23,15 +23,16 @@ ERRORS = (0.05, 0.05)
 class SequentialTest:
     """
     Decides between bona fide and spoofed speech as soon as the evidence allows it (Wald 1945, "Sequential Tests of
-    Statistical Hypotheses", section 3). The decision stands until `reset`.
+    Statistical Hypotheses"). The limits are the logarithms of the accepted errors, which bounds both rates if the
+    ratios are true (Ville's inequality); Wald's own limits bound their sum. The decision stands until `reset`.
 
     Args:
         calibration: turns scores into log-likelihood ratios.
         correlation: pairs (distance in seconds, correlation), with ascending distances. Beyond the last, its value
             holds. Empty: all windows count as one.
         errors: accepted shares of bona fide speech called spoof, and of spoofed speech called bona fide. They are
-            bounds for independent windows with the distribution of the calibration data; `nes2net_hf` promises none
-            for others.
+            bounds for independent windows whose ratios are true. That of a window is taken from a calibration of
+            whole recordings, and windows are alike, so nothing is promised for a real recording.
 
     Attributes:
         state: `undecided`, `bonafide` or `spoof`.
@@ -52,7 +53,7 @@ class SequentialTest:
         rejected, accepted = errors
         self._calibration = calibration
         self._distances, self._values = (np.array(column) for column in zip(*(correlation or [(0.0, 1.0)])))
-        self._upper, self._lower = math.log((1 - rejected) / accepted), math.log(rejected / (1 - accepted))
+        self._upper, self._lower = -math.log(accepted), math.log(rejected)
         self.reset()
 
     def reset(self) -> None:
@@ -83,27 +84,46 @@ def measure_correlation(
 ) -> list[tuple[float, float]]:
     """
     Returns the correlation of the scores of two windows of a recording, by their distance in multiples of `step`, as
-    `SequentialTest` takes it: from 1 at distance 0 on, it never rises. Distances of fewer than 30 pairs are left out.
+    `SequentialTest` takes it: it begins with 1 and never rises (isotonic regression). Distances above a minute, and
+    those of fewer than 30 recordings, are left out.
 
     Args:
-        recordings: of each, the label, the ends of its windows in seconds, and their scores.
+        recordings: of each, the label, the ends of its windows in seconds, and their scores. Windows off the steps,
+            such as the last, are not used.
         step: seconds.
     """
-    known = [(label, np.array(ends), np.array(scores)) for label, ends, scores in recordings if len(scores)]
-    pairs: dict[int, list[float]] = {}
-    for label in {label for label, _, _ in known}:
-        of_class = [(ends, scores) for one, ends, scores in known if one == label]
-        together = np.concatenate([scores for _, scores in of_class])
+    from scipy.optimize import isotonic_regression
+
+    known = []
+    for label, ends, scores in recordings:
+        on_steps = [score for end, score in zip(ends, scores, strict=True) if _is_multiple(end - ends[0], step)]
+        known.append((label, np.array(on_steps)))
+    most = round(_LONGEST / step)
+    sums, counts = np.zeros(most + 1), np.zeros(most + 1)
+    for label in {label for label, _ in known}:
+        of_class = [scores for one, scores in known if one == label]
+        together = np.concatenate(of_class)
         mean, variance = together.mean(), max(float(together.var()), 1e-12)
-        for ends, scores in of_class:
-            first, second = np.triu_indices(len(scores), 1)
-            steps = np.round((ends[second] - ends[first]) / step).astype(int)
-            products = (scores[first] - mean) * (scores[second] - mean) / variance
-            for distance, product in zip(steps.tolist(), products.tolist(), strict=True):
-                pairs.setdefault(distance, []).append(product)
-    found = [(0.0, 1.0)]
-    for distance, products in sorted(pairs.items()):
-        if distance and len(products) >= 30:
-            value = min(max(float(np.mean(products)), 0.0), found[-1][1])
-            found.append((round(distance * step, 3), round(value, 4)))
-    return found if len(found) > 1 else []
+        for of_recording in of_class:
+            centred = of_recording - mean
+            for distance in range(1, min(len(centred), most + 1)):
+                products = centred[distance:] * centred[:-distance] / variance
+                # Each recording counts once at a distance, however long it is.
+                sums[distance] += products.mean()
+                counts[distance] += 1
+    enough = np.flatnonzero(counts >= _RECORDINGS)
+    if not len(enough):
+        return []
+    values = isotonic_regression(sums[enough] / counts[enough], weights=counts[enough], increasing=False).x.clip(0, 1)
+    return [(0.0, 1.0)] + [
+        (round(int(distance) * step, 3), round(float(value), 4))
+        for distance, value in zip(enough, values, strict=True)
+    ]
+
+
+_LONGEST = 60.0  # s
+_RECORDINGS = 30
+
+
+def _is_multiple(seconds: float, step: float) -> bool:
+    return abs(seconds / step - round(seconds / step)) < 0.01

@@ -2,7 +2,8 @@
 The turns of speakers, as pyannote and other diarisers write them (RTTM), and the audio of each speaker.
 
 A line of an RTTM file is `SPEAKER <recording> <channel> <start> <duration> <NA> <NA> <speaker> <NA> <NA>`, with times
-in seconds (NIST Rich Transcription 2009, appendix A). The recording is a file's name without its suffix.
+in seconds (NIST Rich Transcription 2009, appendix A). The recording is a file's name without its suffix. The channel
+is ignored: turns lie in the mix.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..audio import SAMPLING_RATE, iter_windows, without_suffix
+from ..audio import SAMPLING_RATE, iter_windows, seconds_of_sound, without_suffix
 from ..errors import AudioError, UsageError
 
 
@@ -50,7 +51,7 @@ def read_rttm(path: str | os.PathLike[str]) -> dict[str, list[Turn]]:
             continue
         try:
             start, length = float(fields[3]), float(fields[4])
-            if not (0 <= start < math.inf and 0 <= length < math.inf):
+            if not (0 <= start < math.inf and 0 <= length < math.inf) or len(fields) > 10 or fields[7] == "<NA>":
                 raise ValueError
             found.setdefault(fields[1], []).append(Turn(start, start + length, fields[7]))
         except (ValueError, IndexError):
@@ -72,8 +73,9 @@ def turns_of(name: str, known: dict[str, list[Turn]]) -> list[Turn]:
     """
     base = os.path.basename(name)
     for one in (name, base, without_suffix(base)):
-        if one in known:
-            return known[one]
+        for spelt in (one, "_".join(one.split())):  # the fields of RTTM have no spaces
+            if spelt in known:
+                return known[spelt]
     if len(known) == 1 and (name == "-" or name.startswith("<")):
         return next(iter(known.values()))
     some = ", ".join(sorted(known)[:3])
@@ -114,17 +116,24 @@ class SpeakerWindow:
 
 
 def speaker_windows(
-    blocks: Iterable[np.ndarray], turns: Sequence[Turn], window_length: int, hop: int
+    blocks: Iterable[np.ndarray], turns: Sequence[Turn], window_length: int, hop: int, sound: dict[str, float]
 ) -> Iterator[SpeakerWindow]:
     """
     Cuts blocks (1, S) at 16 kHz into windows that hold one speaker each. A turn of at least a window is cut by itself.
-    Shorter ones of a speaker are joined.
+    Shorter ones of a speaker are joined. `sound` gets each speaker's seconds of sound.
     """
     joined: dict[str, _Joined] = {}
     segments = [
         (round(one.start * SAMPLING_RATE), round(one.end * SAMPLING_RATE), one.speaker) for one in alone(turns)
     ]
-    for index, pieces in groupby(_within(blocks, segments), lambda piece: piece[0]):
+
+    def heard() -> Iterator[tuple[int, np.ndarray]]:
+        for index, piece in _within(blocks, segments):
+            speaker = segments[index][2]
+            sound[speaker] = sound.get(speaker, 0.0) + seconds_of_sound(piece[0])
+            yield index, piece
+
+    for index, pieces in groupby(heard(), lambda piece: piece[0]):
         start, end, speaker = segments[index]
         if end - start >= window_length:
             for offset, window in iter_windows((piece for _, piece in pieces), window_length, hop):

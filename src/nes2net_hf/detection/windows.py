@@ -8,11 +8,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from ..audio import SAMPLING_RATE, AudioStream, holds_sound, iter_windows, open_audio, seconds_of_sound
+from ..audio import SAMPLING_RATE, AudioStream, holds_sound, iter_windows, open_audio
 from .batches import Batch, Batcher
 from .recordings import SAME_SCENE, Recording, Unreadable, why_unread
 from .results import WindowScore
-from .turns import Turn, speaker_windows, turns_of
+from .turns import Turn, alone, speaker_windows, turns_of
 
 ALL_TRACKS = "all"
 
@@ -96,19 +96,20 @@ class WindowReader:
             speaker: Recording(audio.info.name, track=track, speaker=speaker)
             for speaker in sorted({turn.speaker for turn in turns})
         }
-        heard = dict.fromkeys(recordings, 0.0)
-        for found in speaker_windows(audio.blocks("mix"), turns, self.window_length, self.hop):
+        sound: dict[str, float] = {}
+        for found in speaker_windows(audio.blocks("mix"), turns, self.window_length, self.hop, sound):
             recording, samples = recordings[found.speaker], found.samples
             parts = found.parts if len(found.parts) > 1 else None
             window = WindowScore(found.parts[0][0], found.parts[-1][1], None, parts=parts)
             recording.windows.append(window)
-            # Windows of a turn overlap at its end, which this counts twice: it matters only below two seconds.
-            heard[found.speaker] += seconds_of_sound(samples)
             if holds_sound(samples):
                 yield from self.batcher.add(recording, window, samples)
         several = track is not None and self.track is None
         for speaker, recording in recordings.items():
-            recording.conclude(audio, 0, mixed=audio.info.channels > 1, of_several=several, heard=heard[speaker])
+            recording.spoken = sum(turn.end - turn.start for turn in alone(turns) if turn.speaker == speaker)
+            recording.conclude(
+                audio, 0, mixed=audio.info.channels > 1, of_several=several, heard=sound.get(speaker, 0.0)
+            )
             recording.windows.sort(key=lambda window: window.start)
             yield from self.batcher.finish(recording)
 

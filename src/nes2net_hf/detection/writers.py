@@ -240,6 +240,9 @@ def finished_files(path: Path, form: str, detector: Detector, several: bool) -> 
         # Rows of 0.1.0 do not tell their dtype, and rows without a probability no prior.
         began |= {name: asked[name] for name in ("dtype", "prior") if began[name] is None}
         check_same_work(path, began, asked, "write to another file")
+    for by_speaker in {bool(row.get("speaker")) for row in rows if not row["error"]}:
+        began, now = ({"rttm": "the turns of speakers" if one else None} for one in (by_speaker, bool(detector.turns)))
+        check_same_work(path, began, now, "write to another file")
     again = {row["file"] for row in rows if row["error"]}
     if several and rows and any(rows[-1].get(name) not in (None, "") for name in _ROWS):
         again.add(rows[-1]["file"])
