@@ -32,6 +32,7 @@ TEXTS = (*DOCUMENTS, "LICENSES/README.md", "tests/fixtures/README.md")
 # Marks of commands that are not run: servers, the authors' full-size checkpoints, uploads to the Hub.
 NOT_RUN = (
     "nes2net demo",
+    "nes2net listen",
     "asv21-df",
     ":nes2net_x",
     "nes2net serve",
@@ -144,6 +145,7 @@ def place(tmp_path: Path, speech: list[np.ndarray], tiny_model_dir: Path, monkey
     shutil.copyfile("call.mp3", "voicemail.m4a")
     Path("meeting.mkv").write_bytes(muxed(speech[0], "matroska", "aac", tracks=2))
     Path("calls.txt").write_text("call.wav\ncall.mp3\n")
+    Path("call.rttm").write_text("SPEAKER call 1 0.0 2.0 <NA> <NA> ada <NA> <NA>\n")
     for name in ("nes2net-asv21", "other", "mine", "runs/x/best", "runs/own_data/best"):
         shutil.copytree(tiny_model_dir, name)
     Path("runs/x/recipe.yaml").write_text(yaml.safe_dump({"data": {"corpus": "asvspoof2019-la"}}))
@@ -226,7 +228,7 @@ def test_python_in_guides_runs(
     for block in blocks(document, "python"):
         code = compile(block, document, "exec")
         if "facebook/" not in block and "/data/" not in block:
-            exec(code, {"waveform": speech[0][:64_600]})
+            exec(code, {"waveform": speech[0][:64_600], "call": np.array_split(speech[0], 9)})
 
 
 def test_what_a_verdict_looks_like_is_as_it_looks(nes2net: Any, speech: list[np.ndarray], tmp_path: Path) -> None:
