@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -184,7 +186,7 @@ def detect(
 
             plot_scores(drawn, recordings[0], plot, detector.is_demonstration)
         if form == "table":
-            print(summary.sentence())
+            print(textwrap.fill(summary.sentence(), max(40, shutil.get_terminal_size().columns)))
         elif output is not None:
             say(f"{summary.sentence()} Results: {output}")
         if took > _LONG and detector.precision == "float32" and detector.device.type == "cpu":
