@@ -101,7 +101,7 @@ def listen(
                 failure = error
         result = live.finish()
         if source.lost:
-            result.warnings.append(f"{source.lost:.1f} s of the sound were lost")
+            result.warnings.append(f"{source.lost:.2f} s of the sound were lost")
         _show_whole(result, live, detector, form)
         if failure is not None:
             raise failure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -342,3 +343,62 @@ def test_an_interruption_ends_the_sound() -> None:
         rest = process.stdout.readlines()
         assert process.wait(60) == 0 and json.loads(rest[-1])["label"] == "spoof"
         assert b"Fatal" not in process.stderr.read()  # type: ignore[union-attr]
+
+
+class _PortAudioError(Exception):
+    pass
+
+
+def microphones(*names: str, starts: bool = True) -> Any:
+    """A stand-in for the package sounddevice, whose microphones hear the spoofed sample."""
+
+    class Stream:
+        def __init__(self, callback: Any, finished_callback: Any, samplerate: int, **options: Any) -> None:
+            assert options == {"device": None, "channels": 1, "dtype": "float32"}
+            self.hear, self.end, self.rate = callback, finished_callback, samplerate
+
+        def start(self) -> None:
+            if not starts:
+                raise _PortAudioError("Device unavailable")
+            samples = soxr.resample(read_audio(SPOOF), 16_000, self.rate).astype(np.float32)
+            for number, start in enumerate(range(0, len(samples), 480)):
+                status = SimpleNamespace(input_overflow=number == 3)
+                self.hear(samples[start : start + 480, None], 480, None, status)
+            self.end()
+
+        def close(self) -> None:
+            self.closed = True
+
+    def query_devices(device: Any = None, kind: str | None = None) -> Any:
+        known = [{"name": name, "default_samplerate": 48_000.0, "max_input_channels": 1} for name in names]
+        if kind is None:
+            return known
+        if not known:
+            raise _PortAudioError("Error querying device -1")
+        return known[0]
+
+    return SimpleNamespace(query_devices=query_devices, InputStream=Stream, PortAudioError=_PortAudioError)
+
+
+def test_a_microphone_is_heard(nes2net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", microphones("Headset"))
+    run = nes2net("listen", "--device", "default", "--format", "jsonl")
+    assert run.code == 0, run.err
+    *windows, final = [json.loads(line) for line in run.out.splitlines()]
+    assert windows and final["file"] == "Headset" and final["label"] == "spoof"
+    assert "0.01 s of the sound were lost" in final["warnings"]  # one overflow, of 10 ms
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (microphones(), r"no microphone can be opened \(Error querying device -1\); this machine has none"),
+        (microphones("Headset", starts=False), "the microphone Headset cannot be started: Device unavailable"),
+    ],
+)
+def test_a_microphone_that_cannot_be_heard_is_a_sentence(
+    nes2net: Any, monkeypatch: pytest.MonkeyPatch, module: Any, words: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    run = nes2net("listen", "--device", "default")
+    assert run.code == 1 and re.search(words, run.err) and "Traceback" not in run.err, run.err
