@@ -334,14 +334,21 @@ def test_a_live_source_is_judged_while_it_goes_on(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_interruption_ends_the_sound() -> None:
     command = [sys.executable, "-m", "nes2net_cli", "listen", "--rate", "16000", "--format", "jsonl"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell inherit an ignored signal
+    try:
+        process = subprocess.Popen(command, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write((32_767 * read_audio(SPOOF)).astype("<i2").tobytes())
         process.stdin.flush()
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
         rest = process.stdout.readlines()
-        assert process.wait(60) == 0 and json.loads(rest[-1])["label"] == "spoof"
+        assert json.loads(rest[-1])["label"] == "spoof"
         assert b"Fatal" not in process.stderr.read()  # type: ignore[union-attr]
 
 
