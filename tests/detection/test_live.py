@@ -151,6 +151,14 @@ def test_the_whole_is_that_of_the_mix_whatever_the_detector_does_with_channels()
         assert live.finish().channel is None
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.int16, np.int32])
+def test_samples_of_every_kind_are_heard(detector: Detector, dtype: Any) -> None:
+    samples = soxr.resample(read_audio(SPOOF), 16_000, 8_000)
+    full = 1.0 if dtype is np.float64 else -float(np.iinfo(dtype).min)
+    live = LiveDetector(detector, 8_000)
+    assert live.push((full * samples).astype(dtype))[-1].label == "spoof" and live.finish().label == "spoof"
+
+
 def test_nothing_follows_the_end(detector: Detector) -> None:
     live = LiveDetector(detector, 16_000, channels=2)
     live.push(np.stack([read_audio(SPOOF)] * 2))

@@ -247,7 +247,7 @@ class _Fed:
 
     def add(self, samples: Any) -> NDArray[np.float32]:
         """Takes (S,) or (C, S) and returns it as (S, C)."""
-        block = np.atleast_2d(as_floats(samples)).T
+        block = np.atleast_2d(as_floats(samples)).T.astype(np.float32)
         if block.shape[1] != self.channels:
             raise AudioError(f"{self.name} has {self.channels} channels, but {block.shape[1]} were pushed.")
         if len(block) and not np.abs(block).max() <= 10:  # also if it is not a number
