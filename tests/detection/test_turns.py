@@ -72,7 +72,7 @@ def test_windows_hold_one_speaker_and_every_sample_of_theirs(block: int, hop: in
         owner[round(turn.start * RATE) : round(turn.end * RATE)] = int(turn.speaker[1])
     seen = np.zeros(wave.shape[1], bool)
     sound: dict[str, float] = {}
-    for window in speaker_windows(blocks, turns, WINDOW, hop, sound):
+    for window in speaker_windows(blocks, alone(turns), WINDOW, hop, sound):
         places = window.samples.astype(int)
         told = np.concatenate([np.arange(round(a * RATE), round(b * RATE)) for a, b in window.parts])
         assert (places == told).all() and len(places) <= WINDOW

@@ -103,18 +103,16 @@ class Result:
             return self.spoofed
         stretches = []
         for fake, group in groupby(self.windows, lambda window: window.looks_fake):
-            windows = [window for window in group if window.score is not None]
+            windows = [(window, window.score) for window in group if window.score is not None]
             if not fake or not windows:
                 continue
-            if self.speaker is not None:  # others may speak between the windows
-                stretches += [
-                    Stretch(start, end, window.score or 0.0)
-                    for window in windows
-                    for start, end in window.parts or [(window.start, window.end)]
-                ]
+            if self.speaker is None:
+                score = sum(score for _, score in windows) / len(windows)
+                stretches.append(Stretch(windows[0][0].start, windows[-1][0].end, score))
                 continue
-            scores = [window.score for window in windows if window.score is not None]
-            stretches.append(Stretch(windows[0].start, windows[-1].end, sum(scores) / len(scores)))
+            for window, score in windows:  # others may speak between them
+                parts = window.parts or [(window.start, window.end)]
+                stretches += [Stretch(start, end, score) for start, end in parts]
         return stretches
 
     def to_dict(self) -> dict[str, Any]:

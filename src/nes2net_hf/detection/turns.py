@@ -120,12 +120,10 @@ def speaker_windows(
 ) -> Iterator[SpeakerWindow]:
     """
     Cuts blocks (1, S) at 16 kHz into windows that hold one speaker each. A turn of at least a window is cut by itself.
-    Shorter ones of a speaker are joined. `sound` gets each speaker's seconds of sound.
+    Shorter ones of a speaker are joined. The turns are those of `alone`. `sound` gets each speaker's seconds of sound.
     """
     joined: dict[str, _Joined] = {}
-    segments = [
-        (round(one.start * SAMPLING_RATE), round(one.end * SAMPLING_RATE), one.speaker) for one in alone(turns)
-    ]
+    segments = [(round(one.start * SAMPLING_RATE), round(one.end * SAMPLING_RATE), one.speaker) for one in turns]
 
     def heard() -> Iterator[tuple[int, np.ndarray]]:
         for index, piece in _within(blocks, segments):

@@ -96,8 +96,10 @@ class WindowReader:
             speaker: Recording(audio.info.name, track=track, speaker=speaker)
             for speaker in sorted({turn.speaker for turn in turns})
         }
-        sound: dict[str, float] = {}
-        for found in speaker_windows(audio.blocks("mix"), turns, self.window_length, self.hop, sound):
+        sound, spoken, undisturbed = dict[str, float](), dict.fromkeys(recordings, 0.0), alone(turns)
+        for turn in undisturbed:
+            spoken[turn.speaker] += turn.end - turn.start
+        for found in speaker_windows(audio.blocks("mix"), undisturbed, self.window_length, self.hop, sound):
             recording, samples = recordings[found.speaker], found.samples
             parts = found.parts if len(found.parts) > 1 else None
             window = WindowScore(found.parts[0][0], found.parts[-1][1], None, parts=parts)
@@ -106,7 +108,7 @@ class WindowReader:
                 yield from self.batcher.add(recording, window, samples)
         several = track is not None and self.track is None
         for speaker, recording in recordings.items():
-            recording.spoken = sum(turn.end - turn.start for turn in alone(turns) if turn.speaker == speaker)
+            recording.spoken = spoken[speaker]
             recording.conclude(
                 audio, 0, mixed=audio.info.channels > 1, of_several=several, heard=sound.get(speaker, 0.0)
             )
